@@ -1,0 +1,111 @@
+"""The command line: parses, calls, prints; no logic. One file a command."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ctrate_convert import __version__
+from ctrate_convert.errors import CtrateError, ExitCode, Interrupted, environment_problem
+
+COMMANDS = (
+    "plan",
+    "run",
+    "convert",
+    "merge",
+    "verify",
+    "check",
+    "delete",
+    "demo",
+)
+
+
+class _Commands(click.Group):
+    """Commands by name, each imported only when it is the one: a login node is slow to import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ctrate_convert.cli.{cmd_name}").command
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # Every option is accepted with underscores, as the original has them, and with hyphens.
+        "token_normalize_func": lambda name: name.replace("-", "_"),
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, message="%(version)s")
+def _group() -> None:
+    """CT-RATE volumes to WebDataset shards, without being able to lose a scan.
+
+    \b
+    Try it:    ctrate-convert demo
+    One go:    ctrate-convert convert --config config/train.toml
+    By steps:  ctrate-convert plan … ; run OUT ; verify OUT ; delete OUT
+    """
+
+
+def run_words(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; exceptions come through."""
+    result = _group.main(words, prog_name="ctrate-convert", standalone_mode=False)
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with an `ExitCode`."""
+    debug = bool(os.environ.get("CTRATE_CONVERT_TRACEBACK"))
+    try:
+        code = run_words()
+    except CtrateError as error:
+        code = _say(error)
+        if debug:
+            traceback.print_exc()
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.Abort:
+        code = _say(Interrupted("interrupted"))
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except KeyboardInterrupt:
+        code = _say(Interrupted("interrupted; the same command goes on where this one stopped"))
+    except BrokenPipeError:
+        # The reader of our output is gone, as with `| head`; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.ENVIRONMENT
+    except OSError as error:
+        code = _say(environment_problem(error, "the system refused"))
+        if debug:
+            traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the last boundary: say it in one line
+        if debug:
+            traceback.print_exc()
+        code = _say(
+            CtrateError(
+                f"unexpected {type(error).__name__}: {error}",
+                next_command="set CTRATE_CONVERT_TRACEBACK=1 to see where, and report it",
+            )
+        )
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(int(code))
+
+
+def _say(error: CtrateError) -> ExitCode:
+    click.echo("error: " + "\n".join(error.lines()), err=True)
+    return error.exit_code

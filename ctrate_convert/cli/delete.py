@@ -1,0 +1,112 @@
+"""``ctrate-convert delete``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.errors import ExitCode, SettingsError
+from ctrate_convert.operations.delete import deletable_sources, delete_sources_of
+from ctrate_convert.operations.pool import StopFlag, stop_on_signals
+from ctrate_convert.operations.run import RunResult
+from ctrate_convert.operations.sources import Source, totals
+from ctrate_convert.paths import Dataset
+
+_NAMED = 20
+_MEANING = {
+    "deletable": "converted; deleted with --yes, once its shard is proven anew",
+    "deleted": "deleted after its proof",
+    "kept": "converted, but something speaks against deleting it",
+    "failed": "could not be converted",
+    "pending": "not converted yet",
+    "excluded": "not part of the plan",
+    "gone": "missing, and not by this program",
+}
+
+
+@click.command("delete")
+@options.out_argument
+@click.option("--dry_run", is_flag=True, help="Show only; this is the default.")
+@click.option("--yes", is_flag=True, help="Delete what the gate lets go.")
+@options.num_workers_option
+@options.json_option
+def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool) -> int:
+    """Show which sources could go and why the others stay; with --yes delete them.
+
+    Every shard is read again from storage first; only what it proves is deleted.
+
+    \b
+    Examples:
+      ctrate-convert delete /data/shards
+      ctrate-convert delete /data/shards --yes
+    """
+    if dry_run and yes:
+        raise SettingsError("--dry_run and --yes do not go together")
+    dataset = Dataset(out)
+    sources = deletable_sources(dataset)
+    if not yes:
+        _show(dataset, sources, as_json=as_json)
+        return ExitCode.DONE
+    with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
+        result = delete_sources_of(
+            dataset,
+            sources,
+            num_workers=num_workers,
+            authorised_by="delete --yes",
+            stop=stop,
+            on_change=progress,
+        )
+    after = deletable_sources(dataset)
+    if as_json:
+        show.as_json(_facts(after, result))
+    else:
+        _print_result(result)
+        print_sources(after)
+    return result.exit_code
+
+
+def _show(dataset: Dataset, sources: Sequence[Source], *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(_facts(sources, None))
+        return
+    print_sources(sources)
+    if any(source.state == "deletable" for source in sources):
+        show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out} --yes")
+    else:
+        show.line("Nothing to delete.")
+
+
+def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, object]:
+    return {
+        "totals": totals(sources),
+        "deleted_files": result.deletion.deleted_files if result else 0,
+        "freed_bytes": result.deletion.freed_bytes if result else 0,
+        "sources": [source for source in sources if source.state != "deleted"],
+    }
+
+
+def _print_result(result: RunResult) -> None:
+    for failure in result.failed_shards.values():
+        show.line("error: " + "\n".join(failure.error.lines()))
+    show.line(
+        f"Deleted {show.count(result.deletion.deleted_files, 'source file')}, "
+        f"{show.size(result.deletion.freed_bytes)} freed."
+    )
+
+
+def print_sources(sources: Sequence[Source]) -> None:
+    """Files and bytes by state, then by name every source that stays for a reason."""
+    rows = [
+        (state, f"{sums.files:,}", show.size(sums.size_bytes), _MEANING[state])
+        for state, sums in totals(sources).items()
+    ]
+    show.table(("sources", ">files", ">size", "meaning"), rows)
+    staying = [s for s in sources if s.state in ("kept", "failed", "excluded", "gone")]
+    for source in staying[:_NAMED]:
+        show.line(f"  {source.state}: {source.source} — {source.reason}")
+    if len(staying) > _NAMED:
+        show.line(f"  … and {len(staying) - _NAMED:,} more (--json names all)")

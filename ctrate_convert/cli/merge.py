@@ -1,0 +1,40 @@
+"""``ctrate-convert merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.cli.run import print_states
+from ctrate_convert.conversion.manifest import manifest_summary, merge
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.run import load
+from ctrate_convert.paths import Dataset
+
+
+@click.command("merge")
+@options.out_argument
+@options.json_option
+def command(out: Path, as_json: bool) -> int:
+    """Bring OUT/manifest.json up to date with all records. Safe at any time, and repeatable.
+
+    \b
+    Example:
+      ctrate-convert merge /data/shards
+    """
+    dataset = Dataset(out)
+    plans = load(dataset)
+    dataset.prepare()
+    manifest = merge(dataset, plans)
+    if as_json:
+        show.as_json(manifest_summary(manifest))
+    else:
+        show.line(
+            f"{dataset.manifest}: {show.count(manifest.num_shards, 'shard')}, "
+            f"{show.count(manifest.total_samples, 'sample')}, {manifest.total_size_gb:,.2f} GiB, "
+            f"{manifest.average_sample_size_mb:,.2f} MiB a sample."
+        )
+        print_states(manifest)
+    return ExitCode.DONE

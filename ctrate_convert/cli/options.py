@@ -1,0 +1,157 @@
+"""Options that several commands share, under the names that the original gave them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+from pydantic import ValidationError
+
+from ctrate_convert.cli.config import config_option
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import DType, Encoding, Layout, PlanSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PATH = click.Path(path_type=str)
+
+
+def plan_options(function: F) -> F:
+    """All that a plan is made of."""
+    options = [
+        config_option,
+        click.option("--data_folder", type=_PATH, help="Folder with the NPZ, at any depth."),
+        click.option("--reports_file", type=_PATH, help="CSV with the four report columns."),
+        click.option("--meta_file", type=_PATH, help="CSV with the 44 metadata columns."),
+        click.option("--labels_file", type=_PATH, help="CSV with the 18 labels."),
+        click.option("--output_dir", type=_PATH, help="The dataset directory to make or extend."),
+        click.option(
+            "--exclude_file",
+            type=_PATH,
+            multiple=True,
+            help="List of volumes to leave out, such as no_chest_train.txt; may be repeated.",
+        ),
+        click.option("--array_key", help="The array to take, where an NPZ has several."),
+        click.option(
+            "--samples_per_shard",
+            type=click.IntRange(min=1),
+            default=100,
+            show_default=True,
+            help="Samples in one shard.",
+        ),
+        click.option(
+            "--shard_size_gb",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Fill shards up to this size (GiB) instead of counting samples.",
+        ),
+        click.option(
+            "--shards_per_task",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Shards that one array task converts.",
+        ),
+        click.option("--shuffle_seed", type=int, help="Shuffle; without it, by patient number."),
+        click.option(
+            "--dtype",
+            type=click.Choice(get_args(DType)),
+            default="auto",
+            show_default=True,
+            help="auto: integers stay integers, floats become float16.",
+        ),
+        click.option(
+            "--layout",
+            type=click.Choice(get_args(Layout)),
+            default="webdataset",
+            show_default=True,
+            help="ctclip: the original's four members, .bin .json .txt .labels (float16).",
+        ),
+        click.option(
+            "--encoding",
+            type=click.Choice(get_args(Encoding)),
+            default="npy",
+            show_default=True,
+            help="How the array is stored.",
+        ),
+        click.option(
+            "--max_error",
+            type=click.FloatRange(min=0),
+            help="Largest error of any voxel, in the source's unit; past it the sample fails. "
+            "Without it: what float16 itself costs (2^-11 of the largest value).",
+        ),
+        click.option("--test_mode", is_flag=True, help="Only the first 100 samples."),
+        click.option(
+            "--delete_source_files",
+            is_flag=True,
+            help="Delete each shard's NPZ once the shard is proven.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def out_argument(function: F) -> F:
+    """The dataset directory, and ``--config``."""
+    argument = click.argument(
+        "out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path)
+    )
+    return argument(config_option(function))
+
+
+def num_workers_option(function: F) -> F:
+    """``--num_workers``."""
+    return click.option(
+        "--num_workers",
+        type=click.IntRange(min=1),
+        default=lambda: len(os.sched_getaffinity(0)),
+        show_default="the cores this process may use",
+        help="Worker processes.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")(
+        function
+    )
+
+
+def yes_option(function: F) -> F:
+    """``--yes``."""
+    return click.option("--yes", is_flag=True, help="Do not ask before deleting.")(function)
+
+
+def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
+    """The plan's settings and its dataset from the options' values.
+
+    Raises:
+        SettingsError: an option is missing or does not go with another.
+    """
+    values = dict(values)
+    needed = ("data_folder", "reports_file", "meta_file", "labels_file", "output_dir")
+    missing = [f"--{name}" for name in needed if not values.get(name)]
+    if missing:
+        raise SettingsError(
+            f"missing {', '.join(missing)}",
+            expected="on the command line or in --config",
+            next_command="ctrate-convert convert --help",
+        )
+    out = Path(values.pop("output_dir"))
+    if values["layout"] == "ctclip":
+        if values["dtype"] == "int16":
+            raise SettingsError(
+                "--layout ctclip stores float16: its readers expect nothing else",
+                seen="--dtype int16",
+                expected="--dtype float16, or --layout webdataset",
+            )
+        values["dtype"] = "float16"
+    try:
+        return Dataset(out), PlanSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"--{first['loc'][0]}: {first['msg']}", seen=first["input"]) from error

@@ -1,0 +1,116 @@
+"""``ctrate-convert plan``."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.conversion.planning import PlanReport, make_plan
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.paths import Dataset
+
+_NAMED = 10
+
+
+@click.command("plan")
+@options.plan_options
+@options.json_option
+def command(as_json: bool, **values: Any) -> int:
+    """Find the volumes, join the tables, and freeze what goes into which shard and task.
+
+    A later plan into the same directory adds what is new and touches nothing that is there.
+
+    \b
+    Example:
+      ctrate-convert plan --data_folder /data/npz --reports_file train_reports.csv \\
+        --meta_file train_metadata.csv --labels_file train_predicted_labels.csv \\
+        --output_dir /data/shards
+    """
+    dataset, settings = options.plan_settings(values)
+    report = make_plan(dataset, settings)
+    if as_json:
+        show.as_json(plan_facts(dataset, report))
+    else:
+        print_plan(dataset, report)
+        if report.plan:
+            show.line(f"\nNext: ctrate-convert run {dataset.out}")
+    return ExitCode.DONE
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes where ``folder`` is, or is going to be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def plan_facts(dataset: Dataset, report: PlanReport) -> dict[str, Any]:
+    """The report as ``--json`` gives it."""
+    plan = report.plan
+    return {
+        "plan": plan.model_dump(exclude={"shards"}) if plan else None,
+        "shards": len(plan.shards) if plan else 0,
+        "tasks": len(plan.tasks) if plan else 0,
+        "volumes_found": report.volumes_found,
+        "rows": report.rows,
+        "already_planned": report.already_planned,
+        "left_for_later": report.left_for_later,
+        "excluded": report.excluded,
+        "warnings": report.warnings,
+        "free_bytes": free_bytes(dataset.out),
+    }
+
+
+def print_plan(dataset: Dataset, report: PlanReport) -> None:
+    """What was found, what is left out by name, and what the plan promises."""
+    found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
+    show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
+    _print_excluded(report)
+    for warning in report.warnings:
+        show.line(f"Note: {warning}")
+    if report.already_planned:
+        show.line(f"Already planned: {show.count(report.already_planned, 'sample')}.")
+    if report.left_for_later:
+        show.line(f"Left for a later plan: {show.count(report.left_for_later, 'sample')}.")
+    plan = report.plan
+    if plan is None:
+        show.line("Nothing new to plan.")
+        return
+    free = free_bytes(dataset.out)
+    estimate = plan.estimate
+    show.line(f"\nPlan {plan.plan_id[:12]} (generation {plan.generation})")
+    show.table(
+        ("promises", ">"),
+        [
+            ("samples", f"{plan.samples:,}"),
+            ("shards", f"{len(plan.shards):,}"),
+            ("tasks", f"{len(plan.tasks):,}"),
+            ("bytes in", show.size(estimate.source_bytes)),
+            ("bytes out", show.size(estimate.output_bytes)),
+            ("largest volume", show.size(estimate.largest_volume_bytes)),
+            ("peak disk beside the sources", show.size(estimate.peak_extra_bytes)),
+            ("free at the output", show.size(free)),
+        ],
+    )
+    if estimate.peak_extra_bytes > free:
+        deletes = plan.settings.delete_source_files
+        show.line(
+            "Note: the peak is more than what is free there"
+            + ("; deletion along the way makes room as shards are proven." if deletes else ".")
+        )
+
+
+def _print_excluded(report: PlanReport) -> None:
+    by_reason = Counter(entry.reason for entry in report.excluded)
+    for reason, number in sorted(by_reason.items()):
+        show.line(f"Left out, {reason.replace('_', ' ')}: {number:,}")
+        entries = [entry for entry in report.excluded if entry.reason == reason]
+        for entry in entries[:_NAMED]:
+            show.line(f"  {entry.key}" + (f" ({entry.detail})" if entry.detail else ""))
+        if number > _NAMED:
+            show.line(f"  … and {number - _NAMED:,} more (--json names all)")

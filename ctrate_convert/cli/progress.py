@@ -1,0 +1,85 @@
+"""The progress of a run: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from ctrate_convert.cli import show
+from ctrate_convert.conversion.worker import ShardFailed
+from ctrate_convert.errors import Interrupted
+from ctrate_convert.operations.pool import Message
+from ctrate_convert.operations.run import RunResult
+
+_LINE_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Shows a run on standard error: samples, MB/s, freed space, time left; a context manager."""
+
+    def __init__(self, verb: str = "convert") -> None:
+        self._verb = verb
+        self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(verb, total=None, facts="")
+
+    def __enter__(self) -> RunProgress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, result: RunResult, message: Message) -> None:
+        """Take notice of ``message``; ``result`` is the sum so far."""
+        if isinstance(message, ShardFailed) and not isinstance(message.error, Interrupted):
+            self._say(f"shard {message.shard}: {message.error.one_line()}")
+        facts = _facts(result)
+        if self._bar:
+            self._bar.update(
+                self._task,
+                total=result.samples_total,
+                completed=result.samples_done,
+                facts=facts,
+            )
+        elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            click.echo(f"{self._verb}: {facts}", err=True)
+
+    def _say(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, markup=False)
+        else:
+            click.echo(text, err=True)
+
+
+def _facts(result: RunResult) -> str:
+    speed = result.array_bytes / max(result.elapsed_s, 1e-6) / 1e6
+    text = f"{result.samples_done:,}/{result.samples_total:,} samples, {speed:,.0f} MB/s"
+    if result.deletion.freed_bytes:
+        text += f", {show.size(result.deletion.freed_bytes)} freed"
+    if result.samples_done:
+        left = result.elapsed_s * (result.samples_total / result.samples_done - 1)
+        text += f", ETA {show.duration(left)}"
+    return text

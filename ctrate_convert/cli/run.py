@@ -1,0 +1,124 @@
+"""``ctrate-convert run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.pool import StopFlag, stop_on_signals
+from ctrate_convert.operations.run import RunResult, run_pending
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.manifest import Manifest
+
+_NAMED = 20
+
+
+@click.command("run")
+@options.out_argument
+@options.num_workers_option
+@options.json_option
+def command(out: Path, num_workers: int, as_json: bool) -> int:
+    """Convert all that is pending in OUT, here. The same command goes on where it stopped.
+
+    \b
+    Example:
+      ctrate-convert run /data/shards --num_workers 16
+    """
+    return convert_pending(Dataset(out), num_workers=num_workers, as_json=as_json)
+
+
+def convert_pending(
+    dataset: Dataset, *, num_workers: int, as_json: bool, authorised_by: str | None = None
+) -> int:
+    """Run, report, and return the exit code."""
+    with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
+        result, manifest = run_pending(
+            dataset,
+            num_workers=num_workers,
+            authorised_by=authorised_by,
+            stop=stop,
+            on_change=progress,
+        )
+    if as_json:
+        show.as_json(run_facts(result, manifest))
+    else:
+        print_run(dataset, result, manifest)
+    return result.exit_code
+
+
+def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
+    """The report as ``--json`` gives it."""
+    return {
+        "exit_code": int(result.exit_code),
+        "stopped_by": result.stopped_by,
+        "converted": result.converted,
+        "failed_samples": [{"key": key, "reason": reason} for key, reason in result.failed_samples],
+        "failed_shards": {
+            index: failure.error.one_line() for index, failure in result.failed_shards.items()
+        },
+        "busy_shards": result.busy_shards,
+        "deleted_files": result.deletion.deleted_files,
+        "freed_bytes": result.deletion.freed_bytes,
+        "kept": result.deletion.kept,
+        "output_bytes": result.output_bytes,
+        "elapsed_s": round(result.elapsed_s, 3),
+        "samples": manifest.samples,
+    }
+
+
+def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
+    """What happened, what is left, and the next command."""
+    seconds = max(result.elapsed_s, 1e-6)
+    show.line(
+        f"Converted {show.count(result.converted, 'sample')} in {show.duration(seconds)} "
+        f"({result.array_bytes / seconds / 1e6:,.0f} MB/s of voxels), "
+        f"{show.size(result.output_bytes)} written."
+    )
+    _print_named("failed, source kept", [f"{k}: {why}" for k, why in result.failed_samples])
+    for failure in result.failed_shards.values():
+        show.line("error: " + "\n".join(failure.error.lines()))
+    if result.busy_shards:
+        show.line(f"{show.count(len(result.busy_shards), 'shard')} left to another process.")
+    deletion = result.deletion
+    if deletion.deleted_files or deletion.kept:
+        show.line(
+            f"Deleted {show.count(deletion.deleted_files, 'source file')}, "
+            f"{show.size(deletion.freed_bytes)} freed."
+        )
+        not_deleted = len(deletion.kept) + len(result.failed_samples)
+        if not_deleted:
+            show.line(f"{show.count(not_deleted, 'file')} were NOT deleted.")
+        _print_named("kept", [f"{kept.key}: {kept.reason}" for kept in deletion.kept])
+    print_states(manifest)
+    print_next(dataset, result, manifest)
+
+
+def _print_named(title: str, texts: list[str]) -> None:
+    for text in texts[:_NAMED]:
+        show.line(f"  {title}: {text}")
+    if len(texts) > _NAMED:
+        show.line(f"  … and {len(texts) - _NAMED:,} more")
+
+
+def print_states(manifest: Manifest) -> None:
+    """Every planned sample in exactly one state; the states add up."""
+    states = manifest.samples
+    parts = " + ".join(
+        f"{states[state]:,} {state}" for state in ("converted", "failed", "pending", "excluded")
+    )
+    show.line(f"Samples: {parts} = {states['total']:,}.")
+
+
+def print_next(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
+    """The command that a user gives now."""
+    if result.stopped_by:
+        show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+    elif manifest.samples["pending"]:
+        show.line(f"Next: ctrate-convert run {dataset.out}")
+    elif result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED):
+        show.line(f"Next: ctrate-convert verify {dataset.out}")

@@ -1,0 +1,79 @@
+"""How reports look: plain lines and small tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table where it is no terminal."""
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def line(text: str = "") -> None:
+    """One line of a report."""
+    click.echo(text)
+
+
+def size(size_bytes: float) -> str:
+    """``12.3 GiB`` for people."""
+    value = float(size_bytes)
+    for unit in _UNITS[:-1]:
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} {_UNITS[-1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2,345 files``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03``."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A small table; numbers belong in right-aligned columns, marked ``>name``."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(
+            column.lstrip(">"), justify="right" if column[0] == ">" else "left", overflow="fold"
+        )
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    console().print(grid)
+
+
+def as_json(report: Any) -> None:
+    """``report`` as indented JSON on standard output."""
+    click.echo(json.dumps(_plain(report), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return json.loads(value.model_dump_json())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,121 @@
+"""The merger: sums up all records in ``manifest.json``. It can be rebuilt from them at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+
+from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.durable import locked, replace
+from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.base import read, sha256_hex
+from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
+from ctrate_convert.schemas.plan import Plan, PlannedShard
+
+LOCK_TIMEOUT_S = 120.0
+
+
+def planned_shards(plans: Sequence[Plan]) -> dict[int, tuple[Plan, PlannedShard]]:
+    """Every planned shard by its number, with the plan that it belongs to."""
+    return {shard.index: (plan, shard) for plan in plans for shard in plan.shards}
+
+
+def recorded_shards(dataset: Dataset) -> frozenset[int]:
+    """The numbers of all shards that have a record; one directory listing."""
+    return frozenset(
+        int(path.stem.removeprefix("shard-")) for path in dataset.records.glob("shard-[0-9]*.json")
+    )
+
+
+def merge(dataset: Dataset, plans: Sequence[Plan]) -> Manifest:
+    """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
+
+    One call takes in what all workers have finished; records already merged are not read again.
+    Correct without the lock too: it looks again after writing, until nothing new is there.
+
+    Raises:
+        DamageError: a record is damaged or belongs to another plan.
+        EnvironmentProblem: the manifest cannot be written.
+    """
+    by_index = planned_shards(plans)
+    with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
+        while True:
+            manifest = load_manifest(dataset)
+            old = {shard.name: shard for shard in manifest.shards} if manifest else {}
+            recorded = recorded_shards(dataset)
+            entries = [
+                old.get(f"shard-{index:06d}.tar") or _entry(dataset, *by_index[index])
+                for index in sorted(recorded)
+                if index in by_index
+            ]
+            merged = _sum_up(plans, entries)
+            if merged != manifest:
+                try:
+                    replace(dataset.manifest, merged.to_pretty_json())
+                except OSError as error:
+                    raise environment_problem(error, "writing the manifest") from error
+            if recorded_shards(dataset) == recorded:
+                return merged
+
+
+def load_manifest(dataset: Dataset) -> Manifest | None:
+    """The manifest as it stands; None where it is missing or damaged: it is only a cache."""
+    with contextlib.suppress(FileNotFoundError, DamageError):
+        return read(Manifest, dataset.manifest)
+    return None
+
+
+def _entry(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ManifestShard:
+    record = load_record(dataset, plan, shard.index)
+    return ManifestShard(
+        name=shard.name,
+        samples=len(record.converted),
+        failed=len(record.failed),
+        size_bytes=record.tar.size_bytes if record.tar else 0,
+        sha256=record.tar.sha256 if record.tar else None,
+        record_sha256=sha256_hex(record.to_json()),
+    )
+
+
+def _sum_up(plans: Sequence[Plan], entries: list[ManifestShard]) -> Manifest:
+    first, newest = plans[0], plans[-1]
+    by_index = planned_shards(plans)
+    retries = sum(len(plan.retries) for plan in plans)
+    converted = sum(entry.samples for entry in entries)
+    failed = sum(entry.failed for entry in entries)
+    planned = sum(shard.samples for _, shard in by_index.values())
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    return Manifest(
+        num_shards=sum(1 for entry in entries if entry.samples),
+        samples_per_shard=first.settings.samples_per_shard,
+        total_samples=converted,
+        total_size_mb=round(size_bytes / MIB, 3),
+        total_size_gb=round(size_bytes / GIB, 6),
+        average_sample_size_mb=round(size_bytes / MIB / converted, 3) if converted else 0.0,
+        dtype=first.settings.dtype,
+        layout=first.settings.layout,
+        encoding=first.settings.encoding,
+        plans=tuple(plan.plan_id for plan in plans),
+        samples={
+            "converted": converted,
+            "failed": failed - retries,
+            "pending": planned - converted - failed,
+            "excluded": sum(newest.excluded.values()),
+            "total": planned - retries + sum(newest.excluded.values()),
+        },
+        excluded=dict(newest.excluded),
+        shards=tuple(entries),
+    )
+
+
+def manifest_shards(manifest: Manifest) -> dict[str, ManifestShard]:
+    """The manifest's shards by name."""
+    return {shard.name: shard for shard in manifest.shards}
+
+
+def manifest_summary(manifest: Manifest) -> dict[str, object]:
+    """The manifest without its list of shards, for ``--json`` reports."""
+    summary: dict[str, object] = json.loads(manifest.model_dump_json(exclude={"shards"}))
+    return summary

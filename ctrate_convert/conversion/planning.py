@@ -1,0 +1,255 @@
+"""Plan: decide once, for good, which volume goes into which shard, and say what it will cost.
+
+A plan is published whole or not at all, as one folder a generation, and never changed. A later
+plan adds a generation with what is new. Of several who plan at the same time one wins, and the
+others plan what that one left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.conversion.discover import Discovery
+from ctrate_convert.conversion.draft import write_draft
+from ctrate_convert.conversion.headers import Progress, read_headers
+from ctrate_convert.conversion.join import join
+from ctrate_convert.conversion.plan_warnings import header_warnings, survey_warnings
+from ctrate_convert.conversion.plans import (
+    PlannedBefore,
+    load_excluded,
+    load_plans,
+    load_samples,
+    next_numbers,
+    planned_before,
+)
+from ctrate_convert.conversion.split import arrange
+from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
+from ctrate_convert.durable import locked, publish_directory
+from ctrate_convert.errors import EnvironmentProblem, RefusedError, environment_problem
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import ExcludedSample, Plan, PlanSettings
+
+__all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
+
+_LOCK_PATIENCE_S = 600.0
+_SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What planning found and did. ``plan`` is None where nothing was new: nothing was written.
+
+    ``rows`` counts keys by the setting that names their table. ``already_planned`` are samples
+    of earlier generations; ``left_for_later`` what test mode did not take.
+    """
+
+    plan: Plan | None
+    excluded: tuple[ExcludedSample, ...]
+    warnings: tuple[str, ...]
+    volumes_found: int
+    rows: Mapping[str, int]
+    already_planned: int
+    left_for_later: int
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What the next generation takes, given the earlier ones."""
+
+    earlier: tuple[Plan, ...]
+    before: PlannedBefore
+    keys: tuple[str, ...]
+    retries: tuple[str, ...]
+    excluded: tuple[ExcludedSample, ...]
+    left_for_later: int
+
+
+def make_plan(
+    dataset: Dataset, settings: PlanSettings, progress: Progress | None = None
+) -> PlanReport:
+    """Plan all volumes that no earlier generation has planned, and publish that as the next one.
+
+    A sample that failed is planned again once its source has changed. ``progress`` is told how
+    many headers were read, and of how many.
+
+    Raises:
+        SettingsError: a path or table is unusable, or nothing at all can be converted.
+        RefusedError: the directory holds shards of another making or another format.
+        DamageError: an earlier generation or a record was changed.
+        EnvironmentProblem: no space or permission.
+    """
+    settings = absolute(settings)
+    survey = take_survey(settings, dataset.out)
+    # Refuse, and find nothing new, before anything is made or waited for.
+    selection = _select(dataset, settings, survey)
+    if not selection.keys:
+        return _report(survey, selection)
+    try:
+        dataset.prepare()
+        with locked(dataset.lock("plan"), timeout_s=_LOCK_PATIENCE_S):
+            for _ in range(2):
+                selection = _select(dataset, settings, survey)
+                if not selection.keys:
+                    return _report(survey, selection)
+                report = _publish(dataset, settings, survey, selection, progress)
+                if report is not None:
+                    return report
+                # Where locks exclude nobody, another planner was first: plan what it left.
+    except OSError as error:
+        raise environment_problem(error, "writing the plan") from error
+    raise EnvironmentProblem(
+        "other planners keep publishing into this directory",
+        where=dataset.plans,
+        next_command="give the same command again",
+    )
+
+
+def _publish(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    selection: _Selection,
+    progress: Progress | None,
+) -> PlanReport | None:
+    """Publish the next generation; None where another planner has taken its place."""
+    sources = [survey.found.files[key][0].source for key in selection.keys]
+    headers = dict(
+        zip(
+            selection.keys,
+            read_headers(survey.found.data_folder, sources, settings.array_key, progress),
+            strict=True,
+        )
+    )
+    draft = write_draft(
+        survey,
+        settings,
+        headers,
+        excluded=selection.excluded,
+        retries=selection.retries,
+        earlier=selection.earlier,
+    )
+    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+        return None
+    return _report(survey, selection, draft.plan, header_warnings(headers, settings))
+
+
+def _report(
+    survey: Survey,
+    selection: _Selection,
+    plan: Plan | None = None,
+    more_warnings: Iterable[str] = (),
+) -> PlanReport:
+    warnings = survey_warnings(survey, selection.keys, selection.before.keys)
+    return PlanReport(
+        plan=plan,
+        excluded=selection.excluded,
+        warnings=(*warnings, *more_warnings),
+        volumes_found=sum(len(files) for files in survey.found.files.values()),
+        rows={name: len(table) for name, table in survey.tables.by_setting.items()},
+        already_planned=len(selection.before.keys) - len(selection.retries),
+        left_for_later=selection.left_for_later,
+    )
+
+
+def _select(dataset: Dataset, settings: PlanSettings, survey: Survey) -> _Selection:
+    # Numbers first: a shard seen now cannot be of a plan that is published later.
+    numbers = _numbers_in_use(dataset)
+    earlier = load_plans(dataset)
+    _refuse_foreign(dataset, earlier, numbers)
+    _refuse_other_format(dataset, earlier, settings)
+    before = planned_before(dataset, earlier)
+    mended = _mended(before, survey.found)
+    joined = join(survey.found, survey.tables, survey.exclusion_list, before.keys - mended)
+    excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
+    if not earlier and not joined.samples:
+        raise nothing_to_convert(survey, excluded)
+    keys = arrange(joined.samples, settings)
+    known = before.keys | joined.samples.keys() | {sample.key for sample in excluded}
+    return _Selection(
+        earlier=earlier,
+        before=before,
+        keys=tuple(keys),
+        retries=tuple(key for key in keys if key in mended),
+        excluded=(*excluded, *_excluded_elsewhere(dataset, earlier, settings, known)),
+        left_for_later=len(joined.samples) - len(keys),
+    )
+
+
+def _mended(before: PlannedBefore, found: Discovery) -> frozenset[str]:
+    """The samples that failed and whose source is not the one that failed any more."""
+    mended = set()
+    for key, failed in before.failed.items():
+        for file in found.files.get(key, ()):
+            then = (failed.source_mtime_ns, failed.source_ctime_ns)
+            if (file.mtime_ns, file.ctime_ns) != then:
+                mended.add(key)
+    return frozenset(mended)
+
+
+def _excluded_elsewhere(
+    dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings, known: Set[str]
+) -> tuple[ExcludedSample, ...]:
+    """What earlier generations excluded in another data folder, so that the list stays whole."""
+    folders = {plan.settings.data_folder for plan in earlier}
+    if folders <= {settings.data_folder}:
+        return ()
+    last = earlier[-1]
+    return tuple(
+        sample.model_copy(update={"source": _in_folder(last.settings.data_folder, sample.source)})
+        for sample in load_excluded(dataset, last)
+        if sample.key not in known
+    )
+
+
+def _in_folder(folder: str, source: str | None) -> str | None:
+    return None if source is None else os.fspath(Path(folder) / source)
+
+
+def _numbers_in_use(dataset: Dataset) -> dict[int, Path]:
+    """The shard numbers that a tar or a record has."""
+    numbers = {}
+    for folder in (dataset.out, dataset.records):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _SHARD_NUMBER.fullmatch(path.name)
+            if match is not None:
+                numbers[int(match[1])] = path
+    return numbers
+
+
+def _refuse_foreign(
+    dataset: Dataset, earlier: tuple[Plan, ...], numbers: Mapping[int, Path]
+) -> None:
+    """Shards are never overwritten, so the numbers to come must be free."""
+    first_free, _ = next_numbers(earlier)
+    foreign = [numbers[number] for number in sorted(numbers) if number >= first_free]
+    if foreign:
+        raise RefusedError(
+            "the output directory holds shards that no plan here has made",
+            where=dataset.out,
+            seen=f"{len(foreign)}, the first is {foreign[0].name}",
+            expected="an empty directory, or one with its plans" if not earlier else "none",
+            next_command="choose another --output_dir; shards are never overwritten",
+        )
+
+
+def _refuse_other_format(
+    dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings
+) -> None:
+    """All shards of a dataset have one format, or no reader could read them in one go."""
+    if not earlier:
+        return
+    first = earlier[0].settings
+    for name in ("layout", "encoding", "dtype"):
+        seen, expected = getattr(settings, name), getattr(first, name)
+        if seen != expected:
+            raise RefusedError(
+                f"--{name} is not the one that this dataset was begun with",
+                where=dataset.out,
+                seen=seen,
+                expected=expected,
+                next_command=f"give --{name} {expected}, or choose another --output_dir",
+            )

@@ -1,0 +1,244 @@
+"""The independent reader: what a shard's bytes on storage really hold, parsed by ``tarfile``.
+
+One pass over the file gives the shard's SHA-256 and every member's digest together. Nothing here
+shares code with the writer but the digest function itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import blake3
+import numpy as np
+
+from ctrate_convert.durable import drop_page_cache
+from ctrate_convert.errors import DamageError
+from ctrate_convert.formats.members import LAYOUTS
+from ctrate_convert.schemas.plan import Layout
+from ctrate_convert.schemas.record import ArrayRecord, ConvertedSample, MemberRecord
+
+_BLOCK_BYTES = 2**20
+
+NPY_HEADER_BYTES = 128
+"""What numpy writes for every array of at most three dimensions."""
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What tells that a path still leads to the file that was verified."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """The identity in a stat result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing found wrong: which sample it hits (None: the shard as a whole), where, and how."""
+
+    shard: str
+    key: str | None
+    what: str
+
+
+@dataclass(frozen=True)
+class ReadShard:
+    """What one pass over a shard found. It proves something only where ``damage`` is empty."""
+
+    path: Path
+    identity: FileIdentity
+    sha256: str
+    digests: dict[str, str]
+    damage: tuple[Damage, ...]
+
+    def require_sound(self) -> None:
+        """Raise for the first damage found.
+
+        Raises:
+            DamageError: there is any.
+        """
+        if self.damage:
+            first = self.damage[0]
+            more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
+            raise DamageError(f"{first.what}{more}", where=self.path)
+
+
+def read_shard(
+    path: Path,
+    samples: Sequence[ConvertedSample],
+    layout: Layout,
+    *,
+    from_storage: bool = True,
+) -> ReadShard:
+    """Read all of ``path`` and compare each member of ``samples`` with its recorded digest.
+
+    Raises:
+        OSError: the file cannot be read at all.
+    """
+    with path.open("rb", buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            damage = Damage(path.name, None, "not a regular file")
+            return ReadShard(path, FileIdentity.of(status), "", {}, (damage,))
+        if from_storage:
+            drop_page_cache(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        reader = _ShardReader(stream, path.name, layout)
+        reader.read_members(samples)
+        reader.read_to_end()
+        return ReadShard(
+            path,
+            FileIdentity.of(status),
+            reader.sha256.hexdigest(),
+            reader.digests,
+            tuple(reader.damage),
+        )
+
+
+def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout) -> list[Damage]:
+    """Compare only the members of ``samples`` with their digests, at their recorded offsets.
+
+    Raises:
+        OSError: the file cannot be read at all.
+    """
+    damage = []
+    with path.open("rb", buffering=0) as stream:
+        drop_page_cache(stream.fileno())
+        for sample in samples:
+            for member in sample.all_members:
+                stream.seek(member.offset)
+                has_header = LAYOUTS[layout].array_has_header
+                is_array = isinstance(member, ArrayRecord)
+                head = NPY_HEADER_BYTES if is_array and has_header else 0
+                left = member.size_bytes - len(stream.read(head) or b"")
+                digest = blake3.blake3()
+                while left > 0 and (data := stream.read(min(_BLOCK_BYTES, left))):
+                    digest.update(data)
+                    left -= len(data)
+                if left or digest.hexdigest() != member.blake3:
+                    end = member.offset + member.size_bytes
+                    what = f"member {member.name} has changed (bytes {member.offset}–{end})"
+                    damage.append(Damage(path.name, sample.key, what))
+    return damage
+
+
+class _ShardReader:
+    """A single forward pass; everything it reads goes into the SHA-256."""
+
+    def __init__(self, stream: io.RawIOBase | io.FileIO, shard: str, layout: Layout) -> None:
+        self.sha256 = hashlib.sha256()
+        self.digests: dict[str, str] = {}
+        self.damage: list[Damage] = []
+        self._stream = stream
+        self._shard = shard
+        self._layout = layout
+        self._position = 0
+        self._buffer = memoryview(bytearray(_BLOCK_BYTES))
+
+    def read_members(self, samples: Sequence[ConvertedSample]) -> None:
+        """Find and check every member of ``samples``."""
+        found = self._parse()
+        expected = [m.name for s in samples for m in s.all_members]
+        surplus = [name for name in found if name not in set(expected)]
+        if surplus:
+            self._note(None, f"{len(surplus)} members that no record knows, first {surplus[0]}")
+        elif [name for name in found if name in set(expected)] != [
+            name for name in expected if name in found
+        ]:
+            self._note(None, "members are not in the recorded order")
+        for sample in samples:
+            for member in sample.all_members:
+                self._read_member(sample.key, member, found.get(member.name))
+
+    def _parse(self) -> dict[str, tarfile.TarInfo]:
+        """All members by name, as ``tarfile`` finds them."""
+        found: dict[str, tarfile.TarInfo] = {}
+        try:
+            with tarfile.open(fileobj=self._stream, mode="r:") as archive:
+                for info in archive:
+                    if info.name in found:
+                        self._note(None, f"member {info.name} stands there twice")
+                    found[info.name] = info
+                    if not info.isreg():
+                        self._note(None, f"member {info.name} is no regular file")
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            self._note(None, f"tar structure is damaged: {error}")
+        self._stream.seek(0)
+        return found
+
+    def _read_member(
+        self, key: str, member: ArrayRecord | MemberRecord, info: tarfile.TarInfo | None
+    ) -> None:
+        if info is None:
+            return self._note(key, f"member {member.name} is missing")
+        if (info.offset_data, info.size) != (member.offset, member.size_bytes):
+            return self._note(
+                key,
+                f"member {member.name} is elsewhere: seen {info.size} bytes at "
+                f"{info.offset_data}, expected {member.size_bytes} at {member.offset}",
+            )
+        if member.offset < self._position:
+            return self._note(key, f"member {member.name} overlaps another")
+        self._advance(member.offset)
+        digest = blake3.blake3()
+        end = member.offset + member.size_bytes
+        if isinstance(member, ArrayRecord) and LAYOUTS[self._layout].array_has_header:
+            self._read_array_header(key, member, end)
+        self._advance(end, digest)
+        self.digests[member.name] = digest.hexdigest()
+        if self._position < end:
+            self._note(key, f"member {member.name} is cut short at byte {self._position}")
+        elif self.digests[member.name] != member.blake3:
+            self._note(
+                key,
+                f"member {member.name} has changed (bytes {member.offset}–{end}): seen BLAKE3 "
+                f"{self.digests[member.name][:16]}…, expected {member.blake3[:16]}…",
+            )
+        return None
+
+    def _read_array_header(self, key: str, member: ArrayRecord, end: int) -> None:
+        start = member.offset
+        head = self._stream.read(min(NPY_HEADER_BYTES, end - start)) or b""
+        self._stream.seek(start)
+        stream = io.BytesIO(head)
+        try:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("npy version")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        except ValueError as error:
+            return self._note(key, f"member {member.name} has a damaged npy header: {error}")
+        if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):
+            self._note(key, f"member {member.name} is {dtype.name} {shape}, not as recorded")
+        self._advance(start + stream.tell())
+        return None
+
+    def read_to_end(self) -> None:
+        """What is left, into the SHA-256."""
+        self._advance(None)
+
+    def _advance(self, target: int | None, digest: blake3.blake3 | None = None) -> None:
+        while target is None or self._position < target:
+            wanted = _BLOCK_BYTES if target is None else min(_BLOCK_BYTES, target - self._position)
+            got = self._stream.readinto(self._buffer[:wanted])
+            if not got:
+                return
+            self.sha256.update(self._buffer[:got])
+            if digest is not None:
+                digest.update(self._buffer[:got])
+            self._position += got
+
+    def _note(self, key: str | None, what: str) -> None:
+        self.damage.append(Damage(self._shard, key, what))

@@ -1,0 +1,148 @@
+"""One sample into the tar: source → inflate → CRC → cast → tar → digest, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
+from ctrate_convert.formats.members import LAYOUTS, array_prefix, small_members
+from ctrate_convert.formats.npz import SourceVolume
+from ctrate_convert.formats.reorder import in_c_order
+from ctrate_convert.formats.tar import TarWriter, WrittenMember
+from ctrate_convert.schemas.plan import PlannedSample, PlanSettings
+from ctrate_convert.schemas.record import (
+    ArrayRecord,
+    ConvertedSample,
+    MemberRecord,
+    SourceFingerprint,
+)
+
+OnBytes = Callable[[int], None]
+"""Called with the number of source bytes each block took; may raise to stop."""
+
+
+def convert_sample(
+    sample: PlannedSample,
+    settings: PlanSettings,
+    tar: TarWriter,
+    scratch: Path,
+    on_bytes: OnBytes,
+) -> ConvertedSample:
+    """Write all members of ``sample`` and return what proves it.
+
+    After an exception the tar holds a part of the sample; the caller rolls it back.
+
+    Raises:
+        SampleError: this volume cannot be converted, and why.
+        OSError: the output, not the source, is in the way.
+    """
+    start = tar.position
+    path = Path(settings.data_folder) / sample.source
+    try:
+        return _convert_as(None, path, sample, settings, tar, scratch, on_bytes)
+    except Int16Overflow:
+        if settings.dtype != "auto":
+            raise
+    tar.rollback(start)  # integers stay integers: as int16 where they fit, else as int32
+    return _convert_as("int32", path, sample, settings, tar, scratch, on_bytes)
+
+
+def _convert_as(
+    target: str | None,
+    path: Path,
+    sample: PlannedSample,
+    settings: PlanSettings,
+    tar: TarWriter,
+    scratch: Path,
+    on_bytes: OnBytes,
+) -> ConvertedSample:
+    with SourceVolume(path, settings.array_key) as volume:
+        name = target or output_dtype(volume.header.dtype, settings.dtype)
+        dtype = np.dtype(name).newbyteorder("<")
+        caster = Caster(volume.npy.dtype, dtype)
+        prefix = array_prefix(settings.layout, dtype, volume.npy.shape)
+        voxels = volume.npy.data_bytes // volume.npy.dtype.itemsize
+        tar.begin(
+            f"{sample.key}.{LAYOUTS[settings.layout].array}", len(prefix) + voxels * dtype.itemsize
+        )
+        tar.prefix(prefix)
+        for block in _cast(volume, caster, dtype, scratch, on_bytes):
+            tar.put(block.data)
+        array = _array_record(tar.end(), caster, dtype, volume, settings)
+        members = [
+            tar.add(name, data)
+            for name, data in small_members(sample, array, volume.header.array_key, settings.layout)
+        ]
+        return ConvertedSample(
+            key=sample.key,
+            source=volume.fingerprint(sample.source),
+            source_header=volume.header,
+            array=array,
+            members=tuple(MemberRecord(**vars(member)) for member in members),
+        )
+
+
+def _array_record(
+    written: WrittenMember,
+    caster: Caster,
+    dtype: np.dtype[Any],
+    volume: SourceVolume,
+    settings: PlanSettings,
+) -> ArrayRecord:
+    measured = caster.measured()
+    measured.check(settings.max_error)
+    return ArrayRecord.model_validate(
+        {
+            **vars(written),
+            "dtype": dtype.name,
+            "shape": volume.npy.shape,
+            "max_abs_error": measured.max_abs_error,
+            "value_min": measured.value_min,
+            "value_max": measured.value_max,
+            "nan_count": measured.nan_count,
+            "infinite_count": measured.infinite_count,
+        }
+    )
+
+
+def _cast(
+    volume: SourceVolume,
+    caster: Caster,
+    dtype: np.dtype[Any],
+    scratch: Path,
+    on_bytes: OnBytes = lambda _: None,
+) -> Iterator[NDArray[Any]]:
+    """The volume in C order in the shard's type; each block is valid until the next."""
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for block in volume.blocks(BLOCK_VOXELS):
+            on_bytes(block.nbytes)
+            yield caster.cast(block)
+
+    return in_c_order(blocks(), volume.npy, dtype, scratch)
+
+
+def reconvert_digest(
+    path: Path,
+    relative: str,
+    converted: ConvertedSample,
+    settings: PlanSettings,
+    scratch: Path,
+) -> tuple[str, SourceFingerprint]:
+    """The array digest that the source, as it is now, converts to; and its fingerprint now.
+
+    Raises:
+        SampleError: the source cannot be converted any more.
+    """
+    digest = blake3.blake3()
+    dtype = np.dtype(converted.array.dtype).newbyteorder("<")
+    with SourceVolume(path, settings.array_key) as volume:
+        for block in _cast(volume, Caster(volume.npy.dtype, dtype), dtype, scratch):
+            digest.update(block.data.cast("B"))
+        return digest.hexdigest(), volume.fingerprint(relative)

@@ -1,0 +1,191 @@
+"""One shard: convert its samples, settle, re-read, publish, record. The record is the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ctrate_convert.conversion.plans import load_samples
+from ctrate_convert.conversion.readback import ReadShard, read_shard
+from ctrate_convert.conversion.sample import convert_sample
+from ctrate_convert.durable import PartialFile, create_once
+from ctrate_convert.errors import (
+    DamageError,
+    Interrupted,
+    RefusedError,
+    SampleError,
+    environment_problem,
+)
+from ctrate_convert.formats.tar import TarWriter
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.base import read
+from ctrate_convert.schemas.plan import Plan, PlannedSample, PlannedShard
+from ctrate_convert.schemas.record import (
+    ConvertedSample,
+    FailedSample,
+    ShardRecord,
+    TarRecord,
+    Worker,
+)
+
+OnProgress = Callable[[int, int], None]
+"""Called with (source bytes, samples) finished since the last call; may raise `Interrupted`."""
+
+
+@dataclass(frozen=True)
+class PublishedShard:
+    """A shard with its record.
+
+    ``read_back`` is there only if this call read it from storage; ``fresh`` tells that this call
+    wrote the record.
+    """
+
+    record: ShardRecord
+    read_back: ReadShard | None = None
+    fresh: bool = False
+
+
+def convert_shard(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, attempt: str, on_progress: OnProgress
+) -> PublishedShard:
+    """Publish ``shard`` and its record, or find that another process has.
+
+    Nothing that is published is touched. Whatever is raised, no part of the shard stays behind,
+    no source was changed, and the same call can be made again.
+
+    Raises:
+        EnvironmentProblem: the output cannot be written.
+        DamageError: what was written does not read back.
+        RefusedError: another file has the shard's name.
+        Interrupted: ``on_progress`` raised it.
+    """
+    final = dataset.shard(shard.index)
+    with contextlib.suppress(FileNotFoundError):
+        return PublishedShard(load_record(dataset, plan, shard.index))
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    samples = load_samples(dataset, plan, shard)
+    try:
+        with PartialFile(final) as partial:
+            outcomes, source_bytes = _convert_samples(samples, plan, partial, on_progress)
+            converted = [s for s in outcomes if isinstance(s, ConvertedSample)]
+            read_back = None
+            if converted:
+                partial.settle()
+                read_back = _read_and_publish(dataset, plan, shard, partial, converted)
+        record = ShardRecord(
+            plan_id=plan.plan_id,
+            shard=shard.index,
+            tar=TarRecord(size_bytes=read_back.identity.size_bytes, sha256=read_back.sha256)
+            if read_back
+            else None,
+            samples=tuple(outcomes),
+            worker=Worker(attempt=attempt, host=socket.gethostname(), pid=os.getpid()),
+            started=started.isoformat(timespec="seconds"),
+            elapsed_s=round(time.monotonic() - clock, 3),
+            source_bytes=source_bytes,
+        )
+        if create_once(dataset.record(shard.index), record.to_json()):
+            return PublishedShard(record, read_back, fresh=True)
+    except OSError as error:
+        raise environment_problem(error, f"writing {final.name}", final.parent) from error
+    return PublishedShard(load_record(dataset, plan, shard.index))
+
+
+def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
+    """The record of one shard; FileNotFoundError where there is none.
+
+    Raises:
+        DamageError: it is no record, or one of another plan or shard.
+    """
+    path = dataset.record(shard)
+    record = read(ShardRecord, path)
+    if (record.plan_id, record.shard) != (plan.plan_id, shard):
+        raise DamageError(
+            "record belongs to another plan or shard",
+            where=path,
+            seen=f"shard {record.shard} of plan {record.plan_id[:12]}",
+            expected=f"shard {shard} of plan {plan.plan_id[:12]}",
+        )
+    return record
+
+
+def _convert_samples(
+    samples: tuple[PlannedSample, ...],
+    plan: Plan,
+    partial: PartialFile,
+    on_progress: OnProgress,
+) -> tuple[list[ConvertedSample | FailedSample], int]:
+    tar = TarWriter(partial)
+    outcomes: list[ConvertedSample | FailedSample] = []
+    source_bytes = 0
+    scratch = partial.final.parent
+    for sample in samples:
+        start = tar.position
+        try:
+            done = convert_sample(
+                sample, plan.settings, tar, scratch, lambda size: on_progress(size, 0)
+            )
+            outcomes.append(done)
+            source_bytes += done.source.size_bytes
+        except (OSError, Interrupted):
+            raise
+        except Exception as error:  # noqa: BLE001 - the sample boundary: one broken volume costs only itself
+            tar.rollback(start)
+            outcomes.append(_failed(sample, plan, error))
+        on_progress(0, 1)
+    tar.finish()
+    return outcomes, source_bytes
+
+
+def _failed(sample: PlannedSample, plan: Plan, error: Exception) -> FailedSample:
+    reason = (
+        error.one_line()
+        if isinstance(error, SampleError)
+        else f"unexpected {type(error).__name__}: {error}"
+    )
+    mtime_ns = ctime_ns = 0
+    with contextlib.suppress(OSError):
+        status = os.lstat(Path(plan.settings.data_folder) / sample.source)
+        mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+    return FailedSample(
+        key=sample.key,
+        reason=reason,
+        source=sample.source,
+        source_mtime_ns=mtime_ns,
+        source_ctime_ns=ctime_ns,
+    )
+
+
+def _read_and_publish(
+    dataset: Dataset,
+    plan: Plan,
+    shard: PlannedShard,
+    partial: PartialFile,
+    converted: list[ConvertedSample],
+) -> ReadShard:
+    """Re-read the settled partial from storage, then give it the shard's name."""
+    layout = plan.settings.layout
+    read_back = read_shard(partial.path, converted, layout)
+    read_back.require_sound()
+    if partial.publish():
+        return read_back
+    # The name is taken: by a process that died before its record, or that is about to write it.
+    try:
+        existing = read_shard(partial.final, converted, layout)
+    except OSError as error:
+        raise environment_problem(error, f"reading {partial.final}") from error
+    if existing.sha256 == read_back.sha256 or dataset.record(shard.index).exists():
+        return existing  # where there is a record by now, that record counts, not ours
+    raise RefusedError(
+        "another file has this shard's name, and no record tells what it is",
+        where=partial.final,
+        seen=f"sha256 {existing.sha256[:16]}…",
+        expected=f"sha256 {read_back.sha256[:16]}…",
+        next_command=f"mv {partial.final} somewhere else, then: ctrate-convert run {dataset.out}",
+    )

@@ -1,0 +1,295 @@
+"""All durable file work: what these functions say happened has happened, also after a power loss.
+
+Publication follows one order everywhere: hidden temporary file in the same directory, write,
+fsync, link into place only if absent, fsync the directory. A failed fsync is never retried: the
+data may be gone although the next fsync succeeds, so the temporary file is thrown away instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+
+from ctrate_convert.errors import EnvironmentProblem
+
+Bytes = bytes | bytearray | memoryview
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_all(descriptor: int, data: Bytes) -> None:
+    """Write every byte of ``data``; a short write is continued, never taken for done."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable; only EINVAL (no such service there) is tolerated."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(directory: Path) -> None:
+    """Create ``directory`` and its missing parents, each name durable."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        fsync_directory(path.parent)
+
+
+def link_if_absent(temporary: Path, final: Path) -> bool:
+    """Give ``temporary`` the name ``final`` unless that name is taken; True if it got it.
+
+    The link count decides, not the return code: a network file system may report an error for a
+    link that it made.
+    """
+    try:
+        os.link(temporary, final, follow_symlinks=False)
+    except OSError as error:
+        mine = os.lstat(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            theirs = os.lstat(final)
+            if (theirs.st_dev, theirs.st_ino) == (mine.st_dev, mine.st_ino):
+                return True
+            if error.errno == errno.EEXIST:
+                return False
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise EnvironmentProblem(
+                "this file system has no hard links, which safe publication needs",
+                where=final.parent,
+                next_command="choose an output directory on another file system",
+            ) from error
+        raise
+    return True
+
+
+def _temporary_beside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+
+
+@contextlib.contextmanager
+def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
+    """A fsynced temporary file beside ``final`` holding ``data``; removed afterwards."""
+    temporary = _temporary_beside(final)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_once(final: Path, data: Bytes) -> bool:
+    """Create ``final`` holding ``data``, durably, unless it exists; True if this call did."""
+    with _temporary_with(final, data) as temporary:
+        created = link_if_absent(temporary, final)
+    fsync_directory(final.parent)
+    return created
+
+
+def replace(final: Path, data: Bytes) -> None:
+    """Make ``final`` hold ``data``, durably; readers see the old or the new, never a part."""
+    with _temporary_with(final, data) as temporary:
+        os.replace(temporary, final)
+    fsync_directory(final.parent)
+
+
+def replace_unsynced(final: Path, data: Bytes) -> None:
+    """Make ``final`` hold ``data`` for now: for progress notes, which a power loss may take."""
+    temporary = _temporary_beside(final)
+    temporary.write_bytes(data)
+    os.replace(temporary, final)
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Append whole lines to ``path`` in one write and make them durable.
+
+    A last line that a crash cut short is closed first, so that it cannot swallow the next one.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        torn = size_bytes > 0 and os.pread(descriptor, 1, size_bytes - 1) != b"\n"
+        text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
+        write_all(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if size_bytes == 0:
+        fsync_directory(path.parent)
+
+
+def publish_directory(files: dict[str, bytes], final: Path) -> bool:
+    """Create directory ``final`` holding ``files``, all or nothing; False if it exists already."""
+    temporary = _temporary_beside(final)
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            create_once(temporary / name, data)
+        try:
+            os.rename(temporary, final)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False
+            raise
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+    fsync_directory(final.parent)
+    return True
+
+
+def drop_page_cache(descriptor: int) -> None:
+    """Ask the kernel to forget the file's cached pages, so that the next read is from storage."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class PartialFile:
+    """A file under way to ``final``: hidden, beside it, and of no value to any reader.
+
+    Its name tells the host, and while its writer lives it holds an flock on it, so that
+    `remove_stale_partials` can tell a dead writer's leavings from a live one's work.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.path = final.with_name(
+            f".{final.stem}.{socket.gethostname()}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}"
+        )
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        with contextlib.suppress(OSError):  # no flock here: then no one cleans up for us
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: Bytes) -> None:
+        """Append ``data``."""
+        write_all(self.descriptor, data)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Forget everything from ``size_bytes`` on; the next write goes there."""
+        os.ftruncate(self.descriptor, size_bytes)
+        os.lseek(self.descriptor, size_bytes, os.SEEK_SET)
+
+    def settle(self) -> None:
+        """Bring the bytes to storage and out of the page cache."""
+        os.fsync(self.descriptor)
+        drop_page_cache(self.descriptor)
+
+    def publish(self) -> bool:
+        """Give the file its final name unless that is taken; True if it got it. Settle it first."""
+        published = link_if_absent(self.path, self.final)
+        fsync_directory(self.final.parent)
+        return published
+
+    def close(self) -> None:
+        """Close and remove the hidden name; a published file keeps its final one."""
+        if self.descriptor >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
+    """Remove partial files that no live writer can still need; returns the bytes given back.
+
+    That is: those of a shard stem in ``published``, and those of a writer on this host whose
+    flock the kernel has released. A writer on another host is never judged.
+    """
+    freed_bytes = 0
+    here = socket.gethostname()
+    for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
+        stem, _, rest = path.name[1:].partition(".")
+        host = rest.removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if stem in published or (host == here and _writer_is_dead(path)):
+                path.unlink()
+                freed_bytes += status.st_size
+    return freed_bytes
+
+
+def _writer_is_dead(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_s: float = -1) -> Iterator[bool]:
+    """Hold the lock file ``path``; yields False where it could not be had in ``timeout_s``.
+
+    Locks only save work here: on mounts where flock excludes nobody, everything stays correct.
+    """
+    lock = filelock.FileLock(path, timeout=timeout_s)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield False
+        return
+    except (NotImplementedError, OSError):
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def open_beneath(root: Path, relative: str) -> Iterator[tuple[int, str]]:
+    """Open the directory that holds ``root/relative``, following no link below ``root``.
+
+    Yields its descriptor and the file's own name, for calls with ``dir_fd``.
+
+    Raises:
+        OSError: a component is missing, or is a link (ELOOP, ENOTDIR).
+        ValueError: ``relative`` is absolute, empty or has a ``..`` or ``.`` component.
+    """
+    parts = relative.split("/")
+    if not all(part not in ("", ".", "..") for part in parts):
+        raise ValueError(f"{relative!r} does not lie beneath a folder")
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+        yield descriptor, parts[-1]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Every exit code and every exception of the program.
+
+CtrateError
+├── SettingsError        1  a setting, option or file the user named is not usable
+├── SampleError          2  one volume cannot be converted; it costs only itself
+├── DamageError          3  bytes on disk are not what a record says they are
+├── RefusedError         4  going on would not be safe
+├── EnvironmentProblem   5  space, permission, a file system or a scheduler in the way
+│   └── WorkerDied          a worker process was killed; other shards go on
+└── Interrupted        130  Ctrl+C or SIGTERM; the same command goes on
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+
+
+class ExitCode(enum.IntEnum):
+    """What the program's exit status means."""
+
+    DONE = 0
+    USAGE = 1
+    SAMPLES_FAILED = 2
+    DAMAGE = 3
+    REFUSED = 4
+    ENVIRONMENT = 5
+    INTERRUPTED = 130
+
+
+class CtrateError(Exception):
+    """Says what happened, where, what was seen against what was expected, and the next command.
+
+    The facts survive pickling, so that a worker process can hand its error to the parent.
+    """
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        seen: object = None,
+        expected: object = None,
+        next_command: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.seen = None if seen is None else str(seen)
+        self.expected = None if expected is None else str(expected)
+        self.next_command = next_command
+        super().__init__(self.one_line())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), dict(vars(self))))
+
+    def one_line(self) -> str:
+        """The facts in one line, for records and tables."""
+        text = self.what
+        if self.where is not None:
+            text += f" ({self.where})"
+        if self.seen is not None:
+            text += f": seen {self.seen}"
+        if self.expected is not None:
+            text += f"{',' if self.seen is not None else ':'} expected {self.expected}"
+        return text
+
+    def lines(self) -> list[str]:
+        """The facts one a line, for a terminal."""
+        facts = (
+            ("where", self.where),
+            ("seen", self.seen),
+            ("expected", self.expected),
+            ("next", self.next_command),
+        )
+        return [self.what, *(f"  {name + ':':<10}{value}" for name, value in facts if value)]
+
+
+def _rebuild(kind: type[CtrateError], facts: dict[str, str | None]) -> CtrateError:
+    what = facts.pop("what") or ""
+    return kind(what, **facts)
+
+
+class SettingsError(CtrateError):
+    """A setting, option or named file is not usable; nothing was changed."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SampleError(CtrateError):
+    """One volume cannot be converted; its shard goes on without it and its source stays."""
+
+    exit_code = ExitCode.SAMPLES_FAILED
+
+
+class DamageError(CtrateError):
+    """Bytes on disk are not what a record says they are."""
+
+    exit_code = ExitCode.DAMAGE
+
+
+class RefusedError(CtrateError):
+    """Going on would not be safe; nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class EnvironmentProblem(CtrateError):
+    """Space, permission, a file system or a scheduler is in the way; the same command goes on."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class WorkerDied(EnvironmentProblem):
+    """A worker process was killed; its shard is converted anew by the same command."""
+
+
+class Interrupted(CtrateError):
+    """Ctrl+C or SIGTERM was obeyed; the same command goes on where this one stopped."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space there; nothing was lost",
+    errno.EDQUOT: "the quota there is used up; nothing was lost",
+    errno.EFBIG: "a file size limit (ulimit -f) is in the way",
+    errno.EROFS: "that file system is mounted read-only",
+    errno.EACCES: "that place is not readable or writable for this user",
+    errno.EPERM: "that place is not readable or writable for this user",
+    errno.ESTALE: "the network file system lost its handle",
+}
+
+
+def environment_problem(error: OSError, doing: str, where: object = None) -> EnvironmentProblem:
+    """Turn an ``OSError`` met while ``doing`` something into an `EnvironmentProblem`."""
+    number = error.errno or 0
+    cause = os.strerror(number) if number else str(error)
+    hint = _HINTS.get(number)
+    return EnvironmentProblem(
+        f"{doing}: {cause}" + (f" ({hint})" if hint else ""),
+        where=error.filename if where is None else where,
+        next_command="give the same command again once that is mended",
+    )

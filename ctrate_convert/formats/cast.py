@@ -1,0 +1,181 @@
+"""The cast to the shard's type, with the error of every voxel measured on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numkong
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import SampleError
+
+Values = NDArray[Any]
+
+BLOCK_VOXELS = 2**17
+"""Small enough that source, result and difference stay in the second-level cache."""
+
+HALF_PRECISION = 2.0**-11
+"""Half a unit in the last place of float16, relative: the most that rounding to it can cost."""
+
+HALF_SUBNORMAL = 2.0**-25
+"""The same for values too small for float16's exponent, absolute."""
+
+
+class Int16Overflow(SampleError):
+    """An integer volume has values that int16 cannot hold."""
+
+
+def output_dtype(source_dtype: str, setting: str) -> str:
+    """The array type in the shard, ``int16`` or ``float16``, for ``--dtype setting``.
+
+    ``auto`` keeps integers integers and makes floats float16, the original's choice.
+
+    Raises:
+        SampleError: ``source_dtype`` is not a number type that volumes come in.
+    """
+    dtype = np.dtype(source_dtype)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise SampleError("unsupported array type", seen=dtype.name, expected="int or float")
+    if setting != "auto":
+        return setting
+    return "float16" if dtype.kind == "f" else "int16"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the cast saw: error and range over all finite voxels, in the source's unit."""
+
+    max_abs_error: float
+    value_min: float
+    value_max: float
+    nan_count: int
+    infinite_count: int
+    new_infinite_count: int
+
+    def check(self, max_error: float | None) -> None:
+        """Refuse a volume that the shard's type would silently degrade.
+
+        Without ``max_error`` the bound is what float16 itself costs: 2⁻¹¹ of the largest value.
+
+        Raises:
+            SampleError: NaN, new infinities, or an error past the bound.
+        """
+        if self.nan_count:
+            raise SampleError("volume has NaN voxels", seen=self.nan_count, expected=0)
+        if self.new_infinite_count:
+            raise SampleError(
+                "values too large for the output type become infinite",
+                seen=f"{self.new_infinite_count} voxels, range {self.value_min}…{self.value_max}",
+                expected="within ±65504 for float16",
+            )
+        bound = max_error
+        if bound is None:
+            largest = max(abs(self.value_min), abs(self.value_max))
+            bound = HALF_PRECISION * largest + HALF_SUBNORMAL
+        if self.max_abs_error > bound:
+            raise SampleError(
+                "precision loss past the bound", seen=self.max_abs_error, expected=f"≤ {bound:.6g}"
+            )
+
+
+class Caster:
+    """Casts a volume block by block; `measured` sums up what all blocks showed."""
+
+    def __init__(self, source: np.dtype[Any], target: np.dtype[Any]) -> None:
+        self._source = source.newbyteorder("=")
+        self._target = target
+        self._exact = self._source == target
+        self._fast = self._source == np.float32 and target == np.float16
+        self._result = np.empty(BLOCK_VOXELS, target)
+        self._back = np.empty(BLOCK_VOXELS, np.float32)
+        self._error = 0.0
+        self._min = np.inf
+        self._max = -np.inf
+        self._nan = self._infinite = self._new_infinite = 0
+
+    def cast(self, values: Values) -> Values:
+        """``values`` (1-D, at most `BLOCK_VOXELS`) in the target type; valid until the next call.
+
+        Raises:
+            Int16Overflow: an integer does not fit int16.
+            SampleError: a float does not fit int16.
+        """
+        if values.dtype != self._source:
+            values = values.astype(self._source)  # the other byte order
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return self._cast_with_gaps(values)
+        self._min, self._max = min(self._min, low), max(self._max, high)
+        if self._exact:
+            return values
+        result = self._result[: len(values)]
+        if self._target.kind == "i":
+            self._round_to_integers(values, result, low, high)
+        elif self._fast:
+            self._halve(values, result)
+        else:
+            with np.errstate(over="ignore"):
+                result[...] = values
+            self._note_error(values, result)
+        return result
+
+    def _halve(self, values: Values, result: Values) -> None:
+        back = self._back[: len(values)]
+        numkong.astype(values, "float16", out=result)
+        numkong.astype(result, "float32", out=back)
+        np.subtract(values, back, out=back)
+        low, high = float(back.min()), float(back.max())
+        if np.isinf(low) or np.isinf(high):
+            self._note_error(values, result)
+        else:
+            self._error = max(self._error, -low, high)
+
+    def _round_to_integers(self, values: Values, result: Values, low: float, high: float) -> None:
+        limits = np.iinfo(self._target)
+        if np.rint(low) < limits.min or np.rint(high) > limits.max:
+            kind = SampleError if self._source.kind == "f" else Int16Overflow
+            raise kind(
+                f"values do not fit {self._target.name}",
+                seen=f"{low:g}…{high:g}",
+                expected=f"{limits.min}…{limits.max}",
+            )
+        if self._source.kind == "f":
+            rounded = np.rint(values)
+            result[...] = rounded
+            self._error = max(self._error, float(np.abs(values - rounded).max()))
+        else:
+            result[...] = values
+
+    def _note_error(self, values: Values, result: Values) -> None:
+        infinite = np.isinf(result)
+        self._new_infinite += int(np.count_nonzero(infinite))
+        exact = np.longdouble if self._source.itemsize == 8 else np.float64
+        difference = np.abs(values.astype(exact) - result.astype(exact))
+        self._error = max(self._error, float(difference[~infinite].max(initial=0.0)))
+
+    def _cast_with_gaps(self, values: Values) -> Values:
+        """A block with NaN or infinities: counted apart, the finite rest measured as usual."""
+        finite = np.isfinite(values)
+        nan = np.isnan(values)
+        self._nan += int(np.count_nonzero(nan))
+        self._infinite += int(np.count_nonzero(~finite & ~nan))
+        if self._target.kind == "i":
+            raise SampleError("NaN or infinite voxels do not fit an integer type")
+        if finite.any():
+            self.cast(values[finite])
+        with np.errstate(over="ignore"):
+            return values.astype(self._target)
+
+    def measured(self) -> Measured:
+        """The sum over all blocks so far."""
+        empty = self._min > self._max
+        return Measured(
+            max_abs_error=self._error,
+            value_min=0.0 if empty else self._min,
+            value_max=0.0 if empty else self._max,
+            nan_count=self._nan,
+            infinite_count=self._infinite,
+            new_infinite_count=self._new_infinite,
+        )

@@ -1,0 +1,157 @@
+"""The members of one sample besides its array, in both layouts, and how all are named.
+
+The rules and why they hold stand in ``docs/shards.md``: keys without dots, the same members and
+the same JSON keys and types in every sample, missing values empty, never null, never NaN.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrate_convert.formats.names import parse_key
+from ctrate_convert.formats.npy import header_bytes
+from ctrate_convert.schemas.plan import Layout, PlannedSample
+from ctrate_convert.schemas.record import ArrayRecord
+
+LABEL_NAMES = (
+    "Medical material",
+    "Arterial wall calcification",
+    "Cardiomegaly",
+    "Pericardial effusion",
+    "Coronary artery wall calcification",
+    "Hiatal hernia",
+    "Lymphadenopathy",
+    "Emphysema",
+    "Atelectasis",
+    "Lung nodule",
+    "Lung opacity",
+    "Pulmonary fibrotic sequela",
+    "Pleural effusion",
+    "Mosaic attenuation pattern",
+    "Peribronchial thickening",
+    "Consolidation",
+    "Bronchiectasis",
+    "Interlobular septal thickening",
+)
+"""CT-RATE's 18 labels in the order of its tables, and of the label member."""
+
+REPORT_FIELDS = {
+    "ClinicalInformation_EN": "clinical_information",
+    "Technique_EN": "technique",
+    "Findings_EN": "findings",
+    "Impressions_EN": "impressions",
+}
+"""The report table's columns, and their names in the JSON member."""
+
+
+@dataclass(frozen=True)
+class LayoutNames:
+    """Member suffixes of one layout. ``array_has_header``: an npy header precedes the elements."""
+
+    array: str
+    json: str
+    report: str
+    labels: str
+    array_has_header: bool
+
+
+LAYOUTS: dict[Layout, LayoutNames] = {
+    "webdataset": LayoutNames("volume.npy", "json", "report.txt", "labels.npy", True),
+    "ctclip": LayoutNames("bin", "json", "txt", "labels", False),
+}
+
+
+def array_prefix(layout: Layout, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """What precedes the elements in the array member."""
+    return header_bytes(dtype, shape) if LAYOUTS[layout].array_has_header else b""
+
+
+def small_members(
+    sample: PlannedSample, array: ArrayRecord, source_key: str, layout: Layout
+) -> list[tuple[str, bytes]]:
+    """The members beside the array: name and content. The same sample gives the same bytes."""
+    names = LAYOUTS[layout]
+    labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
+    prefix = array_prefix(layout, labels.dtype, labels.shape)
+    fields = _description(sample, array, source_key)
+    if layout == "ctclip":
+        fields = _ctclip_fields(sample, array) | fields
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    return [
+        (f"{sample.key}.{names.json}", text.encode()),
+        (f"{sample.key}.{names.report}", report_text(sample).encode()),
+        (f"{sample.key}.{names.labels}", prefix + labels.tobytes()),
+    ]
+
+
+def report_text(sample: PlannedSample) -> str:
+    """Findings, a line end, impressions: the original's text member."""
+    return f"{sample.report['Findings_EN']}\n{sample.report['Impressions_EN']}"
+
+
+def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> dict[str, object]:
+    name = parse_key(sample.key)
+    return {
+        "key": sample.key,
+        "volume_name": sample.volume_name,
+        "split": name.split if name else "",
+        "patient": str(name.patient) if name else "",
+        "scan": name.scan if name else "",
+        "reconstruction": str(name.reconstruction) if name else "",
+        "source_name": sample.source,
+        "source_array_key": source_key,
+        "shape": list(array.shape),
+        "dtype": array.dtype,
+        "spacing_mm": spacing_mm(sample.metadata),
+        "max_abs_error": array.max_abs_error,
+        "value_min": array.value_min,
+        "value_max": array.value_max,
+        "report": {new: sample.report[old] for old, new in REPORT_FIELDS.items()},
+        "labels": {label: sample.labels[label] for label in LABEL_NAMES},
+        "metadata": sample.metadata,
+    }
+
+
+def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, object]:
+    """The eight fields of the original script, under its names and with its types.
+
+    Numbers that the table lacks are left to the verbatim ``metadata`` and are 0.0 here, since a
+    JSON without NaN and with one type a key has no other place for them.
+    """
+    metadata = sample.metadata
+    return {
+        "study_id": sample.key,
+        "RescaleSlope": _number(metadata.get("RescaleSlope", "")) or 0.0,
+        "RescaleIntercept": _number(metadata.get("RescaleIntercept", "")) or 0.0,
+        "XYSpacing": metadata.get("XYSpacing", ""),
+        "ZSpacing": _number(metadata.get("ZSpacing", "")) or 0.0,
+        "original_shape": list(array.shape),
+        "volume_shape": list(array.shape),
+        "volume_dtype": array.dtype,
+    }
+
+
+def spacing_mm(metadata: dict[str, str]) -> list[float]:
+    """[x, y, z] from XYSpacing and ZSpacing; empty unless all three are known."""
+    try:
+        in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    through = _number(metadata.get("ZSpacing", ""))
+    if not isinstance(in_plane, list) or len(in_plane) != 2 or through is None:
+        return []
+    x, y = (_number(str(value)) for value in in_plane)
+    return [] if x is None or y is None else [x, y, through]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,37 @@
+"""CT-RATE volume names: ``train_1_a_2.nii.gz`` is split, patient, scan, reconstruction."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_VOLUME = re.compile(r"(train|valid)_([1-9]\d*)_([a-z])_([1-9]\d*)", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class VolumeName:
+    """A volume's name in its parts; orders by split, patient *number*, scan, reconstruction."""
+
+    split: str
+    patient: int
+    scan: str
+    reconstruction: int
+
+    @property
+    def key(self) -> str:
+        """The sample key, ``train_1_a_2``."""
+        return f"{self.split}_{self.patient}_{self.scan}_{self.reconstruction}"
+
+
+def parse_key(key: str) -> VolumeName | None:
+    """The parts of a key; None where it does not follow CT-RATE's naming."""
+    match = _VOLUME.fullmatch(key)
+    if match is None:
+        return None
+    split, patient, scan, reconstruction = match.groups()
+    return VolumeName(split, int(patient), scan, int(reconstruction))
+
+
+def key_of_volume(volume_name: str) -> str:
+    """The key of a table's VolumeName: the name without ``.nii.gz``."""
+    return volume_name.removesuffix(".nii.gz")

@@ -1,0 +1,105 @@
+"""The ``.npy`` header, read without trusting it and written as version 1.0."""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrate_convert.errors import SampleError
+
+MAX_HEADER_BYTES = 10_000
+"""As in ``numpy.lib.format``: a longer header is an attack on ``literal_eval``, not an array."""
+
+_NUMERIC_KINDS = "biuf"
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What an ``.npy`` header says. ``size_bytes`` is the header's own length, magic included."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    size_bytes: int
+
+    @property
+    def data_bytes(self) -> int:
+        """How many bytes of elements must follow the header; exact, however large."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether this is a numeric array of three dimensions with something in it."""
+        return (
+            self.dtype.kind in _NUMERIC_KINDS
+            and self.dtype.itemsize <= 8
+            and len(self.shape) == 3
+            and 0 not in self.shape
+        )
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.shape)) or "scalar"
+        return f"{self.dtype.name} {size}"
+
+
+def read_header(read: Callable[[int], bytes]) -> NpyHeader:
+    """Read a header of version 1, 2 or 3 by calling ``read(size_bytes)``.
+
+    Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+
+    Raises:
+        SampleError: not an ``.npy`` header, or one that holds Python objects or records.
+    """
+    magic = read(8)
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+        raise SampleError("not an npy array", seen=magic.hex(" "), expected="93 4e 55 4d 50 59 …")
+    length_size = 2 if magic[6] == 1 else 4
+    length = int.from_bytes(read(length_size), "little")
+    if length > MAX_HEADER_BYTES:
+        raise SampleError("npy header too long", seen=length, expected=f"≤ {MAX_HEADER_BYTES}")
+    raw = read(length)
+    if len(raw) < length:
+        raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
+    descr, fortran_order, shape = _fields(raw.decode("utf-8" if magic[6] == 3 else "latin-1"))
+    return NpyHeader(_dtype(descr), shape, fortran_order, 8 + length_size + length)
+
+
+def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
+    try:
+        fields = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise SampleError("npy header is not a literal", seen=repr(text[:80])) from error
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
+        raise SampleError("npy header has other fields", seen=repr(text[:80]))
+    shape, fortran_order = fields["shape"], fields["fortran_order"]
+    if not isinstance(fortran_order, bool):
+        raise SampleError("npy header: fortran_order is no truth value", seen=repr(fortran_order))
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise SampleError("npy header: shape is no tuple of sizes", seen=repr(shape)[:80])
+    return fields["descr"], fortran_order, shape
+
+
+def _dtype(descr: object) -> np.dtype[np.generic]:
+    if not isinstance(descr, str):
+        raise SampleError("array of records, not of numbers", seen=repr(descr)[:80])
+    try:
+        dtype = np.dtype(descr)
+    except (TypeError, ValueError) as error:
+        raise SampleError("npy header: unknown type", seen=repr(descr)[:80]) from error
+    if dtype.hasobject:
+        raise SampleError("array holds pickled Python objects, which are never loaded")
+    return dtype
+
+
+def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """The version 1.0 header of a C-order array; its length is a multiple of 64."""
+    stream = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype.newbyteorder("<"))
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, fields)
+    return stream.getvalue()

@@ -1,0 +1,266 @@
+"""CSV tables in: every cell is the text that stands in the file, and a missing one is empty.
+
+The one module that imports pandas, which is slow to load: import it where tables are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
+from ctrate_convert.formats.names import key_of_volume
+from ctrate_convert.schemas.base import sha256_hex
+
+VOLUME_NAME = "VolumeName"
+
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "reports_file": (VOLUME_NAME, *REPORT_FIELDS),
+    "labels_file": (VOLUME_NAME, *LABEL_NAMES),
+    "meta_file": (VOLUME_NAME, "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"),
+}
+_LABEL_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_COLUMNS_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its rows by sample key, cells verbatim.
+
+    ``conflicting`` holds, by key, what is wrong where rows of one key differ; such keys are not
+    in ``rows``. Rows that are repeated word for word collapse and are counted.
+    """
+
+    path: Path
+    sha256: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[str, ...]]
+    conflicting: Mapping[str, str]
+    repeated_rows: int
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.rows or key in self.conflicting
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.rows
+        yield from self.conflicting
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.conflicting)
+
+    def row(self, key: str) -> dict[str, str]:
+        """The cells of a key's row by column; KeyError where it has none."""
+        return dict(zip(self.columns, self.rows[key], strict=True))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The three tables of one split."""
+
+    reports: Table
+    labels: Table
+    metadata: Table
+
+    @property
+    def by_setting(self) -> dict[str, Table]:
+        """The tables by the name of the setting that names their file."""
+        return {
+            "reports_file": self.reports,
+            "labels_file": self.labels,
+            "meta_file": self.metadata,
+        }
+
+    def keys(self) -> set[str]:
+        """Every key that stands in at least one table."""
+        return {*self.reports, *self.labels, *self.metadata}
+
+    def label_values(self, key: str) -> dict[str, int]:
+        """The key's labels as numbers.
+
+        Raises:
+            ValueError: a cell is neither 0 nor 1; the message names it.
+        """
+        row = self.labels.row(key)
+        for label, cell in row.items():
+            if cell not in _LABEL_VALUES:
+                raise ValueError(f"label {label!r} is {cell!r}, not 0 or 1")
+        return {label: _LABEL_VALUES[cell] for label, cell in row.items()}
+
+
+def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Tables:
+    """Read the three tables; the metadata table keeps every column, the others the known ones.
+
+    Raises:
+        SettingsError: a file is missing, not such a table, or not UTF-8.
+    """
+    return Tables(
+        reports=_read(reports_file, "reports_file", tuple(REPORT_FIELDS)),
+        labels=_read(labels_file, "labels_file", LABEL_NAMES),
+        metadata=_read(meta_file, "meta_file", None),
+    )
+
+
+def read_exclusion_list(path: Path) -> frozenset[str]:
+    """The keys on an exclusion list: one path or name a line, of which the base name counts.
+
+    Blank lines and lines that start with ``#`` say nothing; ``.nii.gz`` and ``.npz`` fall away.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    # Only base names count, and these are ASCII: a path in another encoding does no harm.
+    text = _read_bytes(path, "exclude_file").decode("utf-8-sig", "surrogateescape")
+    keys = set()
+    for line in text.splitlines():
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            name = entry.replace("\\", "/").rstrip("/").rpartition("/")[2]
+            keys.add(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz"))
+    return frozenset(keys)
+
+
+def _read_bytes(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"--{setting} cannot be read: {error.strerror}",
+            where=path,
+            next_command=f"check the path given as --{setting}",
+        ) from error
+
+
+def _read(path: Path, setting: str, keep: Sequence[str] | None) -> Table:
+    data = _read_bytes(path, setting)
+    cells = _parse(data, path, setting)
+    header = next(cells, ())
+    _check_columns(header, path, setting)
+    columns = header if keep is None else tuple(keep)
+    places = [header.index(column) for column in columns]
+    name_place = header.index(VOLUME_NAME)
+
+    rows: dict[str, tuple[str, ...]] = {}
+    conflicting: dict[str, str] = {}
+    repeated = 0
+    for row in cells:
+        key = key_of_volume(row[name_place])
+        kept = tuple(row[place] for place in places)
+        first = rows.setdefault(key, kept)
+        if first is kept:
+            continue
+        if first == kept:
+            repeated += 1
+        else:
+            differing = [c for c, a, b in zip(columns, first, kept, strict=True) if a != b]
+            conflicting[key] = f"its rows in {path.name} differ in {', '.join(differing[:3])}"
+    for key in conflicting:
+        del rows[key]
+    return Table(path, sha256_hex(data), columns, rows, conflicting, repeated)
+
+
+def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
+    """The file's rows, the header first, all of one length."""
+    save_again = "save the table again as comma-separated UTF-8 text"
+    if not data.strip():
+        raise SettingsError(
+            f"--{setting} is empty", where=path, next_command="fetch the table again"
+        )
+    if b"\0" in data:
+        raise SettingsError(
+            f"--{setting} is not a text file",
+            where=path,
+            seen=f"a NUL byte at offset {data.index(0)}",
+            expected="comma-separated text",
+            next_command=save_again,
+        )
+    try:
+        _check_row_lengths(data, path, setting)
+        # The header is read as a row: pandas would rename a repeated column and, where rows are
+        # longer than the header, take the first column for an index. Type object gives text as
+        # it stands, and one string for equal cells.
+        frame = pd.read_csv(
+            io.BytesIO(data), header=None, dtype=object, na_filter=False, encoding="utf-8-sig"
+        )
+    except UnicodeDecodeError as error:
+        raise _not_utf8(data, path, setting, save_again) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        raise SettingsError(
+            f"--{setting} is not a comma-separated table: {str(error).strip()}",
+            where=path,
+            next_command=save_again,
+        ) from error
+    return frame.itertuples(index=False, name=None)
+
+
+def _check_row_lengths(data: bytes, path: Path, setting: str) -> None:
+    """Refuse a table with a short row, which pandas would fill with empty cells without a word.
+
+    That is how a table looks that was cut off while it was copied.
+    """
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    width = 0
+    for number, row in enumerate(csv.reader(text), start=1):
+        width = width or len(row)
+        if row and len(row) != width:
+            raise SettingsError(
+                f"--{setting} has a row of another length than its header",
+                where=path,
+                seen=f"{len(row)} cells in row {number}: {', '.join(row)[:60]}",
+                expected=f"{width} cells",
+                next_command="fetch the table again; it may have been cut off",
+            )
+
+
+def _not_utf8(data: bytes, path: Path, setting: str, next_command: str) -> SettingsError:
+    seen = "another encoding"
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        seen = f"byte 0x{data[error.start]:02x} in line {line}"
+    return SettingsError(
+        f"--{setting} is not UTF-8 text",
+        where=path,
+        seen=seen,
+        expected="UTF-8",
+        next_command=next_command,
+    )
+
+
+def _check_columns(header: Sequence[str], path: Path, setting: str) -> None:
+    required = _REQUIRED[setting]
+    missing = [column for column in required if column not in header]
+    if missing:
+        seen = [f"{column!r}" for column in header[:_COLUMNS_SHOWN]]
+        raise SettingsError(
+            f"--{setting} has no column {', '.join(repr(column) for column in missing)}",
+            where=path,
+            seen=", ".join(seen) + (", …" if len(header) > _COLUMNS_SHOWN else ""),
+            expected=", ".join(required),
+            next_command=_advice(header, missing, setting),
+        )
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise SettingsError(
+            f"--{setting} has the column {repeated[0]!r} more than once",
+            where=path,
+            next_command="remove one of them",
+        )
+
+
+def _advice(header: Sequence[str], missing: Sequence[str], setting: str) -> str:
+    for other, required in _REQUIRED.items():
+        if other != setting and set(required) <= set(header):
+            return f"this is the table for --{other}: are the two exchanged?"
+    folded = {column.strip().casefold(): column for column in header}
+    for column in missing:
+        for near in difflib.get_close_matches(column.casefold(), folded, n=1):
+            return f"rename the column {folded[near]!r} to {column!r}"
+    return f"check that --{setting} names the right table"

@@ -1,0 +1,1 @@
+"""What each command does, free of any command-line parsing or printing."""

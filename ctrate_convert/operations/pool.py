@@ -1,0 +1,135 @@
+"""Runs one worker process a shard, a few at a time; a killed worker costs only its shard."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from ctrate_convert.conversion import worker
+from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
+from ctrate_convert.errors import WorkerDied
+
+Message = Advanced | ShardDone | ShardFailed
+
+_POLL_S = 0.2
+_FORKSERVER_PRELOAD = ["ctrate_convert.conversion.worker"]
+
+
+class StopFlag:
+    """Set once by a signal or a caller; workers then stop between two blocks of a volume."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def set(self, reason: str) -> None:
+        """Ask to stop; the first reason counts."""
+        self.reason = self.reason or reason
+
+    def __bool__(self) -> bool:
+        return self.reason is not None
+
+
+@contextmanager
+def stop_on_signals(
+    stop: StopFlag, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[StopFlag]:
+    """Within the block, ``signals`` set ``stop`` instead of killing the process."""
+
+    def handler(number: int, _: object) -> None:
+        stop.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@dataclass
+class _Running:
+    order: Order
+    process: BaseProcess
+    connection: Connection
+
+
+def run_orders(
+    orders: Sequence[Order],
+    num_workers: int,
+    stop: StopFlag,
+    on_message: Callable[[Message], None],
+) -> None:
+    """Carry out ``orders``, at most ``num_workers`` at a time, largest concern first as given.
+
+    Every order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
+    ``stop`` was set. ``on_message`` may set ``stop``.
+    """
+    # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_FORKSERVER_PRELOAD)
+    waiting = deque(orders)
+    running: dict[Connection, _Running] = {}
+    told_to_stop = False
+    try:
+        while running or (waiting and not stop):
+            while waiting and not stop and len(running) < num_workers:
+                started = _start(context, waiting.popleft())
+                running[started.connection] = started
+            if stop and not told_to_stop:
+                told_to_stop = True
+                for one in running.values():
+                    one.process.terminate()
+            for ready in wait(list(running), timeout=_POLL_S):
+                _receive(running, ready, on_message)  # type: ignore[arg-type]
+    finally:
+        for one in running.values():
+            one.process.kill()
+            one.process.join()
+
+
+def _start(context: multiprocessing.context.ForkServerContext, order: Order) -> _Running:
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(order, there), daemon=True)
+    process.start()
+    there.close()
+    return _Running(order, process, here)
+
+
+def _receive(
+    running: dict[Connection, _Running],
+    connection: Connection,
+    on_message: Callable[[Message], None],
+) -> None:
+    one = running[connection]
+    try:
+        message: Message = connection.recv()
+    except (EOFError, OSError):
+        one.process.join()
+        message = _died(one)
+    if not isinstance(message, Advanced):
+        del running[connection]
+        connection.close()
+        one.process.join()
+        one.process.close()
+    on_message(message)
+
+
+def _died(one: _Running) -> ShardFailed:
+    code = one.process.exitcode
+    if code is not None and code < 0:
+        how = f"killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += " (often the kernel or the scheduler, out of memory)"
+    else:
+        how = f"exit code {code}"
+    error = WorkerDied(
+        f"the worker of shard {one.order.shard} died: {how}",
+        next_command="give the same command again; the shard is converted anew",
+    )
+    return ShardFailed(one.order.shard, error, "")

@@ -1,0 +1,269 @@
+"""Convert what is pending, here: the one path that a local run and an array task share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ctrate_convert.conversion.deletion import Deletion, read_journal
+from ctrate_convert.conversion.manifest import merge, planned_shards, recorded_shards
+from ctrate_convert.conversion.plans import load_plans
+from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
+from ctrate_convert.durable import remove_stale_partials
+from ctrate_convert.errors import (
+    EnvironmentProblem,
+    ExitCode,
+    Interrupted,
+    SettingsError,
+    WorkerDied,
+)
+from ctrate_convert.operations.attempts import Attempt, now_text
+from ctrate_convert.operations.pool import Message, StopFlag, run_orders
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.attempt import AttemptProgress
+from ctrate_convert.schemas.manifest import Manifest
+from ctrate_convert.schemas.plan import Plan, PlannedShard
+
+_ENVIRONMENT = "environment"
+
+Work = tuple[Plan, PlannedShard]
+
+
+@dataclass
+class RunResult:
+    """What one run did, summed up as it goes; also what a progress display reads."""
+
+    samples_total: int
+    source_bytes_total: int
+    shards_total: int
+    started_clock: float = field(default_factory=time.monotonic)
+    samples_done: int = 0
+    source_bytes_done: int = 0
+    array_bytes: int = 0
+    output_bytes: int = 0
+    shards_done: int = 0
+    converted: int = 0
+    failed_samples: list[tuple[str, str]] = field(default_factory=list)
+    failed_shards: dict[int, ShardFailed] = field(default_factory=dict)
+    busy_shards: list[int] = field(default_factory=list)
+    deletion: Deletion = field(default_factory=Deletion)
+    max_rss_bytes: int = 0
+    stopped_by: str | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started_clock
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The worst that happened decides."""
+        if self.stopped_by:
+            return ExitCode.INTERRUPTED
+        codes = {failure.error.exit_code for failure in self.failed_shards.values()}
+        for code in (ExitCode.DAMAGE, ExitCode.REFUSED, ExitCode.ENVIRONMENT):
+            if code in codes:
+                return code
+        if codes:
+            return ExitCode.ENVIRONMENT
+        return ExitCode.SAMPLES_FAILED if self.failed_samples else ExitCode.DONE
+
+
+def load(dataset: Dataset) -> tuple[Plan, ...]:
+    """All plans of the dataset.
+
+    Raises:
+        SettingsError: there is none.
+        DamageError: one has been tampered with.
+    """
+    plans = load_plans(dataset)
+    if not plans:
+        raise SettingsError(
+            "no plan here",
+            where=dataset.out,
+            next_command="ctrate-convert plan --output_dir OUT …, or: ctrate-convert demo",
+        )
+    return plans
+
+
+def pending_work(dataset: Dataset, plans: Sequence[Plan], *, deleting: bool) -> list[Work]:
+    """Shards without a record; and, when deleting, recorded ones whose sources await the gate."""
+    recorded = recorded_shards(dataset)
+    work = []
+    for index, (plan, shard) in planned_shards(plans).items():
+        delete_here = deleting or plan.settings.delete_source_files
+        if index not in recorded or (delete_here and not _deletion_settled(dataset, shard)):
+            work.append((plan, shard))
+    return work
+
+
+def _deletion_settled(dataset: Dataset, shard: PlannedShard) -> bool:
+    """Whether each sample's deletion was done or given up, as far as the journal tells."""
+    settled = {line.key for line in read_journal(dataset, shard.index) if line.event != "intent"}
+    return bool(settled) and len(settled) >= shard.samples
+
+
+def run_work(
+    dataset: Dataset,
+    plans: Sequence[Plan],
+    work: Sequence[Work],
+    *,
+    num_workers: int,
+    authorised_by: str | None = None,
+    scheduler: dict[str, str] | None = None,
+    stop: StopFlag | None = None,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> RunResult:
+    """Carry out ``work`` with ``num_workers`` processes under one attempt.
+
+    ``authorised_by`` names the person's command that allows deletion in every plan; without it
+    only plans made with ``delete_source_files`` delete, each shard's sources after its proof.
+    """
+    stop = stop or StopFlag()
+    dataset.prepare()
+    recorded = recorded_shards(dataset)
+    remove_stale_partials(dataset.out, frozenset(f"shard-{index:06d}" for index in recorded))
+    result = RunResult(
+        samples_total=sum(shard.samples for _, shard in work),
+        source_bytes_total=sum(
+            shard.source_bytes for _, shard in work if shard.index not in recorded
+        ),
+        shards_total=len(work),
+    )
+    if not work:
+        return result
+    attempt = Attempt(dataset, _tasks(work), scheduler)
+    orders = [
+        Order(dataset.out, shard.index, attempt.name, _authorisation(plan, authorised_by))
+        for plan, shard in work
+    ]
+    seen = _Counter(result, {shard.index: shard for _, shard in work}, recorded)
+
+    def on_message(message: Message) -> None:
+        seen.take(message)
+        if isinstance(message, ShardFailed) and _hits_every_shard(message):
+            stop.set(_ENVIRONMENT)
+        attempt.progress(_note(result))
+        on_change(result, message)
+
+    try:
+        run_orders(orders, num_workers, stop, on_message)
+    finally:
+        if stop.reason and stop.reason != _ENVIRONMENT:
+            result.stopped_by = stop.reason
+        attempt.progress(_note(result), force=True)
+        _end(attempt, result)
+    return result
+
+
+def _hits_every_shard(failure: ShardFailed) -> bool:
+    """A full disk stops the run; a killed worker costs only its shard."""
+    error = failure.error
+    return isinstance(error, EnvironmentProblem) and not isinstance(error, WorkerDied)
+
+
+def _tasks(work: Iterable[Work]) -> list[int]:
+    return sorted({shard.task for _, shard in work})
+
+
+def _authorisation(plan: Plan, authorised_by: str | None) -> str | None:
+    if authorised_by:
+        return authorised_by
+    return f"plan {plan.plan_id[:12]}" if plan.settings.delete_source_files else None
+
+
+class _Counter:
+    """Sums messages into the result; what a failed shard had counted is taken back."""
+
+    def __init__(
+        self, result: RunResult, shards: dict[int, PlannedShard], recorded: frozenset[int]
+    ) -> None:
+        self._result = result
+        self._shards = shards
+        self._recorded = recorded
+        self._advance: dict[int, int] = {}
+
+    def take(self, message: Message) -> None:
+        result = self._result
+        if isinstance(message, Advanced):
+            before = self._advance.get(message.shard, 0)
+            self._advance[message.shard] = before + message.samples
+            result.samples_done += message.samples
+            result.array_bytes += message.array_bytes
+            return
+        result.samples_done -= self._advance.pop(message.shard, 0)
+        if isinstance(message, ShardFailed):
+            if not isinstance(message.error, Interrupted):
+                result.failed_shards[message.shard] = message
+            return
+        if message.busy:
+            result.busy_shards.append(message.shard)
+            return
+        result.samples_done += self._shards[message.shard].samples
+        if message.shard not in self._recorded:
+            result.source_bytes_done += self._shards[message.shard].source_bytes
+        self._take_done(message)
+
+    def _take_done(self, message: ShardDone) -> None:
+        result = self._result
+        result.shards_done += 1
+        result.max_rss_bytes = max(result.max_rss_bytes, message.max_rss_bytes)
+        result.deletion.add(message.deletion)
+        if message.fresh:
+            result.converted += message.converted
+            result.output_bytes += message.output_bytes
+            result.failed_samples.extend(message.failed)
+
+
+def _note(result: RunResult) -> AttemptProgress:
+    return AttemptProgress(
+        time=now_text(),
+        samples_done=result.samples_done,
+        samples_total=result.samples_total,
+        source_bytes_done=result.source_bytes_done,
+        source_bytes_total=result.source_bytes_total,
+        shards_done=result.shards_done,
+        shards_total=result.shards_total,
+        freed_bytes=result.deletion.freed_bytes,
+    )
+
+
+def _end(attempt: Attempt, result: RunResult) -> None:
+    failures = list(result.failed_shards.values())
+    reason = failures[0].error.one_line() if failures else result.stopped_by or ""
+    unfinished = bool(failures or result.busy_shards)
+    attempt.end(
+        "interrupted" if result.stopped_by else "failed" if unfinished else "done",
+        reason=reason or ("another process holds the shard" if result.busy_shards else ""),
+        traceback=failures[0].traceback if failures else "",
+        shards_done=result.shards_done,
+        shards_failed=sorted(result.failed_shards),
+        samples_converted=result.converted,
+        samples_failed=len(result.failed_samples),
+        max_rss_bytes=result.max_rss_bytes,
+    )
+
+
+def run_pending(
+    dataset: Dataset,
+    *,
+    num_workers: int,
+    authorised_by: str | None = None,
+    stop: StopFlag | None = None,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> tuple[RunResult, Manifest]:
+    """Everything that is pending in ``dataset``, then the merged manifest."""
+    plans = load(dataset)
+    dataset.prepare()
+    work = pending_work(dataset, plans, deleting=authorised_by is not None)
+    result = run_work(
+        dataset,
+        plans,
+        work,
+        num_workers=num_workers,
+        authorised_by=authorised_by,
+        stop=stop,
+        on_change=on_change,
+    )
+    return result, merge(dataset, plans)

@@ -1,0 +1,108 @@
+"""Which source files are still there, and why: the sum over plan, records and journals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ctrate_convert.conversion.deletion import interrupted_deletions, read_journal
+from ctrate_convert.conversion.gate import doubt_about_source
+from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
+from ctrate_convert.conversion.plans import load_excluded, load_samples
+from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import Plan
+from ctrate_convert.schemas.record import ShardRecord
+
+State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "gone"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source file (or the place where it was) and what holds for it.
+
+    ``deletable``: converted, and nothing speaks against it so far; the gate decides.
+    ``kept``: converted, but something does. ``gone``: missing, and not by this program's hand.
+    """
+
+    key: str
+    source: str
+    size_bytes: int
+    state: State
+    reason: str
+    shard: int | None = None
+    interrupted: bool = False
+
+
+def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
+    """Every source that the plans know, one by one, in shard order, the excluded ones last."""
+    recorded = recorded_shards(dataset)
+    retried = {key for plan in plans for key in plan.retries}
+    for index, (plan, shard) in planned_shards(plans).items():
+        if index in recorded:
+            yield from _of_record(dataset, plan, load_record(dataset, plan, index), retried)
+            continue
+        for sample in load_samples(dataset, plan, shard):
+            yield Source(
+                sample.key, sample.source, sample.source_size_bytes, "pending",
+                "not converted yet", index,
+            )  # fmt: skip
+    for excluded in load_excluded(dataset, plans[-1]):
+        if excluded.source is not None:
+            yield Source(
+                excluded.key, excluded.source, excluded.source_size_bytes, "excluded",
+                f"{excluded.reason}: {excluded.detail}" if excluded.detail else excluded.reason,
+            )  # fmt: skip
+
+
+def _of_record(
+    dataset: Dataset, plan: Plan, record: ShardRecord, retried: set[str]
+) -> Iterator[Source]:
+    journal = read_journal(dataset, record.shard)
+    deleted = {line.key for line in journal if line.event in ("deleted", "found_gone")}
+    interrupted = interrupted_deletions(dataset, record.shard)
+    folder = Path(plan.settings.data_folder)
+    for sample in record.converted:
+        name, size_bytes = sample.source.source, sample.source.size_bytes
+        state: State
+        if os.path.lexists(folder / name):
+            doubt = doubt_about_source(folder, sample.source, dataset.out)
+            state, reason = ("kept", doubt) if doubt else ("deletable", "converted, not deleted")
+        elif sample.key in deleted:
+            state, reason = "deleted", "deleted after its proof"
+        elif sample.key in interrupted:
+            state, reason = "deleted", "deleted after its proof; the journal awaits its last line"
+        else:
+            state, reason = "gone", "missing, though this program did not delete it"
+        yield Source(
+            sample.key, name, size_bytes, state, reason, record.shard, sample.key in interrupted
+        )
+    for failure in record.failed:
+        if failure.key not in retried:
+            size_bytes = 0
+            if (folder / failure.source).is_file():
+                size_bytes = (folder / failure.source).stat().st_size
+            yield Source(
+                failure.key, failure.source, size_bytes, "failed", failure.reason, record.shard
+            )
+
+
+@dataclass(frozen=True)
+class SourceTotals:
+    """How many source files are in a state, and their bytes."""
+
+    files: int
+    size_bytes: int
+
+
+def totals(sources: Sequence[Source]) -> dict[str, SourceTotals]:
+    """Files and bytes by state."""
+    found: dict[str, list[int]] = {}
+    for source in sources:
+        sums = found.setdefault(source.state, [0, 0])
+        sums[0] += 1
+        sums[1] += source.size_bytes
+    return {state: SourceTotals(*sums) for state, sums in found.items()}

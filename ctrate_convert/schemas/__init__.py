@@ -1,0 +1,1 @@
+"""Everything the program writes to disk, as frozen, typed records with a schema number."""

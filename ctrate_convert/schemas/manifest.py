@@ -1,0 +1,40 @@
+"""The manifest: the merged, human-readable sum of all records. A cache: it can be rebuilt."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ctrate_convert.schemas.base import Record, Sha256
+
+MIB = 2**20
+GIB = 2**30
+
+
+class ManifestShard(Record):
+    """One shard with a record. ``name`` is absent from ``OUT`` where ``samples`` is 0."""
+
+    name: str
+    samples: int
+    failed: int
+    size_bytes: int
+    sha256: Sha256 | None
+    record_sha256: Sha256
+
+
+class Manifest(Record):
+    """``manifest.json``; the six totals have the original script's names and units (MiB, GiB)."""
+
+    schema_number: Literal[1] = 1
+    num_shards: int
+    samples_per_shard: int
+    total_samples: int
+    total_size_mb: float
+    total_size_gb: float
+    average_sample_size_mb: float
+    dtype: str
+    layout: str
+    encoding: str
+    plans: tuple[Sha256, ...]
+    samples: dict[str, int]
+    excluded: dict[str, int]
+    shards: tuple[ManifestShard, ...]

@@ -1,0 +1,147 @@
+"""The plan: which sample goes into which shard and task, with every setting, frozen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256, sha256_hex
+
+DType = Literal["auto", "float16", "int16"]
+Layout = Literal["webdataset", "ctclip"]
+Encoding = Literal["npy"]
+ExclusionReason = Literal[
+    "no_report",
+    "no_labels",
+    "no_metadata",
+    "no_volume",
+    "on_exclusion_list",
+    "duplicate_volume",
+    "conflicting_rows",
+    "bad_name",
+]
+
+
+class PlanSettings(Record):
+    """Every choice a plan was made with. Paths are absolute; lists come in the order given."""
+
+    data_folder: str
+    reports_file: str
+    meta_file: str
+    labels_file: str
+    exclude_file: tuple[str, ...] = ()
+    array_key: str | None = None
+    samples_per_shard: int = Field(default=100, ge=1)
+    shard_size_gb: float | None = Field(default=None, gt=0)
+    shards_per_task: int = Field(default=1, ge=1)
+    shuffle_seed: int | None = None
+    test_mode: bool = False
+    dtype: DType = "auto"
+    layout: Layout = "webdataset"
+    encoding: Encoding = "npy"
+    max_error: float | None = Field(default=None, ge=0)
+    delete_source_files: bool = False
+
+
+class ArrayHeader(Record):
+    """What the header of a volume's array promises, before its data is read."""
+
+    array_key: str
+    dtype: str
+    shape: tuple[int, ...]
+    fortran_order: bool
+    compression: Literal["stored", "deflated"]
+
+
+class PlannedSample(Record):
+    """One line of ``samples.jsonl``: a sample with all that the tables know of it, verbatim.
+
+    ``header`` is None where it could not be read at planning; conversion then tells why.
+    """
+
+    key: Key
+    volume_name: str
+    source: RelativePath
+    source_size_bytes: int
+    source_mtime_ns: int
+    header: ArrayHeader | None
+    report: dict[str, str]
+    labels: dict[str, int]
+    metadata: dict[str, str]
+
+
+class ExcludedSample(Record):
+    """One line of ``excluded.jsonl``: a volume or a table row that is not converted, and why."""
+
+    key: str
+    reason: ExclusionReason
+    detail: str
+    source: str | None
+    source_size_bytes: int = 0
+
+
+class PlannedShard(Record):
+    """One shard: where its samples' lines stand in ``samples.jsonl``, and what it should cost."""
+
+    index: int = Field(ge=0)
+    task: int = Field(ge=0)
+    samples: int = Field(ge=1)
+    lines_offset: int = Field(ge=0)
+    lines_size_bytes: int = Field(ge=1)
+    lines_sha256: Sha256
+    source_bytes: int
+    estimated_output_bytes: int
+    estimated_scratch_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file name."""
+        return shard_name(self.index)
+
+
+class PlanEstimate(Record):
+    """What the plan promises, in bytes; measured from headers and file sizes, not constants."""
+
+    source_bytes: int
+    output_bytes: int
+    largest_volume_bytes: int
+    peak_extra_bytes: int
+
+
+class Plan(Record):
+    """``plan.json``: one generation of the plan. Later generations add shards and tasks.
+
+    ``retries`` are samples that failed in an earlier generation and get another try in this one;
+    each takes the place of one failed outcome. ``excluded`` counts by reason; the newest
+    generation's list stands for the whole dataset.
+    """
+
+    schema_number: Literal[1] = 1
+    plan_id: Sha256
+    generation: int = Field(ge=0)
+    created: str
+    program_version: str
+    settings: PlanSettings
+    table_sha256: dict[str, Sha256]
+    samples: int
+    samples_sha256: Sha256
+    retries: tuple[Key, ...] = ()
+    excluded: dict[str, int]
+    excluded_sha256: Sha256
+    shards: tuple[PlannedShard, ...]
+    estimate: PlanEstimate
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The numbers of this generation's tasks, in order."""
+        return tuple(dict.fromkeys(shard.task for shard in self.shards))
+
+    def content_id(self) -> str:
+        """The hash of everything in the plan but its id; equal to ``plan_id`` unless changed."""
+        return sha256_hex(self.model_dump_json(exclude={"plan_id"}).encode())
+
+
+def shard_name(index: int) -> str:
+    """``shard-000123.tar`` for 123."""
+    return f"shard-{index:06d}.tar"

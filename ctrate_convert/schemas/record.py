@@ -1,0 +1,116 @@
+"""The shard record: the proof that one shard was published, and what became of each sample."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ctrate_convert.schemas.base import Blake3, Key, Record, RelativePath, Sha256
+from ctrate_convert.schemas.plan import ArrayHeader
+
+
+class SourceFingerprint(Record):
+    """What tells that a source file is still the one that was read, taken by fstat while reading.
+
+    The device number is left out: it differs between nodes of one cluster.
+    """
+
+    source: RelativePath
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class MemberRecord(Record):
+    """One member of the tar: its payload's place and digest."""
+
+    name: str
+    offset: int
+    size_bytes: int
+    blake3: Blake3
+
+
+class ArrayRecord(Record):
+    """The array member, measured while it was written.
+
+    ``blake3`` is over the array's elements alone (C order, little-endian), whatever the encoding.
+    ``max_abs_error`` is over every voxel, in the source's own unit.
+    """
+
+    name: str
+    offset: int
+    size_bytes: int
+    dtype: Literal["int8", "int16", "int32", "float16"]
+    shape: tuple[int, int, int]
+    blake3: Blake3
+    max_abs_error: float
+    value_min: float
+    value_max: float
+    nan_count: int
+    infinite_count: int
+
+
+class ConvertedSample(Record):
+    """A sample that is in the shard, with all that proves it."""
+
+    key: Key
+    state: Literal["converted"] = "converted"
+    source: SourceFingerprint
+    source_header: ArrayHeader
+    array: ArrayRecord
+    members: tuple[MemberRecord, ...]
+
+    @property
+    def all_members(self) -> tuple[ArrayRecord | MemberRecord, ...]:
+        """The array and the rest, in the order they stand in the tar."""
+        return (self.array, *self.members)
+
+
+class FailedSample(Record):
+    """A sample that is not in the shard, and why; its source stays where it is."""
+
+    key: Key
+    state: Literal["failed"] = "failed"
+    reason: str
+    source: RelativePath
+    source_mtime_ns: int
+    source_ctime_ns: int
+
+
+class TarRecord(Record):
+    """The published tar, as it was re-read from storage."""
+
+    size_bytes: int
+    sha256: Sha256
+
+
+class Worker(Record):
+    """Who did it: enough to find the log, and to prove a holder dead instead of guessing."""
+
+    attempt: str
+    host: str
+    pid: int
+
+
+class ShardRecord(Record):
+    """``records/shard-000123.json``. ``tar`` is None where every sample of the shard failed."""
+
+    schema_number: Literal[1] = 1
+    plan_id: Sha256
+    shard: int
+    tar: TarRecord | None
+    samples: tuple[ConvertedSample | FailedSample, ...]
+    worker: Worker
+    started: str
+    elapsed_s: float
+    source_bytes: int
+
+    @property
+    def converted(self) -> tuple[ConvertedSample, ...]:
+        """The samples that are in the shard."""
+        return tuple(s for s in self.samples if isinstance(s, ConvertedSample))
+
+    @property
+    def failed(self) -> tuple[FailedSample, ...]:
+        """The samples that are not."""
+        return tuple(s for s in self.samples if isinstance(s, FailedSample))

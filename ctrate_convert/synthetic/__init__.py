@@ -1,0 +1,21 @@
+"""A small CT-RATE made of synthetic patients, for the demo, the tests and the benchmarks."""
+
+from ctrate_convert.synthetic.dataset import (
+    Fault,
+    Kind,
+    Layout,
+    SyntheticCtRate,
+    write_synthetic_ctrate,
+)
+from ctrate_convert.synthetic.phantom import chest_phantom
+from ctrate_convert.synthetic.tables import METADATA_COLUMNS
+
+__all__ = [
+    "METADATA_COLUMNS",
+    "Fault",
+    "Kind",
+    "Layout",
+    "SyntheticCtRate",
+    "chest_phantom",
+    "write_synthetic_ctrate",
+]

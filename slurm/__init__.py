@@ -1,0 +1,1 @@
+"""Slurm tooling for developers and tests; no part of the installed package."""
