@@ -45,7 +45,7 @@ def command(num_workers: int, yes: bool, as_json: bool, **values: Any) -> int:
     dataset, settings = options.plan_settings(values | {"delete_source_files": deleting and yes})
     report = make_plan(dataset, settings)
     if not as_json:
-        print_plan(dataset, report)
+        print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
         show.line()
     authorised_by = None
     if deleting:

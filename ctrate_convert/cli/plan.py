@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.paths import Dataset
@@ -36,7 +37,7 @@ def command(as_json: bool, **values: Any) -> int:
     if as_json:
         show.as_json(plan_facts(dataset, report))
     else:
-        print_plan(dataset, report)
+        print_plan(dataset, report, deleting=values["delete_source_files"])
         if report.plan:
             show.line(f"\nNext: ctrate-convert run {dataset.out}")
     return ExitCode.DONE
@@ -66,7 +67,9 @@ def plan_facts(dataset: Dataset, report: PlanReport) -> dict[str, Any]:
     }
 
 
-def print_plan(dataset: Dataset, report: PlanReport) -> None:
+def print_plan(
+    dataset: Dataset, report: PlanReport, *, deleting: bool, num_workers: int = 1
+) -> None:
     """What was found, what is left out by name, and what the plan promises."""
     found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
@@ -83,6 +86,7 @@ def print_plan(dataset: Dataset, report: PlanReport) -> None:
         return
     free = free_bytes(dataset.out)
     estimate = plan.estimate
+    peak = peak_extra_bytes(plan.shards, deleting=deleting, workers=num_workers)
     show.line(f"\nPlan {plan.plan_id[:12]} (generation {plan.generation})")
     show.table(
         ("promises", ">"),
@@ -93,15 +97,15 @@ def print_plan(dataset: Dataset, report: PlanReport) -> None:
             ("bytes in", show.size(estimate.source_bytes)),
             ("bytes out", show.size(estimate.output_bytes)),
             ("largest volume", show.size(estimate.largest_volume_bytes)),
-            ("peak disk beside the sources", show.size(estimate.peak_extra_bytes)),
+            (f"peak disk, {show.count(num_workers, 'worker')}", f"+ {show.size(peak)}"),
             ("free at the output", show.size(free)),
         ],
     )
-    if estimate.peak_extra_bytes > free:
-        deletes = plan.settings.delete_source_files
+    if peak > free:
         show.line(
-            "Note: the peak is more than what is free there"
-            + ("; deletion along the way makes room as shards are proven." if deletes else ".")
+            "WARNING: that is more than what is free at the output; the run would stop there,"
+            " losing nothing, until there is space."
+            + ("" if deleting else " --delete_source_files frees space along the way.")
         )
 
 

@@ -74,11 +74,16 @@ def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
 def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
     """What happened, what is left, and the next command."""
     seconds = max(result.elapsed_s, 1e-6)
-    show.line(
-        f"Converted {show.count(result.converted, 'sample')} in {show.duration(seconds)} "
-        f"({result.array_bytes / seconds / 1e6:,.0f} MB/s of voxels), "
-        f"{show.size(result.output_bytes)} written."
-    )
+    if result.shards_total:
+        show.line(
+            f"Converted {show.count(result.converted, 'sample')} in {show.duration(seconds)} "
+            f"({result.array_bytes / seconds / 1e6:,.0f} MB/s of voxels), "
+            f"{show.size(result.output_bytes)} written."
+        )
+    else:
+        show.line("Nothing was pending.")
+    if result.failed_before > 0:
+        show.line(f"{show.count(result.failed_before, 'sample')} failed in an earlier run.")
     _print_named("failed, source kept", [f"{k}: {why}" for k, why in result.failed_samples])
     for failure in result.failed_shards.values():
         show.line("error: " + "\n".join(failure.error.lines()))

@@ -84,11 +84,11 @@ def make_plan(
     """
     settings = absolute(settings)
     survey = take_survey(settings, dataset.out)
-    # Refuse, and find nothing new, before anything is made or waited for.
-    selection = _select(dataset, settings, survey)
-    if not selection.keys:
-        return _report(survey, selection)
     try:
+        # Refuse, and find nothing new, before anything is made or waited for.
+        selection = _select(dataset, settings, survey)
+        if not selection.keys:
+            return _report(survey, selection)
         dataset.prepare()
         with locked(dataset.lock("plan"), timeout_s=_LOCK_PATIENCE_S):
             for _ in range(2):
@@ -100,7 +100,7 @@ def make_plan(
                     return report
                 # Where locks exclude nobody, another planner was first: plan what it left.
     except OSError as error:
-        raise environment_problem(error, "writing the plan") from error
+        raise environment_problem(error, "planning") from error
     raise EnvironmentProblem(
         "other planners keep publishing into this directory",
         where=dataset.plans,

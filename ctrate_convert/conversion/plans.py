@@ -162,14 +162,18 @@ def _load_plan(folder: Path) -> Plan:
 def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
     """Numbers go on without a gap, and what must not change between generations has not."""
     shard, task = next_numbers(earlier)
-    facts = [
+    numbers = [s.index for s in plan.shards]
+    tasks = [s.task for s in plan.shards]
+    facts: list[tuple[str, object, object]] = [
         ("generation", plan.generation, len(earlier)),
         ("has shards", bool(plan.shards), True),
-        ("samples", sum(shard.samples for shard in plan.shards), plan.samples),
-        ("shard numbers", [s.index for s in plan.shards], _count(shard, len(plan.shards))),
-        ("task numbers", list(plan.tasks), _count(task, len(plan.tasks))),
-        ("order of tasks", [s.task for s in plan.shards], sorted(s.task for s in plan.shards)),
-        ("places of lines", [s.lines_offset for s in plan.shards], _offsets(plan)),
+        ("samples in shards", sum(s.samples for s in plan.shards), plan.samples),
+        ("first shard number", numbers[:1], [shard]),
+        ("shard numbers in a row", numbers == _count(shard, len(numbers)), True),
+        ("first task number", tasks[:1], [task]),
+        ("tasks in order", tasks == sorted(tasks), True),
+        ("task numbers in a row", list(plan.tasks) == _count(task, len(plan.tasks)), True),
+        ("lines in a row", [s.lines_offset for s in plan.shards] == _offsets(plan), True),
     ]
     if earlier:
         now, first = plan.settings, earlier[0].settings

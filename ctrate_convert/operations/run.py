@@ -45,6 +45,7 @@ class RunResult:
     shards_done: int = 0
     converted: int = 0
     failed_samples: list[tuple[str, str]] = field(default_factory=list)
+    failed_before: int = 0
     failed_shards: dict[int, ShardFailed] = field(default_factory=dict)
     busy_shards: list[int] = field(default_factory=list)
     deletion: Deletion = field(default_factory=Deletion)
@@ -58,7 +59,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The worst that happened decides."""
+        """The worst that happened decides; a sample that failed in an earlier run still counts."""
         if self.stopped_by:
             return ExitCode.INTERRUPTED
         codes = {failure.error.exit_code for failure in self.failed_shards.values()}
@@ -67,7 +68,8 @@ class RunResult:
                 return code
         if codes:
             return ExitCode.ENVIRONMENT
-        return ExitCode.SAMPLES_FAILED if self.failed_samples else ExitCode.DONE
+        failed = self.failed_samples or self.failed_before
+        return ExitCode.SAMPLES_FAILED if failed else ExitCode.DONE
 
 
 def load(dataset: Dataset) -> tuple[Plan, ...]:
@@ -266,4 +268,6 @@ def run_pending(
         stop=stop,
         on_change=on_change,
     )
-    return result, merge(dataset, plans)
+    manifest = merge(dataset, plans)
+    result.failed_before = manifest.samples["failed"] - len(result.failed_samples)
+    return result, manifest

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from ctrate_convert.errors import DamageError
 
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
 """A sample's key: the VolumeName without ``.nii.gz``. No dot, no slash: readers split at dots."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 
 RelativePath = Annotated[
-    str, StringConstraints(pattern=r"^(?!.*(^|/)\.{0,2}(/|$))[^\x00]+$", max_length=4096)
+    str, StringConstraints(pattern=r"(?s)^(?!.*(^|/)\.{0,2}(/|\Z))[^\x00]+\Z", max_length=4096)
 ]
 """A path below the data folder: no leading slash, no empty, ``.`` or ``..`` component."""
 

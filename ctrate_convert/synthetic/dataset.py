@@ -175,7 +175,7 @@ def _write_tables(
     rows = [list(row.values()) for row in metadata.values()]
     _write_csv(paths["metadata"], METADATA_COLUMNS, rows, line_end="\r\n")
     listed = [key for key, fault in fault_of.items() if fault == "excluded"]
-    lines = [f"/old/storage/{split}/{key}.nii.gz\n" for key in [*listed, f"{split}_99999_a_1"]]
+    lines = [f"/old/storage/{split}/{key}.nii.gz\n" for key in listed]
     _write(paths["no_chest"], "".join(lines).encode())
     return paths
 

@@ -53,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--memory-limits", choices=get_args(MemoryLimits), default="auto")
     down = commands.add_parser("down", help="take down the cluster in DIR, whoever started it")
     down.add_argument("directory", metavar="DIR", type=Path)
-    guard = commands.add_parser("guard", help=argparse.SUPPRESS)
-    guard.add_argument("directory", metavar="DIR", type=Path)
+    watcher = commands.add_parser("guard")  # not for people: no help
+    watcher.add_argument("directory", metavar="DIR", type=Path)
     return main_parser
 
 
@@ -77,12 +77,19 @@ def down(options: argparse.Namespace) -> None:
         sys.stderr.write(f"no cluster is up in {options.directory}\n")
 
 
+def guard(options: argparse.Namespace) -> None:
+    """Watch over a cluster on behalf of the process that started this one."""
+    watch(options.directory)
+
+
+COMMANDS = {"up": up, "down": down, "guard": guard}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed, 2 wrong usage, 3 the machine cannot run a cluster."""
     options = parser().parse_args(arguments)
-    commands = {"up": up, "down": down, "guard": lambda options: watch(options.directory)}
     try:
-        commands[options.command](options)
+        COMMANDS[options.command](options)
     except TestbedError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_UNAVAILABLE if isinstance(error, TestbedUnavailable) else EXIT_FAILED

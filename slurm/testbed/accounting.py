@@ -68,20 +68,34 @@ def start_database(daemons: Daemons, layout: Layout) -> None:
 
 
 def start_slurmdbd(daemons: Daemons, layout: Layout) -> None:
-    """Start slurmdbd; `answers` tells when it is of use."""
+    """Start slurmdbd; of use once `wait_until_it_answers` returns."""
     # Its configuration file has no word for a database socket, its client library does.
     socket = {"MYSQL_UNIX_PORT": os.fspath(layout.mariadb_socket)}
     daemons.start(ACCOUNTING, "slurmdbd", "-D", environment=socket)
 
 
-def answers(daemons: Daemons, environment: dict[str, str]) -> bool:
-    """Whether slurmdbd answers a question about its clusters."""
-    daemons.check(ACCOUNTING)
-    result = subprocess.run(
-        [program("sacctmgr"), "--noheader", "list", "cluster"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
+def wait_until_it_answers(daemons: Daemons, environment: dict[str, str]) -> None:
+    """Return once slurmdbd answers a question about its clusters."""
+    complaint = ""
+
+    def answers() -> bool:
+        nonlocal complaint
+        daemons.check(ACCOUNTING)
+        result = subprocess.run(
+            [program("sacctmgr"), "--noheader", "list", "cluster"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        complaint = result.stderr
+        return result.returncode == 0
+
+    wait_until(
+        answers,
+        timeout_s=START_TIMEOUT_S,
+        interval_s=0.1,  # each look starts a process
+        what="slurmdbd answers",
+        explain=lambda: f"{complaint}{daemons.explain(ACCOUNTING)}",
     )
-    return result.returncode == 0

@@ -1,5 +1,6 @@
 """Preparing the scratch directory and starting the daemons, one function a step."""
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def start_munge(parts: Parts) -> None:
     layout = parts.layout
     key = layout.munge_key
     key.touch(mode=0o600)
-    key.write_bytes(Path("/dev/urandom").open("rb").read(1024))
+    key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o400)
     parts.daemons.start(
         MUNGE,
@@ -116,13 +117,7 @@ def start_munge(parts: Parts) -> None:
 def start_accounting(parts: Parts) -> None:
     """Start slurmdbd and return once it answers."""
     accounting.start_slurmdbd(parts.daemons, parts.layout)
-    wait_until(
-        lambda: accounting.answers(parts.daemons, parts.own_environment),
-        timeout_s=accounting.START_TIMEOUT_S,
-        what="slurmdbd answers",
-        interval_s=0.1,
-        explain=lambda: parts.daemons.explain(accounting.ACCOUNTING),
-    )
+    accounting.wait_until_it_answers(parts.daemons, parts.own_environment)
 
 
 def start_controller(parts: Parts) -> None:

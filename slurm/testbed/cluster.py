@@ -12,7 +12,7 @@ from slurm.testbed.configuration import MemoryLimits, Settings
 from slurm.testbed.errors import TestbedError
 from slurm.testbed.guard import Guard
 from slurm.testbed.processes import end_all, wait_until
-from slurm.testbed.requirements import program, require
+from slurm.testbed.requirements import program, require, user_name
 from slurm.testbed.teardown import node_processes, take_down
 
 READY_STATES = {"idle", "mixed", "allocated", "completing"}
@@ -86,6 +86,8 @@ class Cluster:
                 self._guard = Guard(self.directory, parts.daemons.output("guard"))
             bringup.start_everything(parts)
             self.wait_until_ready(timeout_s)
+            if self.settings.enforce_associations:
+                self.add_account("testbed")
         except BaseException:
             self.stop()
             raise
@@ -101,11 +103,7 @@ class Cluster:
             self._failed_nodes.clear()
 
     def wait_until_ready(self, timeout_s: float = 60) -> None:
-        """Return once jobs can start on every node that was not failed on purpose.
-
-        With accounting, and unless that was stopped on purpose, slurmctld also has delivered all
-        it had to tell.
-        """
+        """Return once jobs can start on every node that was not failed on purpose."""
         parts = self._parts
         wait_until(
             self._is_ready,
@@ -113,6 +111,19 @@ class Cluster:
             interval_s=POLL_INTERVAL_S,
             what="the cluster is ready",
             explain=lambda: parts.daemons.explain(CONTROLLER, *parts.record.nodes),
+        )
+
+    def wait_until_accounted(self, timeout_s: float = 60) -> None:
+        """Return once sacct tells of every started job what squeue tells.
+
+        It takes up to 5 s: slurmctld reports starts in bulk, ends at once. A task of an array
+        that ends between is one record without index, of the name `allocation`, until then.
+        """
+        wait_until(
+            self._is_accounted,
+            timeout_s=timeout_s,
+            interval_s=POLL_INTERVAL_S,
+            what="sacct tells what squeue tells",
         )
 
     # Use
@@ -160,7 +171,7 @@ class Cluster:
     def add_account(self, name: str, *limits: str) -> None:
         """Make an account that the present user may charge; limits like `MaxSubmitJobs=5`."""
         self.run("sacctmgr", "--immediate", "add", "account", name)
-        user = bringup.user_name()
+        user = user_name()
         self.run("sacctmgr", "--immediate", "add", "user", user, f"account={name}", *limits)
 
     def add_qos(self, name: str, *limits: str) -> None:
@@ -175,9 +186,12 @@ class Cluster:
         self._parts.daemons.stop(accounting_daemons.ACCOUNTING)
 
     def start_accounting(self) -> None:
-        """Start slurmdbd again and return when it has caught up."""
+        """Start slurmdbd again and return when sacct works.
+
+        What happened meanwhile arrives bit by bit, jobs first and their steps up to 20 s later:
+        slurmctld pauses after a failure. `wait_until_accounted` waits for all of it.
+        """
         bringup.start_accounting(self._parts)
-        self.wait_until_ready()
 
     def stop_controller(self) -> None:
         """Stop slurmctld properly: running jobs go on, every command but sacct fails."""
@@ -199,23 +213,32 @@ class Cluster:
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=testbed")
 
     def resume_node(self, node: str) -> None:
-        """Bring a failed node back and return when it can run jobs."""
+        """Bring a failed node back and return when it can run jobs, the requeued ones too."""
         bringup.start_node(self._parts, node)
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
         self._failed_nodes.discard(node)
         self.wait_until_ready()
+        # Until the node was reached, slurmctld repeats the order to kill what ran there. A
+        # requeued job has the same id and would be killed by an order that comes late.
+        wait_until(
+            lambda: self._diagnosis("Agent count") == 0,
+            timeout_s=60,
+            interval_s=POLL_INTERVAL_S,
+            what=f"slurmctld has no more orders for {node}",
+        )
 
     def expire(self, job_id: str, after_s: int = 0) -> None:
         """Let a running job's time limit end in `after_s` seconds; acts within 30 s of that.
 
         Time limits are whole minutes, an end time is not. slurmctld looks at limits, and at the
-        warning signals before them, each 30 s only.
+        signals that warn of them, each 30 s only. A requeued job keeps the shortened limit.
         """
         self.run("scontrol", "update", f"jobid={job_id}", f"endtime=now+{after_s}")
 
     def start_now(self, job_id: str) -> None:
         """Spare a requeued job the two minutes for which Slurm holds it back."""
-        self.run("scontrol", "update", f"jobid={job_id}", "starttime=now")
+        # Not at once: within the second of its end slurmd takes the job's permit for revoked.
+        self.run("scontrol", "update", f"jobid={job_id}", "starttime=now+2")
 
     # Inside
 
@@ -233,8 +256,22 @@ class Cluster:
             parts.daemons.check(node)
         nodes = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T", check=False)
         states = dict(line.split() for line in nodes.stdout.splitlines())
-        if any(states.get(node) not in READY_STATES for node in wanted):
+        return all(states.get(node) in READY_STATES for node in wanted)
+
+    def _is_accounted(self) -> bool:
+        if self._diagnosis("DBD Agent queue size") != 0:
             return False
-        if not parts.daemons.is_running(accounting_daemons.ACCOUNTING):
-            return True
-        return "DBD Agent queue size: 0\n" in self.run("sdiag", check=False).stdout
+        seen = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").stdout
+        known = self.run("sacct", "-n", "-P", "-X", "-D", "-S", "now-1day", "-o", "jobid,state")
+        records = [line.partition("|") for line in known.stdout.splitlines()]
+        states = {job_id: state.partition(" ")[0] for job_id, _, state in records}
+        jobs = (line.split() for line in seen.splitlines())
+        return all(states.get(job_id) == state for job_id, state in jobs if state != "PENDING")
+
+    def _diagnosis(self, name: str) -> int:
+        """One number of `sdiag`."""
+        for line in self.run("sdiag").stdout.splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return int(value)
+        raise TestbedError(f"sdiag does not tell {name!r}")

@@ -150,14 +150,16 @@ def accounting_lines(settings: Settings, layout: Layout, ports: Ports) -> list[s
     """The part of slurm.conf that names the accounting daemon, or says there is none."""
     if not settings.accounting:
         return ["AccountingStorageType=accounting_storage/none"]
-    return [
+    lines = [
         "AccountingStorageType=accounting_storage/slurmdbd",
         f"AccountingStorageHost={LOOPBACK}",
         f"AccountingStoragePort={ports.accounting}",
         # Without it every client asks munge's default socket.
         f"AccountingStoragePass={layout.munge_socket}",
-        f"AccountingStorageEnforce={'limits,qos' if settings.enforce_associations else 'none'}",
     ]
+    if settings.enforce_associations:
+        lines.append("AccountingStorageEnforce=limits,qos")
+    return lines
 
 
 def memory_lines(limits: MemoryLimits) -> list[str]:

@@ -11,5 +11,5 @@ class TestbedError(RuntimeError):
     __test__ = False  # pytest collects classes by the name Test*
 
 
-class TestbedUnavailable(TestbedError):  # noqa: N818 - reads as the reason a test was skipped
+class TestbedUnavailable(TestbedError):
     """This machine cannot run the cluster; the text names what is missing and the repair."""

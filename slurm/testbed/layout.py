@@ -71,9 +71,11 @@ class Layout:
         return self.base / "daemons" / f"{daemon}.json"
 
     def make_directories(self) -> None:
-        """Create the directory tree, closed to other users."""
+        """Create the directory tree, closed to other users, without logs of an earlier cluster."""
         for name in ("log", *TRANSIENT):
             (self.base / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for log in (self.base / "log").glob("*.log"):
+            log.unlink()
 
     def log_tail(self, daemon: str, lines: int = 15) -> str:
         """The end of one log, for error messages; empty if there is none."""

@@ -1,17 +1,17 @@
 """How the testbed ends jobs that outgrow their memory, and what Slurm then tells.
 
 Observed with Slurm 22.05, for a batch job whose own process outgrows `--mem` (batch) and for one
-whose `srun` step does (step):
+whose `srun` step does and whose script ends with that step's exit code (step):
 
-    limits    case   job                 .batch                   .0
-    cgroup    batch  OUT_OF_MEMORY 0:125 OUT_OF_MEMORY 0:125
-    cgroup    step   FAILED 1:0          FAILED 1:0               OUT_OF_MEMORY 0:125
-    polling   batch  FAILED 0:9          CANCELLED by UID 0:9
-    polling   step   FAILED 9:0          FAILED 9:0               CANCELLED by UID 0:9
+    limits    case   job                  .batch                .0
+    cgroup    batch  OUT_OF_MEMORY 0:125  OUT_OF_MEMORY 0:125
+    cgroup    step   FAILED 1:0           FAILED 1:0            OUT_OF_MEMORY 0:125
+    polling   batch  FAILED 0:9           CANCELLED by UID 0:9
+    polling   step   FAILED 9:0           FAILED 9:0            CANCELLED by UID 0:9
 
 `cgroup` is how clusters do it: the kernel kills, and some record of the job, perhaps only that of
-a step, says OUT_OF_MEMORY. With `cgroup` a job whose script carries on after the kill ends as the
-script ends, so only the step tells.
+a step, says OUT_OF_MEMORY. In the case `batch` the job says so even if its script goes on and
+succeeds; in the case `step` a script that does is a COMPLETED job with one step OUT_OF_MEMORY.
 
 `polling` looks at resident memory once a second and kills the step. No record says
 OUT_OF_MEMORY: squeue gives the reason JobLaunchFailure (batch) or NonZeroExitCode (step), MaxRSS

@@ -1,0 +1,36 @@
+# Two commands for a new user: `make demo` and `make test`. All of it happens in .venv and ./demo.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test check lint bench slurm-demo clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $(READY)
+
+demo: $(READY)   ## convert a small synthetic CT-RATE, verify it, free its disk, show what happened
+	rm -rf demo
+	$(BIN)/ctrate-convert demo demo
+
+test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying so, where they are missing
+	$(BIN)/pytest -q -n 2 --ignore tests/slurm_cluster
+	$(BIN)/pytest -q tests/slurm_cluster
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## what a developer runs before a commit
+
+bench: $(READY)  ## side-by-side benchmarks, in ratios
+	$(BIN)/python -m benchmarks all
+
+slurm-demo: $(READY)  ## the demo through a real three-node Slurm on this machine
+	$(BIN)/python -m slurm.demo slurm-demo
+
+clean:
+	rm -rf $(VENV) demo slurm-demo bench-work

@@ -1,0 +1,1 @@
+"""Every promise of the program, tried on real files and real processes."""

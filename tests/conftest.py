@@ -1,0 +1,54 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from tests.support import Converted, Finished, convert_here, run_cli
+
+REAL_CT_VARIABLE = "CTRATE_REAL_CT"
+SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
+
+
+@pytest.fixture
+def ctrate(tmp_path: Path) -> SyntheticCtRate:
+    """A small synthetic CT-RATE of its own: eight volumes, all four kinds of NPZ."""
+    return write_synthetic_ctrate(tmp_path / "ctrate", samples=8, **SMALL)
+
+
+@pytest.fixture
+def make_ctrate(tmp_path: Path) -> Callable[..., SyntheticCtRate]:
+    """Writes a small synthetic CT-RATE as asked for."""
+
+    def make(samples: int, **more: Any) -> SyntheticCtRate:
+        return write_synthetic_ctrate(tmp_path / "ctrate", samples=samples, **{**SMALL, **more})
+
+    return make
+
+
+@pytest.fixture
+def converted(ctrate: SyntheticCtRate, tmp_path: Path) -> Converted:
+    """Eight samples in two published, recorded and merged shards; their sources still there."""
+    return convert_here(ctrate, tmp_path / "out", samples_per_shard=4)
+
+
+@pytest.fixture
+def cli() -> Callable[..., Finished]:
+    """Runs the real command line in a process of its own, without a terminal."""
+    return run_cli
+
+
+@pytest.fixture(scope="session")
+def real_ct() -> Path:
+    """The folder with real CT volumes, which cannot be part of this project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "real-ct"
+    folder = Path(os.environ.get(REAL_CT_VARIABLE, beside))
+    if not any(folder.glob("*.npz")):
+        pytest.skip(f"no real CT volumes: {REAL_CT_VARIABLE} names no folder with NPZ files")
+    return folder

@@ -1,0 +1,130 @@
+"""SIGKILL at random moments, the same command again: nothing lost, nothing twice, same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+
+VOLUMES = 60
+KILLS = 200
+PARTS = 4
+
+
+def command(made: SyntheticCtRate, out: Path) -> list[str]:
+    """The one command that is given again and again."""
+    return [
+        sys.executable, "-m", "ctrate_convert", "convert",
+        "--data_folder", str(made.data_folder),
+        "--reports_file", str(made.reports_file),
+        "--meta_file", str(made.meta_file),
+        "--labels_file", str(made.labels_file),
+        "--output_dir", str(out),
+        "--samples_per_shard", "5", "--num_workers", "2",
+        "--delete_source_files", "--yes",
+    ]  # fmt: skip
+
+
+def write_volumes(folder: Path) -> SyntheticCtRate:
+    return write_synthetic_ctrate(folder, samples=VOLUMES, shape=(16, 16, 8), seed=5)
+
+
+def shards(out: Path) -> dict[str, str]:
+    """SHA-256 of every shard."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("*.tar")}
+
+
+def keys_in_shards(out: Path) -> Counter[str]:
+    """How often each sample is in a shard, as tarfile sees it."""
+    found: Counter[str] = Counter()
+    for path in out.glob("*.tar"):
+        with tarfile.open(path) as archive:
+            found.update(n.split(".")[0] for n in archive.getnames() if n.endswith(".json"))
+    return found
+
+
+def missing(made: SyntheticCtRate) -> int:
+    return VOLUMES - sum(1 for _ in made.data_folder.rglob("*.npz"))
+
+
+def kill_after(words: list[str], seconds: float, *, whole_group: bool) -> bool:
+    """Run ``words`` and kill it after ``seconds``; False if it had ended by itself before."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:  # the workers live on until they notice
+            process.kill()
+        process.wait()
+        return True
+    finally:
+        if whole_group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path) -> None:
+    """However often and wherever it is killed, the end is that of an undisturbed run."""
+    chance = random.Random(part)
+    pristine = write_volumes(tmp_path / "pristine")
+    started = time.monotonic()
+    undisturbed = write_volumes(tmp_path / "undisturbed")
+    subprocess.run(
+        command(undisturbed, tmp_path / "expected"), check=True, stdout=subprocess.DEVNULL
+    )
+    duration_s = time.monotonic() - started
+    expected = shards(tmp_path / "expected")
+    assert len(expected) == VOLUMES // 5
+
+    kills = rounds = 0
+    while kills < KILLS // PARTS:
+        rounds += 1
+        made = write_volumes(tmp_path / "again")
+        out = tmp_path / "out"
+        words = command(made, out)
+        patience = chance.randrange(3, 15)
+        while patience and kill_after(
+            words, chance.uniform(0.1, duration_s), whole_group=chance.random() < 0.6
+        ):
+            kills += 1
+            patience -= 1
+            # At no moment is a source gone whose sample is in no published shard.
+            gone = {p.stem for p in pristine.data_folder.rglob("*.npz")} - {
+                p.stem for p in made.data_folder.rglob("*.npz")
+            }
+            assert gone <= set(keys_in_shards(out))
+        # A worker that outlived its parent may still hold a shard for a moment.
+        for _ in range(20):
+            final = subprocess.run(words, capture_output=True, text=True, check=False)
+            if final.returncode == 0 and missing(made) == VOLUMES:
+                break
+            time.sleep(0.2)
+        assert final.returncode == 0, final.stdout + final.stderr
+        assert shards(out) == expected
+        assert set(keys_in_shards(out).values()) == {1}
+        assert len(keys_in_shards(out)) == VOLUMES
+        assert missing(made) == VOLUMES, final.stdout
+        assert not [p.name for p in out.iterdir() if p.name.endswith(".partial")]
+        shutil.rmtree(out)
+        shutil.rmtree(tmp_path / "again")
+    print(f"{kills} kills in {rounds} rounds")
