@@ -84,23 +84,45 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
 
 
 def _temporary_beside(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    """A hidden name beside ``final`` that tells the host; see `remove_stale_partials`."""
+    host = socket.gethostname()
+    return final.with_name(f".{final.name}.{host}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+
+
+def _mark_alive(descriptor: int) -> bool:
+    """Hold an flock while this process lives; False if it was just taken for a dead one's.
+
+    Where the file system has no flock, nobody cleans up either.
+    """
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _open_temporary(final: Path) -> tuple[Path, int]:
+    """A new, empty, hidden file beside ``final``, open and marked alive."""
+    while True:
+        temporary = _temporary_beside(final)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        if _mark_alive(descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
     """A fsynced temporary file beside ``final`` holding ``data``; removed afterwards."""
-    temporary = _temporary_beside(final)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    temporary, descriptor = _open_temporary(final)
     try:
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_all(descriptor, data)
+        os.fsync(descriptor)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def create_once(final: Path, data: Bytes) -> bool:
@@ -147,7 +169,9 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
     """Create directory ``final`` holding ``files``, all or nothing; False if it exists already."""
     temporary = _temporary_beside(final)
     temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        _mark_alive(descriptor)
         for name, data in files.items():
             create_once(temporary / name, data)
         try:
@@ -157,6 +181,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
                 return False
             raise
     finally:
+        os.close(descriptor)
         if temporary.exists():
             shutil.rmtree(temporary)
     fsync_directory(final.parent)
@@ -177,12 +202,8 @@ class PartialFile:
 
     def __init__(self, final: Path) -> None:
         self.final = final
-        self.path = final.with_name(
-            f".{final.stem}.{socket.gethostname()}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}"
-        )
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        with contextlib.suppress(OSError):  # no flock here: then no one cleans up for us
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Without the suffix .tar: some readers index every **/*.tar, hidden or not.
+        self.path, self.descriptor = _open_temporary(final.with_suffix(""))
 
     def write(self, data: Bytes) -> None:
         """Append ``data``."""
@@ -221,26 +242,28 @@ class PartialFile:
 def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
     """Remove partial files that no live writer can still need; returns the bytes given back.
 
-    That is: those of a shard stem in ``published``, and those of a writer on this host whose
+    That is: those of a file stem in ``published``, and those of a writer on this host whose
     flock the kernel has released. A writer on another host is never judged.
     """
     freed_bytes = 0
-    here = socket.gethostname()
     for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
-        stem, _, rest = path.name[1:].partition(".")
-        host = rest.removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+        name, _, _ = path.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")
+        own = name.endswith(f".{socket.gethostname()}")
         with contextlib.suppress(OSError):
             status = path.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            if stem in published or (host == here and _writer_is_dead(path)):
+            if stat.S_ISDIR(status.st_mode):
+                if own and _writer_is_dead(path, os.O_RDONLY | os.O_DIRECTORY):
+                    shutil.rmtree(path)
+            elif stat.S_ISREG(status.st_mode) and (
+                name.split(".")[1] in published or (own and _writer_is_dead(path, os.O_RDWR))
+            ):
                 path.unlink()
                 freed_bytes += status.st_size
     return freed_bytes
 
 
-def _writer_is_dead(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+def _writer_is_dead(path: Path, flags: int) -> bool:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

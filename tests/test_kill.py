@@ -87,8 +87,8 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
     """However often and wherever it is killed, the end is that of an undisturbed run."""
     chance = random.Random(part)
     pristine = write_volumes(tmp_path / "pristine")
-    started = time.monotonic()
     undisturbed = write_volumes(tmp_path / "undisturbed")
+    started = time.monotonic()
     subprocess.run(
         command(undisturbed, tmp_path / "expected"), check=True, stdout=subprocess.DEVNULL
     )

@@ -122,10 +122,12 @@ def run_work(
     ``authorised_by`` names the person's command that allows deletion in every plan; without it
     only plans made with ``delete_source_files`` delete, each shard's sources after its proof.
     """
-    stop = stop or StopFlag()
+    stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
     recorded = recorded_shards(dataset)
-    remove_stale_partials(dataset.out, frozenset(f"shard-{index:06d}" for index in recorded))
+    published = frozenset(f"shard-{index:06d}" for index in recorded)
+    for folder in (dataset.out, dataset.records, dataset.plans):
+        remove_stale_partials(folder, published)
     result = RunResult(
         samples_total=sum(shard.samples for _, shard in work),
         source_bytes_total=sum(

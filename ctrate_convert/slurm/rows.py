@@ -1,0 +1,219 @@
+"""What squeue and sacct print, as typed rows. Pure: text in, rows out; times are in UTC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+QUEUE_FIELDS = (
+    "ArrayJobID",
+    "ArrayTaskID",
+    "JobID",
+    "Name",
+    "State",
+    "Reason",
+    "NodeList",
+    "SubmitTime",
+    "StartTime",
+    "RestartCnt",
+    "Command",
+)
+# A suffix without a width: the field is neither padded nor cut.
+QUEUE_FORMAT = ",".join(f"{name}:|" for name in QUEUE_FIELDS)
+
+ACCOUNT_FIELDS = (
+    "JobID",
+    "JobName",
+    "State",
+    "ExitCode",
+    "Submit",
+    "Start",
+    "End",
+    "ElapsedRaw",
+    "NodeList",
+    "MaxRSS",
+    "ReqMem",
+    "DBIndex",
+)
+ACCOUNT_FORMAT = ",".join(ACCOUNT_FIELDS)
+
+LIVE = frozenset(
+    {
+        "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT",
+        "SIGNALING", "RESIZING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
+        "SPECIAL_EXIT",
+    }
+)  # fmt: skip
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
+                     "SPECIAL_EXIT"})  # fmt: skip
+UNSUCCESSFUL = frozenset(
+    {
+        "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+        "REVOKED", "TIMEOUT",
+    }
+)  # fmt: skip
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
+
+JobKey = tuple[str, int]
+"""An array's job id and an index: the raw id of an element never stands for it, since the last
+element of an array keeps the array's own."""
+
+_INDEX_SET = re.compile(r"\[([0-9,:\-]+)(?:%\d+)?\]")
+_MEMORY = re.compile(r"([0-9.]+)([KMGTP]?)[nc]?")
+_MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One array element as the controller knows it now."""
+
+    key: JobKey
+    name: str
+    state: str
+    reason: str
+    node: str
+    submitted: datetime | None
+    started: datetime | None
+    restarts: int
+    command: str
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs or is going to."""
+        return self.state in LIVE
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is going to run, and does not yet."""
+        return self.state in WAITING
+
+
+@dataclass(frozen=True)
+class AccountRow:
+    """One run of an array element in accounting: a requeued element has several.
+
+    ``out_of_memory`` is what the steps tell: the job itself often says FAILED.
+    """
+
+    key: JobKey
+    name: str
+    state: str
+    exit_code: str
+    submitted: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    elapsed_s: int
+    node: str
+    max_rss_bytes: int
+    out_of_memory: bool
+
+
+def parse_squeue(text: str) -> list[QueueRow]:
+    """The rows of ``squeue -h -r -O QUEUE_FORMAT``; lines of another shape are passed over."""
+    rows = []
+    for line in text.splitlines():
+        cells = line.split("|", len(QUEUE_FIELDS) - 1)
+        if len(cells) != len(QUEUE_FIELDS):
+            continue
+        array, index, job, name, state, reason, node, submitted, started, restarts, command = cells
+        for number in _indices(index):
+            rows.append(
+                QueueRow(
+                    key=(array if array.isdigit() else job, number),
+                    name=name,
+                    state=state,
+                    reason="" if reason == "None" else reason,
+                    node=node,
+                    submitted=_time(submitted),
+                    started=_time(started),
+                    restarts=int(restarts) if restarts.isdigit() else 0,
+                    command=command.removesuffix("|"),
+                )
+            )
+    return rows
+
+
+def parse_sacct(text: str) -> list[AccountRow]:
+    """The rows of ``sacct -n -D --parsable2 -o ACCOUNT_FORMAT``, steps folded into their job.
+
+    In the order of submission, so that of a requeued element the newest run comes last.
+    """
+    jobs: list[dict[str, str]] = []
+    steps: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for line in text.splitlines():
+        cells = line.split("|")
+        if len(cells) != len(ACCOUNT_FIELDS):
+            continue
+        row = dict(zip(ACCOUNT_FIELDS, cells, strict=True))
+        job, dot, _ = row["JobID"].partition(".")
+        if dot:
+            steps.setdefault((job, row["DBIndex"]), []).append(row)
+        else:
+            jobs.append(row)
+    rows = [
+        parsed
+        for row in jobs
+        for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), []))
+    ]
+    long_ago = datetime.min.replace(tzinfo=timezone.utc)
+    return sorted(rows, key=lambda row: (row.key, row.submitted or long_ago))
+
+
+def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Iterator[AccountRow]:
+    array, _, index = row["JobID"].partition("_")
+    state = row["State"].split(" ")[0]
+    max_rss_bytes = max((memory_bytes(step["MaxRSS"]) for step in steps), default=0)
+    states = {state, *(step["State"].split(" ")[0] for step in steps)}
+    requested = memory_bytes(row["ReqMem"])
+    # Where memory is watched by polling no record says OUT_OF_MEMORY; the numbers do.
+    outgrown = state in UNSUCCESSFUL and 0 < requested < max_rss_bytes
+    for number in _indices(index):
+        yield AccountRow(
+            key=(array, number),
+            name=row["JobName"],
+            state=state,
+            exit_code=row["ExitCode"],
+            submitted=_time(row["Submit"]),
+            started=_time(row["Start"]),
+            ended=_time(row["End"]),
+            elapsed_s=int(row["ElapsedRaw"]) if row["ElapsedRaw"].isdigit() else 0,
+            node="" if row["NodeList"] == "None assigned" else row["NodeList"],
+            max_rss_bytes=max_rss_bytes,
+            out_of_memory=OUT_OF_MEMORY in states or outgrown,
+        )
+
+
+def _indices(text: str) -> Iterator[int]:
+    """``7`` or ``[0-2,9-15:2%5]``; nothing for what is no array element."""
+    if text.isdigit():
+        yield int(text)
+        return
+    match = _INDEX_SET.fullmatch(text)
+    for part in match[1].split(",") if match else ():
+        numbers, _, step = part.partition(":")
+        first, _, last = numbers.partition("-")
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None  # Unknown, N/A, None
+
+
+def memory_bytes(text: str) -> int:
+    """``11964K``, ``200M``, and ``200Mn`` of older versions; 0 for anything else."""
+    match = _MEMORY.fullmatch(text)
+    return int(float(match[1]) * _MEMORY_UNITS[match[2]]) if match else 0
+
+
+def minutes(text: str) -> int | None:
+    """A Slurm time limit (``1-00:00:00``, ``00:05:00``) in whole minutes; None for UNLIMITED."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+    if match is None:
+        return None
+    days, hours, mins, seconds = (int(part or 0) for part in match.groups())
+    return days * 1440 + hours * 60 + mins + seconds // 60
