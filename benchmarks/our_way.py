@@ -30,7 +30,9 @@ def write_inputs(folder: Path, volumes: Sequence[Path]) -> None:
     for name, volume in zip(names, volumes, strict=True):
         os.link(volume, folder / "npz" / f"{name.key}.npz")
     metadata = metadata_rows(names, (480, 480, 240), 0)
-    _write_csv(folder / "metadata.csv", METADATA_COLUMNS, [[*r.values()] for r in metadata.values()])
+    _write_csv(
+        folder / "metadata.csv", METADATA_COLUMNS, [[*r.values()] for r in metadata.values()]
+    )
     _write_csv(folder / "reports.csv", ["VolumeName", *REPORT_FIELDS], report_rows(names, 0))
     _write_csv(folder / "labels.csv", ["VolumeName", *LABEL_NAMES], label_rows(names, 0))
 

@@ -26,6 +26,9 @@ Bytes = bytes | bytearray | memoryview
 
 PARTIAL_SUFFIX = ".partial"
 
+_WRITE_BACK_BYTES = 2**23
+"""Little enough that the last fsync is short and that few pages are dirty at any time."""
+
 
 def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte of ``data``; a short write is continued, never taken for done."""
@@ -167,11 +170,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 def publish_directory(files: dict[str, bytes], final: Path) -> bool:
     """Create directory ``final`` holding ``files``, all or nothing; False if it exists already."""
-    temporary = _temporary_beside(final)
-    temporary.mkdir()
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _mark_alive(descriptor)
+    with scratch_directory(final) as temporary:
         for name, data in files.items():
             create_once(temporary / name, data)
         try:
@@ -180,16 +179,30 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 return False
             raise
-    finally:
-        os.close(descriptor)
-        if temporary.exists():
-            shutil.rmtree(temporary)
     fsync_directory(final.parent)
     return True
 
 
+@contextlib.contextmanager
+def scratch_directory(beside: Path) -> Iterator[Path]:
+    """A hidden folder next to ``beside``, removed afterwards if it still has that name."""
+    temporary = _temporary_beside(beside)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _mark_alive(descriptor)
+        yield temporary
+    finally:
+        os.close(descriptor)
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
 def drop_page_cache(descriptor: int) -> None:
-    """Ask the kernel to forget the file's cached pages, so that the next read is from storage."""
+    """Ask the kernel to forget the file's cached pages, so that the next read is from storage.
+
+    Pages not written yet stay, but their way to storage begins.
+    """
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -202,12 +215,17 @@ class PartialFile:
 
     def __init__(self, final: Path) -> None:
         self.final = final
+        self._waiting_bytes = 0
         # Without the suffix .tar: some readers index every **/*.tar, hidden or not.
         self.path, self.descriptor = _open_temporary(final.with_suffix(""))
 
     def write(self, data: Bytes) -> None:
-        """Append ``data``."""
+        """Append ``data``; it leaves for storage along the way, not only when it is settled."""
         write_all(self.descriptor, data)
+        self._waiting_bytes += memoryview(data).nbytes
+        if self._waiting_bytes >= _WRITE_BACK_BYTES:
+            drop_page_cache(self.descriptor)
+            self._waiting_bytes = 0
 
     def truncate(self, size_bytes: int) -> None:
         """Forget everything from ``size_bytes`` on; the next write goes there."""

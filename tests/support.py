@@ -87,18 +87,25 @@ def run_at_terminal(answer: str, *words: object) -> Finished:
         os.close(theirs)
 
 
-def convert_words(made: SyntheticCtRate, out: Path, *more: object) -> list[object]:
-    """The original's one command."""
+def input_words(made: SyntheticCtRate, out: Path) -> list[object]:
+    """The options that name where everything is."""
     return [
-        "convert",
         "--data_folder", made.data_folder,
         "--reports_file", made.reports_file,
         "--meta_file", made.meta_file,
         "--labels_file", made.labels_file,
         "--output_dir", out,
-        "--num_workers", 2,
-        *more,
     ]  # fmt: skip
+
+
+def plan_words(made: SyntheticCtRate, out: Path, *more: object) -> list[object]:
+    """The first half of it."""
+    return ["plan", *input_words(made, out), *more]
+
+
+def convert_words(made: SyntheticCtRate, out: Path, *more: object) -> list[object]:
+    """The original's one command."""
+    return ["convert", *input_words(made, out), "--num_workers", 2, *more]
 
 
 def settings_for(made: SyntheticCtRate, **more: Any) -> PlanSettings:

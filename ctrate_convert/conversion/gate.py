@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ctrate_convert.conversion.readback import FileIdentity, ReadShard
 from ctrate_convert.durable import open_beneath
@@ -33,7 +34,10 @@ _ONLY_THE_GATE = object()
 
 @dataclass(frozen=True)
 class DeletionProof:
-    """That one source is safely in a published shard. Cannot be made outside `prove`."""
+    """That one source is safely in a published shard. Cannot be made outside `prove`.
+
+    The seal is not kept: a copy that names another source would need it again, and has it not.
+    """
 
     key: str
     data_folder: Path
@@ -42,11 +46,14 @@ class DeletionProof:
     shard_identity: FileIdentity
     shard_sha256: str
     array_blake3: str
-    seal: object
+    seal: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self.seal is not _ONLY_THE_GATE:
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _ONLY_THE_GATE:
             raise RefusedError("a deletion proof can only be made by the gate's own check")
+
+    def __reduce__(self) -> NoReturn:
+        raise RefusedError("a deletion proof is neither copied nor stored: it holds for now only")
 
 
 @dataclass(frozen=True)

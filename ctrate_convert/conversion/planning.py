@@ -73,8 +73,8 @@ def make_plan(
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish that as the next one.
 
-    A sample that failed is planned again once its source has changed. ``progress`` is told how
-    many headers were read, and of how many.
+    A sample that failed is planned again once its source has changed, or with another
+    ``array_key`` or ``max_error``. ``progress`` is told how many headers were read, of how many.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -162,7 +162,7 @@ def _select(dataset: Dataset, settings: PlanSettings, survey: Survey) -> _Select
     _refuse_foreign(dataset, earlier, numbers)
     _refuse_other_format(dataset, earlier, settings)
     before = planned_before(dataset, earlier)
-    mended = _mended(before, survey.found)
+    mended = _mended(before, survey.found, settings)
     joined = join(survey.found, survey.tables, survey.exclusion_list, before.keys - mended)
     excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
     if not earlier and not joined.samples:
@@ -179,10 +179,13 @@ def _select(dataset: Dataset, settings: PlanSettings, survey: Survey) -> _Select
     )
 
 
-def _mended(before: PlannedBefore, found: Discovery) -> frozenset[str]:
-    """The samples that failed and whose source is not the one that failed any more."""
+def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:
+    """The samples that failed and may not fail again: source, array or error bound is another."""
     mended = set()
     for key, failed in before.failed.items():
+        last = before.failed_with[key]
+        if (settings.array_key, settings.max_error) != (last.array_key, last.max_error):
+            mended |= {key} & found.files.keys()
         for file in found.files.get(key, ()):
             then = (failed.source_mtime_ns, failed.source_ctime_ns)
             if (file.mtime_ns, file.ctime_ns) != then:

@@ -10,7 +10,13 @@ from pathlib import Path
 from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse, read, sha256_hex
-from ctrate_convert.schemas.plan import ExcludedSample, Plan, PlannedSample, PlannedShard
+from ctrate_convert.schemas.plan import (
+    ExcludedSample,
+    Plan,
+    PlannedSample,
+    PlannedShard,
+    PlanSettings,
+)
 from ctrate_convert.schemas.record import FailedSample, ShardRecord
 
 PLAN_FILE = "plan.json"
@@ -91,10 +97,14 @@ def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
 
 @dataclass(frozen=True)
 class PlannedBefore:
-    """Every key that a generation has planned, and which of them failed where planned last."""
+    """Every key that a generation has planned, and which of them failed where planned last.
+
+    ``failed_with`` are the settings under which they failed.
+    """
 
     keys: frozenset[str]
     failed: Mapping[str, FailedSample]
+    failed_with: Mapping[str, PlanSettings]
 
 
 def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
@@ -105,13 +115,16 @@ def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
     """
     keys: set[str] = set()
     failed: dict[str, FailedSample] = {}
+    failed_with: dict[str, PlanSettings] = {}
     for plan in plans:
         for shard in plan.shards:
             for sample in load_samples(dataset, plan, shard):
                 keys.add(sample.key)
                 failed.pop(sample.key, None)
-            failed |= {sample.key: sample for sample in _failed(dataset, plan, shard)}
-    return PlannedBefore(frozenset(keys), failed)
+            for failure in _failed(dataset, plan, shard):
+                failed[failure.key] = failure
+                failed_with[failure.key] = plan.settings
+    return PlannedBefore(frozenset(keys), failed, failed_with)
 
 
 def _failed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[FailedSample, ...]:

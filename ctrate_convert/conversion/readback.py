@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ctrate_convert.errors import DamageError
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.schemas.plan import Layout
 from ctrate_convert.schemas.record import ArrayRecord, ConvertedSample, MemberRecord
+from ctrate_convert.storage import StorageReader
 
 _BLOCK_BYTES = 2**20
 
@@ -80,8 +81,6 @@ def read_shard(
     path: Path,
     samples: Sequence[ConvertedSample],
     layout: Layout,
-    *,
-    from_storage: bool = True,
 ) -> ReadShard:
     """Read all of ``path`` and compare each member of ``samples`` with its recorded digest.
 
@@ -93,12 +92,11 @@ def read_shard(
         if not stat.S_ISREG(status.st_mode):
             damage = Damage(path.name, None, "not a regular file")
             return ReadShard(path, FileIdentity.of(status), "", {}, (damage,))
-        if from_storage:
-            drop_page_cache(stream.fileno())
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        reader = _ShardReader(stream, path.name, layout)
-        reader.read_members(samples)
-        reader.read_to_end()
+        drop_page_cache(stream.fileno())
+        reader = _ShardReader(path.name, layout)
+        found = reader.parse(stream)
+        with StorageReader(stream.fileno()) as storage:
+            reader.read_members(samples, found, storage)
         return ReadShard(
             path,
             FileIdentity.of(status),
@@ -138,19 +136,22 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
 class _ShardReader:
     """A single forward pass; everything it reads goes into the SHA-256."""
 
-    def __init__(self, stream: io.RawIOBase | io.FileIO, shard: str, layout: Layout) -> None:
+    def __init__(self, shard: str, layout: Layout) -> None:
         self.sha256 = hashlib.sha256()
         self.digests: dict[str, str] = {}
         self.damage: list[Damage] = []
-        self._stream = stream
         self._shard = shard
         self._layout = layout
         self._position = 0
-        self._buffer = memoryview(bytearray(_BLOCK_BYTES))
 
-    def read_members(self, samples: Sequence[ConvertedSample]) -> None:
-        """Find and check every member of ``samples``."""
-        found = self._parse()
+    def read_members(
+        self,
+        samples: Sequence[ConvertedSample],
+        found: dict[str, tarfile.TarInfo],
+        storage: StorageReader,
+    ) -> None:
+        """Check every member of ``samples``, then read on to the end of the file."""
+        self._storage = storage
         expected = [m.name for s in samples for m in s.all_members]
         surplus = [name for name in found if name not in set(expected)]
         if surplus:
@@ -162,12 +163,13 @@ class _ShardReader:
         for sample in samples:
             for member in sample.all_members:
                 self._read_member(sample.key, member, found.get(member.name))
+        self._advance(None)
 
-    def _parse(self) -> dict[str, tarfile.TarInfo]:
+    def parse(self, stream: io.FileIO) -> dict[str, tarfile.TarInfo]:
         """All members by name, as ``tarfile`` finds them."""
         found: dict[str, tarfile.TarInfo] = {}
         try:
-            with tarfile.open(fileobj=self._stream, mode="r:") as archive:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for info in archive:
                     if info.name in found:
                         self._note(None, f"member {info.name} stands there twice")
@@ -176,7 +178,6 @@ class _ShardReader:
                         self._note(None, f"member {info.name} is no regular file")
         except (tarfile.TarError, EOFError, ValueError) as error:
             self._note(None, f"tar structure is damaged: {error}")
-        self._stream.seek(0)
         return found
 
     def _read_member(
@@ -197,7 +198,7 @@ class _ShardReader:
         end = member.offset + member.size_bytes
         if isinstance(member, ArrayRecord) and LAYOUTS[self._layout].array_has_header:
             self._read_array_header(key, member, end)
-        self._advance(end, digest)
+        self._advance(end, digest.update)
         self.digests[member.name] = digest.hexdigest()
         if self._position < end:
             self._note(key, f"member {member.name} is cut short at byte {self._position}")
@@ -210,10 +211,9 @@ class _ShardReader:
         return None
 
     def _read_array_header(self, key: str, member: ArrayRecord, end: int) -> None:
-        start = member.offset
-        head = self._stream.read(min(NPY_HEADER_BYTES, end - start)) or b""
-        self._stream.seek(start)
-        stream = io.BytesIO(head)
+        stream = io.BytesIO()
+        self._advance(min(member.offset + NPY_HEADER_BYTES, end), stream.write)
+        stream.seek(0)
         try:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("npy version")
@@ -222,23 +222,18 @@ class _ShardReader:
             return self._note(key, f"member {member.name} has a damaged npy header: {error}")
         if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):
             self._note(key, f"member {member.name} is {dtype.name} {shape}, not as recorded")
-        self._advance(start + stream.tell())
         return None
 
-    def read_to_end(self) -> None:
-        """What is left, into the SHA-256."""
-        self._advance(None)
-
-    def _advance(self, target: int | None, digest: blake3.blake3 | None = None) -> None:
+    def _advance(
+        self, target: int | None, use: Callable[[memoryview], object] = lambda _: None
+    ) -> None:
         while target is None or self._position < target:
-            wanted = _BLOCK_BYTES if target is None else min(_BLOCK_BYTES, target - self._position)
-            got = self._stream.readinto(self._buffer[:wanted])
-            if not got:
+            piece = self._storage.take(None if target is None else target - self._position)
+            if not piece:
                 return
-            self.sha256.update(self._buffer[:got])
-            if digest is not None:
-                digest.update(self._buffer[:got])
-            self._position += got
+            self.sha256.update(piece)
+            use(piece)
+            self._position += len(piece)
 
     def _note(self, key: str | None, what: str) -> None:
         self.damage.append(Damage(self._shard, key, what))

@@ -78,6 +78,9 @@ def convert_shard(
             if converted:
                 partial.settle()
                 read_back = _read_and_publish(dataset, plan, shard, partial, converted)
+            elif os.path.lexists(final):
+                # Its record is lost, and so are its sources: it may be all there is of them.
+                raise _taken(dataset, final, "no sample, since every source failed")
         record = ShardRecord(
             plan_id=plan.plan_id,
             shard=shard.index,
@@ -182,10 +185,15 @@ def _read_and_publish(
         raise environment_problem(error, f"reading {partial.final}") from error
     if existing.sha256 == read_back.sha256 or dataset.record(shard.index).exists():
         return existing  # where there is a record by now, that record counts, not ours
-    raise RefusedError(
+    expected = f"sha256 {read_back.sha256[:16]}…"
+    raise _taken(dataset, partial.final, expected, f"sha256 {existing.sha256[:16]}…")
+
+
+def _taken(dataset: Dataset, final: Path, expected: str, seen: str | None = None) -> RefusedError:
+    return RefusedError(
         "another file has this shard's name, and no record tells what it is",
-        where=partial.final,
-        seen=f"sha256 {existing.sha256[:16]}…",
-        expected=f"sha256 {read_back.sha256[:16]}…",
-        next_command=f"mv {partial.final} somewhere else, then: ctrate-convert run {dataset.out}",
+        where=final,
+        seen=seen,
+        expected=expected,
+        next_command=f"mv {final} somewhere else, then: ctrate-convert run {dataset.out}",
     )

@@ -169,4 +169,12 @@ def _read_again(
     except OSError as error:
         raise DamageError(f"a recorded shard cannot be read: {error}", where=path) from error
     read_back.require_sound()
+    recorded = published.record.tar
+    if recorded is None or read_back.sha256 != recorded.sha256:
+        raise DamageError(
+            "a recorded shard has changed outside every member",
+            where=path,
+            seen=f"SHA-256 {read_back.sha256[:16]}…",
+            expected=f"{recorded.sha256[:16]}…" if recorded else "no shard",
+        )
     return read_back

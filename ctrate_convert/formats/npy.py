@@ -65,7 +65,8 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     raw = read(length)
     if len(raw) < length:
         raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
-    descr, fortran_order, shape = _fields(raw.decode("utf-8" if magic[6] == 3 else "latin-1"))
+    text = raw.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")
+    descr, fortran_order, shape = _fields(text)
     return NpyHeader(_dtype(descr), shape, fortran_order, 8 + length_size + length)
 
 
@@ -76,20 +77,21 @@ def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
         raise SampleError("npy header is not a literal", seen=repr(text[:80])) from error
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise SampleError("npy header has other fields", seen=repr(text[:80]))
+    # The text is shown, not the values: Python refuses to print integers of thousands of digits.
     shape, fortran_order = fields["shape"], fields["fortran_order"]
     if not isinstance(fortran_order, bool):
-        raise SampleError("npy header: fortran_order is no truth value", seen=repr(fortran_order))
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise SampleError("npy header: shape is no tuple of sizes", seen=repr(shape)[:80])
+        raise SampleError("npy header: fortran_order is no truth value", seen=repr(text[:80]))
+    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise SampleError("npy header: shape is no tuple of sizes", seen=repr(text[:80]))
     return fields["descr"], fortran_order, shape
 
 
 def _dtype(descr: object) -> np.dtype[np.generic]:
     if not isinstance(descr, str):
-        raise SampleError("array of records, not of numbers", seen=repr(descr)[:80])
+        raise SampleError("array of records, not of numbers", seen=type(descr).__name__)
     try:
         dtype = np.dtype(descr)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise SampleError("npy header: unknown type", seen=repr(descr)[:80]) from error
     if dtype.hasobject:
         raise SampleError("array holds pickled Python objects, which are never loaded")

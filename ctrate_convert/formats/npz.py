@@ -50,9 +50,12 @@ class _Member:
         self.crc32 = 0
         self.produced_bytes = 0
         self._descriptor = descriptor
+        file_bytes = os.fstat(descriptor).st_size
+        if not 0 <= info.header_offset < file_bytes:
+            raise self._broken("zip member lies outside its file")
         self._position = self._data_offset()
         self._end = self._position + info.compress_size
-        if self._end > os.fstat(descriptor).st_size:
+        if self._end > file_bytes:
             raise self._broken("zip file cut short")
         self._inflater = (
             igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
@@ -247,7 +250,7 @@ class SourceVolume:
             yield buffer[: size_bytes // buffer.itemsize]
 
     def fingerprint(self, relative: str) -> SourceFingerprint:
-        """The file's identity; call it after the last byte.
+        """The file's identity as it was opened; call it after the last byte.
 
         Raises:
             SampleError: the file changed while it was read.
@@ -255,12 +258,13 @@ class SourceVolume:
         now, then = os.fstat(self._descriptor), self._opened
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise SampleError("source changed while it was read", where=self.path)
+        # Not now's ctime: a writer that has put size and mtime back must not pass at the gate.
         return SourceFingerprint(
             source=relative,
-            size_bytes=now.st_size,
-            mtime_ns=now.st_mtime_ns,
-            ctime_ns=now.st_ctime_ns,
-            inode=now.st_ino,
+            size_bytes=then.st_size,
+            mtime_ns=then.st_mtime_ns,
+            ctime_ns=then.st_ctime_ns,
+            inode=then.st_ino,
         )
 
     def close(self) -> None:

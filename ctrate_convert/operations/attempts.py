@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
 from ctrate_convert.durable import create_once, make_directories, replace_unsynced
+from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.attempt import AttemptEnd, AttemptProgress, AttemptStart
+from ctrate_convert.schemas.base import read
 
 _PROGRESS_EVERY_S = 2.0
 
@@ -81,3 +85,56 @@ class Attempt:
             max_rss_bytes=max(own, max_rss_bytes),
         )
         create_once(self.folder / "end.json", end.to_pretty_json())
+
+
+@dataclass(frozen=True)
+class PastAttempt:
+    """An attempt as it can be read back. ``end`` is None while it lives, and where it was killed.
+
+    ``noted_at`` is when its last progress note was written, by the file system's clock.
+    """
+
+    start: AttemptStart
+    progress: AttemptProgress | None
+    end: AttemptEnd | None
+    noted_at: datetime | None
+
+    @property
+    def started_at(self) -> datetime:
+        """When it began, by its host's clock."""
+        return datetime.fromisoformat(self.start.started)
+
+
+def load_attempts(
+    dataset: Dataset, ended: MutableMapping[str, PastAttempt] | None = None
+) -> list[PastAttempt]:
+    """All attempts, oldest first. ``ended`` keeps those that cannot change between two calls.
+
+    What cannot be read is passed over: an attempt is a note, never a proof.
+    """
+    known = {} if ended is None else ended
+    found = []
+    for folder in dataset.attempts.iterdir() if dataset.attempts.is_dir() else ():
+        attempt = known.get(folder.name) or _load_attempt(folder)
+        if attempt is None:
+            continue
+        if attempt.end is not None:
+            known[folder.name] = attempt
+        found.append(attempt)
+    return sorted(found, key=lambda attempt: (attempt.start.started, attempt.start.attempt))
+
+
+def _load_attempt(folder: Path) -> PastAttempt | None:
+    start = progress = end = noted_at = None
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, DamageError):
+        start = read(AttemptStart, folder / "start.json")
+    if start is None:
+        return None
+    # The end first: what is written after it is read is not missed by the next call.
+    with contextlib.suppress(FileNotFoundError, DamageError):
+        end = read(AttemptEnd, folder / "end.json")
+    with contextlib.suppress(FileNotFoundError, DamageError):
+        note = folder / "progress.json"
+        noted_at = datetime.fromtimestamp(note.stat().st_mtime, timezone.utc)
+        progress = read(AttemptProgress, note)
+    return PastAttempt(start, progress, end, noted_at)

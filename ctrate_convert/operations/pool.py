@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -47,6 +48,21 @@ def stop_on_signals(
     before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def start_forkserver(ignored: Sequence[signal.Signals]) -> None:
+    """Start the process that workers are forked from, deaf to ``ignored``, and them with it.
+
+    For where every process of a job is sent a signal that only the parent is to act on.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_FORKSERVER_PRELOAD)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        forkserver.ensure_running()
     finally:
         for number, old in before.items():
             signal.signal(number, old)

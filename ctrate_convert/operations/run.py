@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -151,13 +152,17 @@ def run_work(
         attempt.progress(_note(result))
         on_change(result, message)
 
+    broken: BaseException | None = None
     try:
         run_orders(orders, num_workers, stop, on_message)
+    except BaseException as error:
+        broken = error
+        raise
     finally:
         if stop.reason and stop.reason != _ENVIRONMENT:
             result.stopped_by = stop.reason
         attempt.progress(_note(result), force=True)
-        _end(attempt, result)
+        _end(attempt, result, broken)
     return result
 
 
@@ -233,14 +238,26 @@ def _note(result: RunResult) -> AttemptProgress:
     )
 
 
-def _end(attempt: Attempt, result: RunResult) -> None:
+def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
     failures = list(result.failed_shards.values())
     reason = failures[0].error.one_line() if failures else result.stopped_by or ""
+    told = failures[0].traceback if failures else ""
     unfinished = bool(failures or result.busy_shards)
+    if broken is not None:
+        reason = f"{type(broken).__name__}: {broken}"
+        told = "".join(traceback.format_exception(broken))
+    elif not reason and result.busy_shards:
+        reason = "another process holds the shard"
     attempt.end(
-        "interrupted" if result.stopped_by else "failed" if unfinished else "done",
-        reason=reason or ("another process holds the shard" if result.busy_shards else ""),
-        traceback=failures[0].traceback if failures else "",
+        "failed"
+        if broken is not None
+        else "interrupted"
+        if result.stopped_by
+        else "failed"
+        if unfinished
+        else "done",
+        reason=reason,
+        traceback=told,
         shards_done=result.shards_done,
         shards_failed=sorted(result.failed_shards),
         samples_converted=result.converted,

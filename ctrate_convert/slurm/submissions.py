@@ -126,9 +126,14 @@ class SubmissionFiles:
         self.submission = submission
         self.folder = folder_of(dataset, submission.number)
 
+    @property
+    def out(self) -> Path:
+        """The dataset directory, absolute, as the nodes will be told it."""
+        return self._dataset.out.absolute()
+
     def logs(self, array: int) -> Path:
         """Where submitit keeps what belongs to one array: job script, payloads, logs."""
-        return self._dataset.logs / self.folder.name / f"{array:02d}"
+        return Dataset(self.out).logs / self.folder.name / f"{array:02d}"
 
     def script(self, array: int) -> Path:
         """The job script of one array."""
@@ -175,9 +180,7 @@ class SubmissionFiles:
             time=now_text(), user=user_name(), tasks=tuple(sorted(tasks)), jobs=tuple(jobs)
         )
         number = 1
-        while not create_once(
-            self.folder / f"cancel-{number:04d}.json", cancel.to_pretty_json()
-        ):
+        while not create_once(self.folder / f"cancel-{number:04d}.json", cancel.to_pretty_json()):
             number += 1
 
     def report(self) -> FinalReport | None:

@@ -251,6 +251,8 @@ class Cluster:
     def _is_ready(self) -> bool:
         parts = self._parts
         parts.daemons.check(CONTROLLER)
+        if not parts.ports.is_open(parts.ports.controller):
+            return False  # a command would now wait two seconds before it asks again
         wanted = set(parts.record.nodes) - self._failed_nodes
         for node in wanted:
             parts.daemons.check(node)

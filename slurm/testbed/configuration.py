@@ -76,6 +76,12 @@ class Ports:
                 return cls(found[0], found[1], tuple(found[2:]))
         raise TestbedError(f"fewer than {nodes + 2} free ports on {LOOPBACK} in {PORT_RANGE}")
 
+    @staticmethod
+    def is_open(port: int) -> bool:
+        """Whether a daemon listens on that loopback port."""
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, port)) == 0
+
     def node_names(self) -> tuple[str, ...]:
         """Names no other testbed of this machine has: memory cgroups are called after nodes."""
         return tuple(f"c{self.controller}n{i + 1}" for i in range(len(self.nodes)))
@@ -204,6 +210,7 @@ def mariadb_conf(layout: Layout) -> str:
         "performance_schema=off",
         "innodb_buffer_pool_size=32M",
         "innodb_log_file_size=8M",
+        "debug-no-sync",  # hundreds of syncs while the tables are made, seconds on a busy disk
         "innodb_flush_log_at_trx_commit=0",
         "innodb_doublewrite=0",
         "innodb_lock_wait_timeout=900",  # slurmdbd asks for it

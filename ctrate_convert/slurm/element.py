@@ -1,0 +1,109 @@
+"""What runs on a node: one task's pending shards, by the same code as a local run.
+
+At the warning signal before the time limit, and at preemption, it stops between two blocks of a
+volume, and is requeued with what is left where that makes sense.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import DelayedSubmission
+
+from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
+from ctrate_convert.operations.attempts import Attempt
+from ctrate_convert.operations.pool import StopFlag, start_forkserver, stop_on_signals
+from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
+from ctrate_convert.paths import Dataset
+from ctrate_convert.slurm.client import SlurmClient
+
+WARNING_SIGNAL = signal.SIGUSR2
+
+
+class ConvertTask:
+    """submitit's callable: converts what is pending of one task. Its arguments are plain values."""
+
+    def __call__(
+        self, out: str, submission: int, task: int, num_workers: int, warning_s: int
+    ) -> dict[str, Any]:
+        """Convert, and end in an error unless all shards of the task are published."""
+        # Slurm signals every process of a step; only this one may act on the warning.
+        start_forkserver(ignored=(WARNING_SIGNAL,))
+        with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
+            result = _convert(
+                Dataset(Path(out)), task, num_workers, stop,
+                scheduler_facts(os.environ) | {"submission": str(submission)},
+            )  # fmt: skip
+        if stop.reason == WARNING_SIGNAL.name and _is_worth_another_run(result, warning_s):
+            # submitit's own handler is back: it calls `checkpoint`, requeues and exits.
+            signal.raise_signal(WARNING_SIGNAL)
+        if result.stopped_by:
+            raise Interrupted(f"stopped by {result.stopped_by}")
+        for failure in result.failed_shards.values():
+            raise failure.error
+        if result.busy_shards:
+            raise EnvironmentProblem(f"another process holds shards {result.busy_shards}")
+        return {
+            "exit_code": int(ExitCode(result.exit_code)),
+            "converted": result.converted,
+            "failed_samples": len(result.failed_samples),
+        }
+
+    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
+        """The same call again: what is left follows from the records."""
+        return DelayedSubmission(self, *arguments)
+
+
+def _convert(
+    dataset: Dataset, task: int, num_workers: int, stop: StopFlag, scheduler: dict[str, str]
+) -> RunResult:
+    try:
+        plans = load(dataset)
+        work = [
+            (plan, shard)
+            for plan, shard in pending_work(dataset, plans, deleting=False)
+            if shard.task == task
+        ]
+    except (CtrateError, OSError) as error:
+        Attempt(dataset, [task], scheduler).end(
+            "failed",
+            reason=error.one_line() if isinstance(error, CtrateError) else str(error),
+            traceback=traceback.format_exc(),
+            shards_done=0,
+            shards_failed=(),
+            samples_converted=0,
+            samples_failed=0,
+            max_rss_bytes=0,
+        )
+        raise
+    return run_work(dataset, plans, work, num_workers=num_workers, scheduler=scheduler, stop=stop)
+
+
+def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
+    """Not where a whole time limit was too short for one shard: then more time is needed."""
+    if result.shards_done:
+        return True
+    left_s = SlurmClient().time_left_s(os.environ.get("SLURM_JOB_ID", ""))
+    return left_s is not None and left_s > 2 * warning_s + 60  # preempted long before the limit
+
+
+def scheduler_facts(environment: Mapping[str, str]) -> dict[str, str]:
+    """Which job this process is of, as attempts keep it; empty outside of Slurm."""
+    job = environment.get("SLURM_JOB_ID")
+    if not job:
+        return {}
+    names = {
+        "array_job_id": "SLURM_ARRAY_JOB_ID",
+        "array_task_id": "SLURM_ARRAY_TASK_ID",
+        "restart_count": "SLURM_RESTART_COUNT",
+        "node": "SLURMD_NODENAME",
+    }
+    facts = {name: environment.get(variable, "") for name, variable in names.items()}
+    return (
+        {"kind": "slurm", "job_id": job} | facts | {"restart_count": facts["restart_count"] or "0"}
+    )
