@@ -7,6 +7,7 @@ body, as in CT-RATE's own arrays.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ def make(volumes: list[Volume], folder: Path, processes: int = 2) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     missing = [v for v in dict.fromkeys(volumes) if not (folder / v.file_name).exists()]
     if missing:
-        with ProcessPoolExecutor(processes) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, spawn) as pool:
             list(pool.map(_write, missing, [folder] * len(missing)))
     return [folder / volume.file_name for volume in volumes]
 

@@ -227,6 +227,13 @@ class PartialFile:
             drop_page_cache(self.descriptor)
             self._waiting_bytes = 0
 
+    def rewrite(self, offset: int, data: Bytes) -> None:
+        """Put ``data`` over what stands at ``offset``; the next write still goes to the end."""
+        here = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+        os.lseek(self.descriptor, offset, os.SEEK_SET)
+        write_all(self.descriptor, data)
+        os.lseek(self.descriptor, here, os.SEEK_SET)
+
     def truncate(self, size_bytes: int) -> None:
         """Forget everything from ``size_bytes`` on; the next write goes there."""
         os.ftruncate(self.descriptor, size_bytes)

@@ -24,6 +24,12 @@ COMMANDS = (
     "check",
     "delete",
     "demo",
+    "submit",
+    "status",
+    "relaunch",
+    "cancel",
+    "logs",
+    "history",
 )
 
 

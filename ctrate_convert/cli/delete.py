@@ -64,7 +64,7 @@ def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool
     if as_json:
         show.as_json(_facts(after, result))
     else:
-        _print_result(result)
+        _print_result(result, after)
         print_sources(after)
     return result.exit_code
 
@@ -85,17 +85,24 @@ def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, obj
         "totals": totals(sources),
         "deleted_files": result.deletion.deleted_files if result else 0,
         "freed_bytes": result.deletion.freed_bytes if result else 0,
+        "kept_by_gate": result.deletion.kept if result else [],
         "sources": [source for source in sources if source.state != "deleted"],
     }
 
 
-def _print_result(result: RunResult) -> None:
+def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     for failure in result.failed_shards.values():
         show.line("error: " + "\n".join(failure.error.lines()))
     show.line(
         f"Deleted {show.count(result.deletion.deleted_files, 'source file')}, "
         f"{show.size(result.deletion.freed_bytes)} freed."
     )
+    told_below = {source.key for source in after if source.state == "kept"}
+    kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
+    for entry in kept[:_NAMED]:
+        show.line(f"  kept: {entry.source} — {entry.reason}")
+    if len(kept) > _NAMED:
+        show.line(f"  … and {len(kept) - _NAMED:,} more (--json names all)")
 
 
 def print_sources(sources: Sequence[Source]) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ctrate_convert.cli.config import config_option
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import DType, Encoding, Layout, PlanSettings
+from ctrate_convert.schemas.plan import ChunkShape, DType, Encoding, Layout, PlanSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +76,18 @@ def plan_options(function: F) -> F:
             default="npy",
             show_default=True,
             help="How the array is stored.",
+        ),
+        click.option(
+            "--chunk_shape",
+            type=click.Choice(get_args(ChunkShape)),
+            default="cube",
+            show_default=True,
+            help="Of b2nd: cube for crops, slab for reading whole planes.",
+        ),
+        click.option(
+            "--step",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Of --dtype int16 with float sources: what one unit stands for (HU/1000: 0.001).",
         ),
         click.option(
             "--max_error",
@@ -149,7 +161,15 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
                 seen="--dtype int16",
                 expected="--dtype float16, or --layout webdataset",
             )
+        if values["encoding"] != "npy":
+            raise SettingsError(
+                "--layout ctclip stores raw elements: its readers expect nothing else",
+                seen=f"--encoding {values['encoding']}",
+                expected="--encoding npy, or --layout webdataset",
+            )
         values["dtype"] = "float16"
+    if values["step"] and values["dtype"] != "int16":
+        raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {values['dtype']}")
     try:
         return Dataset(out), PlanSettings(**values)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,62 @@ _NAMED = 20
 @click.command("run")
 @options.out_argument
 @options.num_workers_option
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="Only this task of the plan; may be repeated.",
+)
+@click.option(
+    "--ignore_submissions",
+    is_flag=True,
+    help="Do not ask Slurm which tasks are live: for where it is gone for good.",
+)
 @options.json_option
-def command(out: Path, num_workers: int, as_json: bool) -> int:
+def command(
+    out: Path, num_workers: int, tasks: tuple[int, ...], ignore_submissions: bool, as_json: bool
+) -> int:
     """Convert all that is pending in OUT, here. The same command goes on where it stopped.
 
+    Tasks that a Slurm job is at, or is going to be, are left to it.
+
     \b
-    Example:
+    Examples:
       ctrate-convert run /data/shards --num_workers 16
+      ctrate-convert run /data/shards --task 17
     """
-    return convert_pending(Dataset(out), num_workers=num_workers, as_json=as_json)
+    return convert_pending(
+        Dataset(out),
+        num_workers=num_workers,
+        as_json=as_json,
+        only_tasks=frozenset(tasks) or None,
+        ignore_submissions=ignore_submissions,
+    )
 
 
 def convert_pending(
-    dataset: Dataset, *, num_workers: int, as_json: bool, authorised_by: str | None = None
+    dataset: Dataset,
+    *,
+    num_workers: int,
+    as_json: bool,
+    authorised_by: str | None = None,
+    only_tasks: frozenset[int] | None = None,
+    ignore_submissions: bool = False,
 ) -> int:
     """Run, report, and return the exit code."""
+    scheduler = _job_script(only_tasks)
+    held = frozenset() if scheduler or ignore_submissions else _held(dataset)
+    if held:
+        click.echo(f"{show.count(len(held), 'task')} left to Slurm, where they are live.", err=True)
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
         result, manifest = run_pending(
             dataset,
             num_workers=num_workers,
             authorised_by=authorised_by,
+            only_tasks=only_tasks,
+            leave_tasks=held,
+            scheduler=scheduler,
             stop=stop,
             on_change=progress,
         )
@@ -49,6 +86,24 @@ def convert_pending(
     else:
         print_run(dataset, result, manifest)
     return result.exit_code
+
+
+def _held(dataset: Dataset) -> frozenset[int]:
+    """What Slurm holds; its half is imported only where something was ever submitted."""
+    if not (dataset.submissions.is_dir() and any(dataset.submissions.iterdir())):
+        return frozenset()
+    from ctrate_convert.slurm.hold import held_tasks
+
+    return held_tasks(dataset)
+
+
+def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str] | None:
+    """The Slurm job that this is, where a plain job script runs its task by this command."""
+    if only_tasks is None or "SLURM_JOB_ID" not in os.environ:
+        return None
+    from ctrate_convert.slurm.here import scheduler_facts
+
+    return scheduler_facts(os.environ)
 
 
 def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
-from ctrate_convert.formats.members import array_prefix, small_members
+from ctrate_convert.formats.members import LAYOUTS, small_members
+from ctrate_convert.formats.npy import header_bytes
 from ctrate_convert.schemas.plan import (
     ArrayHeader,
     PlannedSample,
@@ -56,14 +57,17 @@ def sample_cost(sample: PlannedSample, settings: PlanSettings) -> SampleCost:
     members = small_members(
         sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
     )
-    array_member = len(array_prefix(settings.layout, target, shape)) + array_bytes
-    # Conversion turns Fortran order into C order through a scratch file of the array's size.
-    turned = header is not None and header.fortran_order
+    prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
+    array_member = len(prefix) + array_bytes
+    # Conversion turns Fortran order into C order through a scratch file of the array's size;
+    # a Blosc2 frame grows in one that is at most as large.
+    scratch_files = int(header is not None and header.fortran_order)
+    scratch_files += settings.encoding == "b2nd"
     return SampleCost(
         source_bytes=sample.source_size_bytes,
         volume_bytes=volume_bytes,
         output_bytes=_member(array_member) + sum(_member(len(data)) for _, data in members),
-        scratch_bytes=array_bytes if turned else 0,
+        scratch_bytes=array_bytes * scratch_files,
     )
 
 
@@ -118,7 +122,11 @@ def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) ->
         size_bytes=0,
         dtype="int16" if whole else "float16",
         shape=shape,
+        encoding="npy",
         blake3="",
+        stored_blake3=None,
+        value_scale=1.0,
+        intensity="unknown",
         max_abs_error=0.0 if whole else 0.000244140625,
         value_min=-1024.0 if whole else -1.0,
         value_max=3071.0 if whole else 1.0,

@@ -144,6 +144,7 @@ def _measured(array: ArrayRecord) -> Measured:
         nan_count=array.nan_count,
         infinite_count=array.infinite_count,
         new_infinite_count=0,
+        intensity=array.intensity,
     )
 
 

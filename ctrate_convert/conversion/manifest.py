@@ -12,7 +12,7 @@ from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read, sha256_hex
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
-from ctrate_convert.schemas.plan import Plan, PlannedShard
+from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
 
 LOCK_TIMEOUT_S = 120.0
 
@@ -29,10 +29,11 @@ def recorded_shards(dataset: Dataset) -> frozenset[int]:
     )
 
 
-def merge(dataset: Dataset, plans: Sequence[Plan]) -> Manifest:
+def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozenset()) -> Manifest:
     """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
 
-    One call takes in what all workers have finished; records already merged are not read again.
+    One call takes in what all workers have finished; records already merged are not read again,
+    but for those of ``anew``: they are new, whatever the manifest knows of one that was lost.
     Correct without the lock too: it looks again after writing, until nothing new is there.
 
     Raises:
@@ -44,9 +45,11 @@ def merge(dataset: Dataset, plans: Sequence[Plan]) -> Manifest:
         while True:
             manifest = load_manifest(dataset)
             old = {shard.name: shard for shard in manifest.shards} if manifest else {}
+            for index in anew:
+                old.pop(shard_name(index), None)
             recorded = recorded_shards(dataset)
             entries = [
-                old.get(f"shard-{index:06d}.tar") or _entry(dataset, *by_index[index])
+                old.get(shard_name(index)) or _entry(dataset, *by_index[index])
                 for index in sorted(recorded)
                 if index in by_index
             ]

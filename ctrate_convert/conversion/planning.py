@@ -69,12 +69,17 @@ class _Selection:
 
 
 def make_plan(
-    dataset: Dataset, settings: PlanSettings, progress: Progress | None = None
+    dataset: Dataset,
+    settings: PlanSettings,
+    progress: Progress | None = None,
+    *,
+    retry_failed: frozenset[str] | None = None,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish that as the next one.
 
     A sample that failed is planned again once its source has changed, or with another
-    ``array_key`` or ``max_error``. ``progress`` is told how many headers were read, of how many.
+    ``array_key`` or ``max_error``; those in ``retry_failed`` are in any case, and then nothing
+    else is. ``progress`` is told how many headers were read, of how many.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -86,13 +91,13 @@ def make_plan(
     survey = take_survey(settings, dataset.out)
     try:
         # Refuse, and find nothing new, before anything is made or waited for.
-        selection = _select(dataset, settings, survey)
+        selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:
             return _report(survey, selection)
         dataset.prepare()
         with locked(dataset.lock("plan"), timeout_s=_LOCK_PATIENCE_S):
             for _ in range(2):
-                selection = _select(dataset, settings, survey)
+                selection = _select(dataset, settings, survey, retry_failed)
                 if not selection.keys:
                     return _report(survey, selection)
                 report = _publish(dataset, settings, survey, selection, progress)
@@ -155,7 +160,12 @@ def _report(
     )
 
 
-def _select(dataset: Dataset, settings: PlanSettings, survey: Survey) -> _Selection:
+def _select(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    retry_failed: frozenset[str] | None,
+) -> _Selection:
     # Numbers first: a shard seen now cannot be of a plan that is published later.
     numbers = _numbers_in_use(dataset)
     earlier = load_plans(dataset)
@@ -163,11 +173,14 @@ def _select(dataset: Dataset, settings: PlanSettings, survey: Survey) -> _Select
     _refuse_other_format(dataset, earlier, settings)
     before = planned_before(dataset, earlier)
     mended = _mended(before, survey.found, settings)
+    if retry_failed is not None:
+        mended |= retry_failed & before.failed.keys() & survey.found.files.keys()
     joined = join(survey.found, survey.tables, survey.exclusion_list, before.keys - mended)
     excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
     if not earlier and not joined.samples:
         raise nothing_to_convert(survey, excluded)
-    keys = arrange(joined.samples, settings)
+    wanted = {k: v for k, v in joined.samples.items() if retry_failed is None or k in retry_failed}
+    keys = arrange(wanted, settings)
     known = before.keys | joined.samples.keys() | {sample.key for sample in excluded}
     return _Selection(
         earlier=earlier,

@@ -11,15 +11,19 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Sequence
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import blake3
 import numpy as np
+from numpy.typing import NDArray
 
 from ctrate_convert.durable import drop_page_cache
 from ctrate_convert.errors import DamageError
+from ctrate_convert.formats.encodings import read_blocks
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.schemas.plan import Layout
 from ctrate_convert.schemas.record import ArrayRecord, ConvertedSample, MemberRecord
@@ -97,6 +101,7 @@ def read_shard(
         found = reader.parse(stream)
         with StorageReader(stream.fileno()) as storage:
             reader.read_members(samples, found, storage)
+        reader.decode_arrays(path, samples)
         return ReadShard(
             path,
             FileIdentity.of(status),
@@ -117,20 +122,42 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
         drop_page_cache(stream.fileno())
         for sample in samples:
             for member in sample.all_members:
-                stream.seek(member.offset)
-                has_header = LAYOUTS[layout].array_has_header
-                is_array = isinstance(member, ArrayRecord)
-                head = NPY_HEADER_BYTES if is_array and has_header else 0
-                left = member.size_bytes - len(stream.read(head) or b"")
+                head = _header_bytes(member, layout)
+                stream.seek(member.offset + head)
+                left = member.size_bytes - head
                 digest = blake3.blake3()
                 while left > 0 and (data := stream.read(min(_BLOCK_BYTES, left))):
                     digest.update(data)
                     left -= len(data)
-                if left or digest.hexdigest() != member.blake3:
+                if left or digest.hexdigest() != _stored_digest(member):
                     end = member.offset + member.size_bytes
                     what = f"member {member.name} has changed (bytes {member.offset}–{end})"
                     damage.append(Damage(path.name, sample.key, what))
     return damage
+
+
+def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
+    """The array's elements, decoded from the shard, in C order; each block valid until the next.
+
+    Raises:
+        ValueError: the stored bytes are damaged, or hold another type or shape.
+        OSError: the file cannot be read.
+    """
+    dtype = np.dtype(array.dtype).newbyteorder("<")
+    return read_blocks(array.encoding, path, array.offset, array.size_bytes, dtype, array.shape)
+
+
+def _header_bytes(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
+    """What precedes the member's digested bytes."""
+    plain = isinstance(member, ArrayRecord) and member.encoding == "npy"
+    return NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
+
+
+def _stored_digest(member: ArrayRecord | MemberRecord) -> str:
+    """The recorded digest of the member's bytes as they stand in the tar."""
+    if isinstance(member, ArrayRecord) and member.stored_blake3:
+        return member.stored_blake3
+    return member.blake3
 
 
 class _ShardReader:
@@ -196,19 +223,36 @@ class _ShardReader:
         self._advance(member.offset)
         digest = blake3.blake3()
         end = member.offset + member.size_bytes
-        if isinstance(member, ArrayRecord) and LAYOUTS[self._layout].array_has_header:
+        if isinstance(member, ArrayRecord) and _header_bytes(member, self._layout):
             self._read_array_header(key, member, end)
         self._advance(end, digest.update)
-        self.digests[member.name] = digest.hexdigest()
+        seen, expected = digest.hexdigest(), _stored_digest(member)
+        self.digests[member.name] = seen
         if self._position < end:
             self._note(key, f"member {member.name} is cut short at byte {self._position}")
-        elif self.digests[member.name] != member.blake3:
+        elif seen != expected:
             self._note(
                 key,
                 f"member {member.name} has changed (bytes {member.offset}–{end}): seen BLAKE3 "
-                f"{self.digests[member.name][:16]}…, expected {member.blake3[:16]}…",
+                f"{seen[:16]}…, expected {expected[:16]}…",
             )
         return None
+
+    def decode_arrays(self, path: Path, samples: Sequence[ConvertedSample]) -> None:
+        """Decode the arrays whose bytes are not their elements, and digest what comes out."""
+        for sample in samples:
+            array = sample.array
+            if array.stored_blake3 is None or self.digests.get(array.name) != array.stored_blake3:
+                continue
+            digest = blake3.blake3()
+            try:
+                for block in array_blocks(path, array):
+                    digest.update(block.data.cast("B"))
+            except ValueError as error:
+                self._note(sample.key, f"member {array.name} cannot be decoded: {error}")
+            self.digests[array.name] = digest.hexdigest()
+            if self.digests[array.name] != array.blake3:
+                self._note(sample.key, f"member {array.name} decodes to other voxels")
 
     def _read_array_header(self, key: str, member: ArrayRecord, end: int) -> None:
         stream = io.BytesIO()
@@ -218,7 +262,7 @@ class _ShardReader:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("npy version")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        except ValueError as error:
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:
             return self._note(key, f"member {member.name} has a damaged npy header: {error}")
         if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):
             self._note(key, f"member {member.name} is {dtype.name} {shape}, not as recorded")

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
-from ctrate_convert.formats.members import LAYOUTS, array_prefix, small_members
+from ctrate_convert.formats.encodings import array_writer
+from ctrate_convert.formats.encodings.target import ArrayTarget
+from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
 from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
@@ -65,16 +67,24 @@ def _convert_as(
     with SourceVolume(path, settings.array_key) as volume:
         name = target or output_dtype(volume.header.dtype, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
-        caster = Caster(volume.npy.dtype, dtype)
-        prefix = array_prefix(settings.layout, dtype, volume.npy.shape)
-        voxels = volume.npy.data_bytes // volume.npy.dtype.itemsize
-        tar.begin(
-            f"{sample.key}.{LAYOUTS[settings.layout].array}", len(prefix) + voxels * dtype.itemsize
+        caster = Caster(volume.npy.dtype, dtype, settings.step)
+        member = ArrayTarget(
+            tar=tar,
+            name=array_member_name(sample.key, settings.layout, settings.encoding),
+            dtype=dtype,
+            shape=volume.npy.shape,
+            scratch=scratch,
+            header=LAYOUTS[settings.layout].array_has_header,
+            chunk_shape=settings.chunk_shape,
+            attributes={"value_scale": caster.value_scale},
         )
-        tar.prefix(prefix)
-        for block in _cast(volume, caster, dtype, scratch, on_bytes):
-            tar.put(block.data)
-        array = _array_record(tar.end(), caster, dtype, volume, settings)
+        elements = blake3.blake3()
+        with array_writer(settings.encoding, member) as writer:
+            for block in _cast(volume, caster, dtype, scratch, on_bytes):
+                elements.update(block.data.cast("B"))
+                writer.put(block)
+            written = writer.finish()
+        array = _array_record(written, elements.hexdigest(), caster, member, settings)
         members = [
             tar.add(name, data)
             for name, data in small_members(sample, array, volume.header.array_key, settings.layout)
@@ -84,24 +94,31 @@ def _convert_as(
             source=volume.fingerprint(sample.source),
             source_header=volume.header,
             array=array,
-            members=tuple(MemberRecord(**vars(member)) for member in members),
+            members=tuple(MemberRecord(**vars(written)) for written in members),
         )
 
 
 def _array_record(
     written: WrittenMember,
+    elements_blake3: str,
     caster: Caster,
-    dtype: np.dtype[Any],
-    volume: SourceVolume,
+    target: ArrayTarget,
     settings: PlanSettings,
 ) -> ArrayRecord:
     measured = caster.measured()
     measured.check(settings.max_error)
     return ArrayRecord.model_validate(
         {
-            **vars(written),
-            "dtype": dtype.name,
-            "shape": volume.npy.shape,
+            "name": written.name,
+            "offset": written.offset,
+            "size_bytes": written.size_bytes,
+            "dtype": target.dtype.name,
+            "shape": target.shape,
+            "encoding": settings.encoding,
+            "blake3": elements_blake3,
+            "stored_blake3": written.blake3 or None,
+            "value_scale": caster.value_scale,
+            "intensity": measured.intensity,
             "max_abs_error": measured.max_abs_error,
             "value_min": measured.value_min,
             "value_max": measured.value_max,
@@ -143,6 +160,7 @@ def reconvert_digest(
     digest = blake3.blake3()
     dtype = np.dtype(converted.array.dtype).newbyteorder("<")
     with SourceVolume(path, settings.array_key) as volume:
-        for block in _cast(volume, Caster(volume.npy.dtype, dtype), dtype, scratch):
+        caster = Caster(volume.npy.dtype, dtype, settings.step)
+        for block in _cast(volume, caster, dtype, scratch):
             digest.update(block.data.cast("B"))
         return digest.hexdigest(), volume.fingerprint(relative)

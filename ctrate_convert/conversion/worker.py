@@ -131,7 +131,8 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
             return ShardDone(shard.index, busy=True)
         published = convert_shard(dataset, plan, shard, order.attempt, reporter)
         reporter.send()
-        manifest = merge(dataset, plans)
+        fresh = frozenset({shard.index} if published.fresh else ())
+        manifest = merge(dataset, plans, anew=fresh)
         deletion = Deletion()
         record = published.record
         if order.authorised_by and record.tar:

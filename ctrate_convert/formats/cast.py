@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.hounsfield import IntensityHistogram
+from ctrate_convert.schemas.record import Intensity
 
 Values = NDArray[Any]
 
@@ -53,6 +55,7 @@ class Measured:
     nan_count: int
     infinite_count: int
     new_infinite_count: int
+    intensity: Intensity
 
     def check(self, max_error: float | None) -> None:
         """Refuse a volume that the shard's type would silently degrade.
@@ -83,7 +86,12 @@ class Measured:
 class Caster:
     """Casts a volume block by block; `measured` sums up what all blocks showed."""
 
-    def __init__(self, source: np.dtype[Any], target: np.dtype[Any]) -> None:
+    def __init__(
+        self, source: np.dtype[Any], target: np.dtype[Any], step: float | None = None
+    ) -> None:
+        """``step``: what one unit of an integer target stands for, where the source is float."""
+        self.value_scale = step if step and source.kind == "f" and target.kind == "i" else 1.0
+        self._histogram = IntensityHistogram()
         self._source = source.newbyteorder("=")
         self._target = target
         self._exact = self._source == target
@@ -108,6 +116,7 @@ class Caster:
         if not (np.isfinite(low) and np.isfinite(high)):
             return self._cast_with_gaps(values)
         self._min, self._max = min(self._min, low), max(self._max, high)
+        self._histogram.add(values)
         if self._exact:
             return values
         result = self._result[: len(values)]
@@ -134,7 +143,8 @@ class Caster:
 
     def _round_to_integers(self, values: Values, result: Values, low: float, high: float) -> None:
         limits = np.iinfo(self._target)
-        if np.rint(low) < limits.min or np.rint(high) > limits.max:
+        scale = self.value_scale
+        if np.rint(low / scale) < limits.min or np.rint(high / scale) > limits.max:
             kind = SampleError if self._source.kind == "f" else Int16Overflow
             raise kind(
                 f"values do not fit {self._target.name}",
@@ -142,9 +152,10 @@ class Caster:
                 expected=f"{limits.min}…{limits.max}",
             )
         if self._source.kind == "f":
-            rounded = np.rint(values)
-            result[...] = rounded
-            self._error = max(self._error, float(np.abs(values - rounded).max()))
+            # In double precision: the error is a difference of nearly equal numbers.
+            steps = np.rint(values.astype(np.float64) / scale)
+            result[...] = steps
+            self._error = max(self._error, float(np.abs(values - steps * scale).max()))
         else:
             result[...] = values
 
@@ -178,4 +189,5 @@ class Caster:
             nan_count=self._nan,
             infinite_count=self._infinite,
             new_infinite_count=self._new_infinite,
+            intensity=self._histogram.intensity(self._min, self._max),
         )

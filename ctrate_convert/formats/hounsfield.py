@@ -7,17 +7,17 @@ twice turns the body into air.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Scale = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
+from ctrate_convert.schemas.record import Intensity
 
-INTERCEPT_APPLIES: dict[Scale, float] = {"raw-1024": -1024.0, "raw-8192": -8192.0}
+INTERCEPT_APPLIES: dict[Intensity, float] = {"raw-1024": -1024.0, "raw-8192": -8192.0}
 """The intercept that still has to be added to voxels of that scale."""
 
-_OFFSETS: dict[Scale, int] = {"hu": 0, "raw-1024": 1024, "raw-8192": 8192}
+_OFFSETS: dict[Intensity, int] = {"hu": 0, "raw-1024": 1024, "raw-8192": 8192}
 _AIR_AND_LUNG_HU = (-1060, -700)
 _FAT_AND_SOFT_TISSUE_HU = (-150, 150)
 _ENOUGH = 0.005
@@ -41,7 +41,7 @@ class IntensityHistogram:
         bins = ((some - _LOWEST) / _BIN_HU).astype(np.int64)
         self._counts += np.bincount(bins, minlength=len(self._counts))
 
-    def scale(self, value_min: float, value_max: float) -> Scale:
+    def intensity(self, value_min: float, value_max: float) -> Intensity:
         """What the voxels are, given their range too.
 
         A chest has air or lung and soft tissue, 700 to 1100 units apart. The offset under which

@@ -15,7 +15,7 @@ import numpy as np
 
 from ctrate_convert.formats.names import parse_key
 from ctrate_convert.formats.npy import header_bytes
-from ctrate_convert.schemas.plan import Layout, PlannedSample
+from ctrate_convert.schemas.plan import Encoding, Layout, PlannedSample
 from ctrate_convert.schemas.record import ArrayRecord
 
 LABEL_NAMES = (
@@ -51,7 +51,10 @@ REPORT_FIELDS = {
 
 @dataclass(frozen=True)
 class LayoutNames:
-    """Member suffixes of one layout. ``array_has_header``: an npy header precedes the elements."""
+    """Member suffixes of one layout; an array's ends in its encoding where ``{}`` stands.
+
+    ``array_has_header``: in the encoding npy, an npy header precedes the elements.
+    """
 
     array: str
     json: str
@@ -61,14 +64,14 @@ class LayoutNames:
 
 
 LAYOUTS: dict[Layout, LayoutNames] = {
-    "webdataset": LayoutNames("volume.npy", "json", "report.txt", "labels.npy", True),
+    "webdataset": LayoutNames("volume.{}", "json", "report.txt", "labels.npy", True),
     "ctclip": LayoutNames("bin", "json", "txt", "labels", False),
 }
 
 
-def array_prefix(layout: Layout, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """What precedes the elements in the array member."""
-    return header_bytes(dtype, shape) if LAYOUTS[layout].array_has_header else b""
+def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
+    """The array member's name, ``train_1_a_1.volume.npy``."""
+    return f"{key}.{LAYOUTS[layout].array.format(encoding)}"
 
 
 def small_members(
@@ -77,7 +80,7 @@ def small_members(
     """The members beside the array: name and content. The same sample gives the same bytes."""
     names = LAYOUTS[layout]
     labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
-    prefix = array_prefix(layout, labels.dtype, labels.shape)
+    prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
     fields = _description(sample, array, source_key)
     if layout == "ctclip":
         fields = _ctclip_fields(sample, array) | fields
@@ -107,6 +110,9 @@ def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> 
         "source_array_key": source_key,
         "shape": list(array.shape),
         "dtype": array.dtype,
+        "encoding": array.encoding,
+        "value_scale": array.value_scale,
+        "intensity": array.intensity,
         "spacing_mm": spacing_mm(sample.metadata),
         "max_abs_error": array.max_abs_error,
         "value_min": array.value_min,

@@ -18,7 +18,10 @@ _MAX_NAME_BYTES = 100
 
 @dataclass(frozen=True)
 class WrittenMember:
-    """A member as it was written: where its payload lies, and the BLAKE3 of what was hashed."""
+    """A member as it was written: where its payload lies, and the payload's BLAKE3.
+
+    The digest is empty where the member was begun without one.
+    """
 
     name: str
     offset: int
@@ -27,7 +30,7 @@ class WrittenMember:
 
 
 class TarWriter:
-    """Writes members of known size to a partial file, hashing as they pass.
+    """Writes members to a partial file, hashing as they pass.
 
     Source of the format: POSIX.1-1988 ustar; headers are made by ``tarfile``.
     """
@@ -37,55 +40,47 @@ class TarWriter:
         self.position = 0
         self._open: tarfile.TarInfo | None = None
         self._offset = 0
-        self._left_bytes = 0
-        self._digest = blake3.blake3()
+        self._known_bytes: int | None = None
+        self._digest: blake3.blake3 | None = None
 
-    def begin(self, name: str, size_bytes: int) -> None:
-        """Start a member of exactly ``size_bytes``.
+    def begin(self, name: str, size_bytes: int | None, *, hashed: bool = True) -> None:
+        """Start a member; where ``size_bytes`` is None, its size is what gets written.
 
         Raises:
             SampleError: ustar cannot hold such a name or size.
         """
         if len(name) > _MAX_NAME_BYTES or not name.isascii() or "/" in name:
             raise SampleError("name does not fit a tar member that every reader opens", seen=name)
-        if size_bytes > MAX_MEMBER_BYTES:
-            raise SampleError(
-                "array too large for one tar member",
-                seen=f"{size_bytes} bytes",
-                expected=f"≤ {MAX_MEMBER_BYTES}",
-            )
         info = tarfile.TarInfo(name)
-        info.size, info.mode, info.mtime = size_bytes, 0o444, 0
-        self._write(info.tobuf(tarfile.USTAR_FORMAT))
-        self._open, self._offset, self._left_bytes = info, self.position, size_bytes
-        self._digest = blake3.blake3()
-
-    def prefix(self, data: bytes) -> None:
-        """Write payload that the member's digest leaves out."""
-        self._left_bytes -= len(data)
-        self._write(data)
+        info.size, info.mode, info.mtime = size_bytes or 0, 0o444, 0
+        self._write(_header(info))
+        self._open, self._offset, self._known_bytes = info, self.position, size_bytes
+        self._digest = blake3.blake3() if hashed else None
 
     def put(self, data: Bytes) -> None:
         """Write payload."""
         view = memoryview(data).cast("B")
-        self._left_bytes -= len(view)
-        self._digest.update(view)
+        if self._digest is not None:
+            self._digest.update(view)
         self._write(view)
 
     def end(self) -> WrittenMember:
         """Finish the member.
 
         Raises:
-            ValueError: it did not get the size it was begun with.
+            SampleError: ustar cannot hold its size.
+            ValueError: it did not get the size that it was begun with.
         """
-        if self._open is None or self._left_bytes:
-            raise ValueError(f"tar member ends with {self._left_bytes} bytes missing")
+        info, size_bytes = self._open, self.position - self._offset
+        if info is None or self._known_bytes not in (None, size_bytes):
+            raise ValueError(f"tar member got {size_bytes} bytes, not {self._known_bytes}")
+        if self._known_bytes is None:
+            info.size = size_bytes
+            self._partial.rewrite(self._offset - tarfile.BLOCKSIZE, _header(info))
         self._write(bytes(-self.position % tarfile.BLOCKSIZE))
-        member = WrittenMember(
-            self._open.name, self._offset, self._open.size, self._digest.hexdigest()
-        )
         self._open = None
-        return member
+        digest = self._digest.hexdigest() if self._digest else ""
+        return WrittenMember(info.name, self._offset, size_bytes, digest)
 
     def add(self, name: str, data: bytes) -> WrittenMember:
         """Write a whole small member."""
@@ -106,3 +101,13 @@ class TarWriter:
     def _write(self, data: Bytes) -> None:
         self._partial.write(data)
         self.position += len(memoryview(data).cast("B"))
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    if info.size > MAX_MEMBER_BYTES:
+        raise SampleError(
+            "array too large for one tar member",
+            seen=f"{info.size} bytes",
+            expected=f"≤ {MAX_MEMBER_BYTES}",
+        )
+    return info.tobuf(tarfile.USTAR_FORMAT)

@@ -20,6 +20,8 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.attempt import AttemptEnd, AttemptProgress, AttemptStart
 from ctrate_convert.schemas.base import read
 
+Outcome = Literal["done", "failed", "interrupted"]
+
 _PROGRESS_EVERY_S = 2.0
 
 
@@ -59,7 +61,7 @@ class Attempt:
 
     def end(
         self,
-        outcome: Literal["done", "failed", "interrupted"],
+        outcome: Outcome,
         *,
         reason: str,
         traceback: str,

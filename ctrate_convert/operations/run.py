@@ -19,7 +19,7 @@ from ctrate_convert.errors import (
     SettingsError,
     WorkerDied,
 )
-from ctrate_convert.operations.attempts import Attempt, now_text
+from ctrate_convert.operations.attempts import Attempt, Outcome, now_text
 from ctrate_convert.operations.pool import Message, StopFlag, run_orders
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.attempt import AttemptProgress
@@ -239,23 +239,21 @@ def _note(result: RunResult) -> AttemptProgress:
 
 
 def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
-    failures = list(result.failed_shards.values())
-    reason = failures[0].error.one_line() if failures else result.stopped_by or ""
-    told = failures[0].traceback if failures else ""
-    unfinished = bool(failures or result.busy_shards)
+    """The attempt's last word; ``broken`` is what the run itself failed of."""
+    outcome: Outcome = "done"
+    reason = told = ""
     if broken is not None:
-        reason = f"{type(broken).__name__}: {broken}"
+        outcome, reason = "failed", f"{type(broken).__name__}: {broken}"
         told = "".join(traceback.format_exception(broken))
-    elif not reason and result.busy_shards:
-        reason = "another process holds the shard"
+    elif result.failed_shards:
+        outcome, first = "failed", next(iter(result.failed_shards.values()))
+        reason, told = first.error.one_line(), first.traceback
+    elif result.busy_shards:
+        outcome, reason = "failed", "another process holds the shard"
+    if result.stopped_by and broken is None:
+        outcome, reason = "interrupted", reason or result.stopped_by
     attempt.end(
-        "failed"
-        if broken is not None
-        else "interrupted"
-        if result.stopped_by
-        else "failed"
-        if unfinished
-        else "done",
+        outcome,
         reason=reason,
         traceback=told,
         shards_done=result.shards_done,
@@ -271,19 +269,30 @@ def run_pending(
     *,
     num_workers: int,
     authorised_by: str | None = None,
+    only_tasks: frozenset[int] | None = None,
+    leave_tasks: frozenset[int] = frozenset(),
+    scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> tuple[RunResult, Manifest]:
-    """Everything that is pending in ``dataset``, then the merged manifest."""
+    """Everything that is pending in ``dataset``, then the merged manifest.
+
+    ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
+    """
     plans = load(dataset)
     dataset.prepare()
-    work = pending_work(dataset, plans, deleting=authorised_by is not None)
+    work = [
+        (plan, shard)
+        for plan, shard in pending_work(dataset, plans, deleting=authorised_by is not None)
+        if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
+    ]
     result = run_work(
         dataset,
         plans,
         work,
         num_workers=num_workers,
         authorised_by=authorised_by,
+        scheduler=scheduler,
         stop=stop,
         on_change=on_change,
     )

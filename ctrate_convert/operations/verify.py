@@ -9,7 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
+from ctrate_convert.conversion.manifest import (
+    load_manifest,
+    manifest_shards,
+    planned_shards,
+    recorded_shards,
+)
 from ctrate_convert.conversion.precision import Precision, compare_with_source
 from ctrate_convert.conversion.readback import Damage, check_members, read_shard
 from ctrate_convert.conversion.sample import reconvert_digest
@@ -17,6 +22,7 @@ from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, ExitCode, SampleError
 from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
 
@@ -83,16 +89,25 @@ def verify(
 def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
     by_index = planned_shards(load(dataset))
     recorded = recorded_shards(dataset)
+    manifest = load_manifest(dataset)
+    merged = manifest_shards(manifest) if manifest else {}
     found = []
     for index in sorted(recorded):
         path = dataset.record(index)
         if index not in by_index:
             report.damage.append(Damage(path.name, None, "a record that no plan knows"))
             continue
+        plan, shard = by_index[index]
         try:
-            found.append((by_index[index][0], load_record(dataset, by_index[index][0], index)))
+            record = load_record(dataset, plan, index)
         except DamageError as error:
             report.damage.append(Damage(path.name, None, error.one_line()))
+            continue
+        entry = merged.get(shard.name)
+        if entry is not None and entry.record_sha256 != sha256_hex(record.to_json()):
+            what = "this record was changed after it was merged into the manifest"
+            report.damage.append(Damage(path.name, None, what))
+        found.append((plan, record))
     for path in sorted(dataset.out.glob("shard-*.tar")):
         number = path.stem.removeprefix("shard-")
         if not number.isdigit() or int(number) not in recorded:

@@ -10,7 +10,8 @@ from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256, sha25
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
-Encoding = Literal["npy"]
+Encoding = Literal["npy", "npy.gz", "b2nd"]
+ChunkShape = Literal["cube", "slab"]
 ExclusionReason = Literal[
     "no_report",
     "no_labels",
@@ -40,6 +41,8 @@ class PlanSettings(Record):
     dtype: DType = "auto"
     layout: Layout = "webdataset"
     encoding: Encoding = "npy"
+    chunk_shape: ChunkShape = "cube"
+    step: float | None = Field(default=None, gt=0)
     max_error: float | None = Field(default=None, ge=0)
     delete_source_files: bool = False
 

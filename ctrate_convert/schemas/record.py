@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ctrate_convert.schemas.base import Blake3, Key, Record, RelativePath, Sha256
-from ctrate_convert.schemas.plan import ArrayHeader
+from ctrate_convert.schemas.plan import ArrayHeader, Encoding
+
+Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
+"""Hounsfield units, raw values to which an intercept still applies, HU/1000, or not to be told."""
 
 
 class SourceFingerprint(Record):
@@ -33,8 +36,10 @@ class MemberRecord(Record):
 class ArrayRecord(Record):
     """The array member, measured while it was written.
 
-    ``blake3`` is over the array's elements alone (C order, little-endian), whatever the encoding.
-    ``max_abs_error`` is over every voxel, in the source's own unit.
+    ``blake3`` is over the array's elements alone (C order, little-endian), whatever the encoding;
+    ``stored_blake3`` over the member's bytes, where those are not the elements themselves.
+    A voxel is its element times ``value_scale``. ``max_abs_error`` is over every voxel; it and
+    the range are in the source's own unit. ``intensity`` is what the voxels show them to be.
     """
 
     name: str
@@ -42,7 +47,11 @@ class ArrayRecord(Record):
     size_bytes: int
     dtype: Literal["int8", "int16", "int32", "float16"]
     shape: tuple[int, int, int]
+    encoding: Encoding
     blake3: Blake3
+    stored_blake3: Blake3 | None
+    value_scale: float
+    intensity: Intensity
     max_abs_error: float
     value_min: float
     value_max: float

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ctrate_convert.operations.pool import StopFlag, start_forkserver, stop_on_s
 from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.client import SlurmClient
+from ctrate_convert.slurm.here import scheduler_facts
 
 WARNING_SIGNAL = signal.SIGUSR2
 
@@ -36,9 +36,12 @@ class ConvertTask:
         start_forkserver(ignored=(WARNING_SIGNAL,))
         with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
             result = _convert(
-                Dataset(Path(out)), task, num_workers, stop,
+                Dataset(Path(out)),
+                task,
+                num_workers,
+                stop,
                 scheduler_facts(os.environ) | {"submission": str(submission)},
-            )  # fmt: skip
+            )
         if stop.reason == WARNING_SIGNAL.name and _is_worth_another_run(result, warning_s):
             # submitit's own handler is back: it calls `checkpoint`, requeues and exits.
             signal.raise_signal(WARNING_SIGNAL)
@@ -90,20 +93,3 @@ def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
         return True
     left_s = SlurmClient().time_left_s(os.environ.get("SLURM_JOB_ID", ""))
     return left_s is not None and left_s > 2 * warning_s + 60  # preempted long before the limit
-
-
-def scheduler_facts(environment: Mapping[str, str]) -> dict[str, str]:
-    """Which job this process is of, as attempts keep it; empty outside of Slurm."""
-    job = environment.get("SLURM_JOB_ID")
-    if not job:
-        return {}
-    names = {
-        "array_job_id": "SLURM_ARRAY_JOB_ID",
-        "array_task_id": "SLURM_ARRAY_TASK_ID",
-        "restart_count": "SLURM_RESTART_COUNT",
-        "node": "SLURMD_NODENAME",
-    }
-    facts = {name: environment.get(variable, "") for name, variable in names.items()}
-    return (
-        {"kind": "slurm", "job_id": job} | facts | {"restart_count": facts["restart_count"] or "0"}
-    )

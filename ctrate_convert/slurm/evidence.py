@@ -113,9 +113,10 @@ def judge(facts: Facts) -> Verdict:
     element = facts.element
     if element is not None and element.answer is None:
         return Verdict(
-            "unknown", "intent",
+            "unknown",
+            "intent",
             f"submission {element.submission} is under way, or its answer is not found yet",
-        )  # fmt: skip
+        )
     if last is not None and (element is None or not element.runs(last)):
         if element is None or last.started_at > element.created:
             return _of_local(facts, last)

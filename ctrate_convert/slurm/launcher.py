@@ -30,7 +30,7 @@ submitted={folder}/"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_submitted.p
 [ -e "$submitted" ] || ln -s "payload-${{SLURM_ARRAY_TASK_ID}}.pkl" "$submitted\""""
 
 
-class ArrayExecutor(SlurmExecutor):  # type: ignore[misc]
+class ArrayExecutor(SlurmExecutor):
     """Submits one array whose every file is in ``folder``."""
 
     def __init__(self, folder: Path, client: SlurmClient, keep: Sequence[str]) -> None:
@@ -79,9 +79,10 @@ def executor(
     for bad in ("%", "\n"):
         if bad in str(folder):
             raise SettingsError(
-                f"Slurm cannot write logs to a path with {bad!r} in it", where=folder,
+                f"Slurm cannot write logs to a path with {bad!r} in it",
+                where=folder,
                 next_command="choose another output directory, or: ctrate-convert run OUT",
-            )  # fmt: skip
+            )
     chosen = {
         "SBATCH_ACCOUNT": profile.account,
         "SBATCH_PARTITION": profile.partition,

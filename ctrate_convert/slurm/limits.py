@@ -115,9 +115,10 @@ def _partition(client: SlurmClient, profile: ClusterProfile, notes: list[str]) -
     missing = [name for name in names if name not in known]
     if missing:
         raise SettingsError(
-            f"no partition {missing[0]!r} here", where="profile or --partition",
+            f"no partition {missing[0]!r} here",
+            where="profile or --partition",
             expected=", ".join(known),
-        )  # fmt: skip
+        )
     chosen = [known[name] for name in names] or [r for r in rows if r.get("Default") == "YES"]
     times = [m for row in chosen if (m := minutes(row.get("MaxTime", ""))) is not None]
     memory = [m for row in chosen if (m := _number(row.get("MaxMemPerNode", "")))]

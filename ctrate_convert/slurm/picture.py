@@ -114,9 +114,12 @@ class Looker:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
         sight = _ask(
-            self.client, submissions, load_attempts(self.dataset, self._ended),
-            _open(by_task, recorded_shards(self.dataset)), now,
-        )  # fmt: skip
+            self.client,
+            submissions,
+            load_attempts(self.dataset, self._ended),
+            _open(by_task, recorded_shards(self.dataset)),
+            now,
+        )
         # After the scheduler was asked: a job that it calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         samples, recorded, damaged = _records(self.dataset, plans)
@@ -136,12 +139,18 @@ class Looker:
                     recorded=number not in open_tasks,
                     damaged=next((damaged[s.index] for s in shards if s.index in damaged), None),
                     out=os.fspath(self.dataset.out),
-                )  # fmt: skip
+                )
             )
         return Picture(
-            self.dataset, plans, tuple(submissions), tuple(tasks), samples, tuple(attempts),
-            tuple(sight.unavailable), now,
-        )  # fmt: skip
+            self.dataset,
+            plans,
+            tuple(submissions),
+            tuple(tasks),
+            samples,
+            tuple(attempts),
+            tuple(sight.unavailable),
+            now,
+        )
 
 
 def _open(by_task: dict[int, list[PlannedShard]], recorded: frozenset[int]) -> set[int]:
@@ -214,9 +223,15 @@ def _ask(
         sight.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
     if by_name:
         settle(
-            submissions, sight.answers, sight.queue, sight.accounts, attempts, names, now,
+            submissions,
+            sight.answers,
+            sight.queue,
+            sight.accounts,
+            attempts,
+            names,
+            now,
             may_give_up=sight.queue_asked,
-        )  # fmt: skip
+        )
     return sight
 
 
@@ -244,7 +259,7 @@ def _elements(
                         number,
                         place,
                         task in cancelled,
-                    )  # fmt: skip
+                    )
                 )
     for attempt in attempts:
         facts = attempt.start.scheduler
@@ -261,13 +276,20 @@ def _by_hand(attempt: PastAttempt) -> Element:
     facts = attempt.start.scheduler
     index = facts.get("array_task_id", "")
     answer = ArrayAnswer(
-        job_name=PLAIN_JOB_NAME, job_id=facts["array_job_id"], found_by="attempt",
+        job_name=PLAIN_JOB_NAME,
+        job_id=facts["array_job_id"],
+        found_by="attempt",
         time=attempt.start.started,
-    )  # fmt: skip
+    )
     return Element(
-        attempt.start.tasks[0], int(index) if index.isdigit() else 0, PLAIN_JOB_NAME, None,
-        attempt.started_at, answer, None,
-    )  # fmt: skip
+        attempt.start.tasks[0],
+        int(index) if index.isdigit() else 0,
+        PLAIN_JOB_NAME,
+        None,
+        attempt.started_at,
+        answer,
+        None,
+    )
 
 
 def _task(
@@ -311,9 +333,14 @@ def _task(
         now=now,
     )
     return Task(
-        number, shards, judge(facts), attempts, element, facts.live,
+        number,
+        shards,
+        judge(facts),
+        attempts,
+        element,
+        facts.live,
         accounts[-1] if accounts else None,
-    )  # fmt: skip
+    )
 
 
 def _is_for(row: QueueRow, out: str) -> bool:

@@ -36,7 +36,7 @@ class ClusterProfile(Record):
     cpus_per_task: int | None = Field(default=None, ge=1)
     array_parallelism: int = Field(default=256, ge=1)
     setup: tuple[str, ...] = ()
-    additional_parameters: dict[str, Flag] = {}
+    additional_parameters: dict[str, Flag] = Field(default_factory=dict)
     warning_s: int = Field(default=120, ge=5)
     memory_factor: float = Field(default=2.0, gt=1)
     time_factor: float = Field(default=2.0, gt=1)

@@ -121,9 +121,13 @@ def pending_selection(
             next_command=f"ctrate-convert status {out}",
         )
     resources = default_resources(
-        picture.dataset, picture.plans, [task.shards for task in free], picture.attempts,
-        profile, limits.partition,
-    )  # fmt: skip
+        picture.dataset,
+        picture.plans,
+        [task.shards for task in free],
+        picture.attempts,
+        profile,
+        limits.partition,
+    )
     return Selection((Group("pending", tuple(free), resources),), tuple(notes))
 
 
@@ -157,9 +161,13 @@ def submit(
     """
     client = client or SlurmClient()
     return submit_selected(
-        dataset, profile, client, command="submit", dry_run=dry_run,
+        dataset,
+        profile,
+        client,
+        command="submit",
+        dry_run=dry_run,
         select=lambda picture, limits: pending_selection(picture, profile, limits),
-    )  # fmt: skip
+    )
 
 
 def submit_selected(
@@ -197,9 +205,10 @@ def submit_selected(
                 notes = (*selection.notes, *limits.notes)
                 return Submitted(intent.number, job_ids, scripts, notes)
     raise EnvironmentProblem(
-        "others keep submitting from this directory", where=dataset.submissions,
+        "others keep submitting from this directory",
+        where=dataset.submissions,
         next_command="give the same command again",
-    )  # fmt: skip
+    )
 
 
 def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]:
@@ -218,9 +227,13 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
             cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
             payloads = [(out, intent.number, task, cpus, warning) for task in array.tasks]
         made = executor(
-            files.logs(place), profile, array.resources, job_name=array.job_name, client=client,
+            files.logs(place),
+            profile,
+            array.resources,
+            job_name=array.job_name,
+            client=client,
             dependency=dependency,
-        )  # fmt: skip
+        )
         try:
             function = Finalise() if array.kind == "finalise" else ConvertTask()
             job_id = submit_array(made, function, payloads)
@@ -326,9 +339,13 @@ def _scripts(
     for place, array in enumerate(files.submission.arrays):
         dependency = "afterany:JOBS" if array.kind == "finalise" else None
         made = executor(
-            files.logs(place), profile, array.resources, job_name=array.job_name, client=client,
+            files.logs(place),
+            profile,
+            array.resources,
+            job_name=array.job_name,
+            client=client,
             dependency=dependency,
-        )  # fmt: skip
+        )
         text = made.script(max(1, len(array.tasks)))
         tasks = tuple(by_number[task] for task in array.tasks)
         scripts.append(Script(array.job_name, text, tasks, array.resources, array.why))

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from slurm.testbed import accounting as accounting_daemons
-from slurm.testbed import bringup
+from slurm.testbed import bringup, questions
 from slurm.testbed.bringup import CONTROLLER, Parts
 from slurm.testbed.configuration import MemoryLimits, Settings
 from slurm.testbed.errors import TestbedError
@@ -15,7 +15,6 @@ from slurm.testbed.processes import end_all, wait_until
 from slurm.testbed.requirements import program, require, user_name
 from slurm.testbed.teardown import node_processes, take_down
 
-READY_STATES = {"idle", "mixed", "allocated", "completing"}
 SLURM_PREFIXES = ("SLURM", "SBATCH_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_")
 POLL_INTERVAL_S = 0.1  # each look starts a process
 
@@ -120,7 +119,7 @@ class Cluster:
         that ends between is one record without index, of the name `allocation`, until then.
         """
         wait_until(
-            self._is_accounted,
+            lambda: questions.is_accounted(self.run),
             timeout_s=timeout_s,
             interval_s=POLL_INTERVAL_S,
             what="sacct tells what squeue tells",
@@ -221,17 +220,19 @@ class Cluster:
         # Until the node was reached, slurmctld repeats the order to kill what ran there. A
         # requeued job has the same id and would be killed by an order that comes late.
         wait_until(
-            lambda: self._diagnosis("Agent count") == 0,
+            lambda: not questions.has_orders_left(self.run),
             timeout_s=60,
             interval_s=POLL_INTERVAL_S,
             what=f"slurmctld has no more orders for {node}",
         )
 
-    def expire(self, job_id: str, after_s: int = 0) -> None:
+    def expire(self, job_id: str, after_s: int = 5) -> None:
         """Let a running job's time limit end in `after_s` seconds; acts within 30 s of that.
 
         Time limits are whole minutes, an end time is not. slurmctld looks at limits, and at the
-        signals that warn of them, each 30 s only. A requeued job keeps the shortened limit.
+        signals that warn of them, each 30 s only: leave 35 s for a warning to come first. Past
+        its end a job can start no step, so one that has not reached its `srun` fails instead. A
+        job that is requeued keeps the shortened limit.
         """
         self.run("scontrol", "update", f"jobid={job_id}", f"endtime=now+{after_s}")
 
@@ -256,24 +257,4 @@ class Cluster:
         wanted = set(parts.record.nodes) - self._failed_nodes
         for node in wanted:
             parts.daemons.check(node)
-        nodes = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T", check=False)
-        states = dict(line.split() for line in nodes.stdout.splitlines())
-        return all(states.get(node) in READY_STATES for node in wanted)
-
-    def _is_accounted(self) -> bool:
-        if self._diagnosis("DBD Agent queue size") != 0:
-            return False
-        seen = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").stdout
-        known = self.run("sacct", "-n", "-P", "-X", "-D", "-S", "now-1day", "-o", "jobid,state")
-        records = [line.partition("|") for line in known.stdout.splitlines()]
-        states = {job_id: state.partition(" ")[0] for job_id, _, state in records}
-        jobs = (line.split() for line in seen.splitlines())
-        return all(states.get(job_id) == state for job_id, state in jobs if state != "PENDING")
-
-    def _diagnosis(self, name: str) -> int:
-        """One number of `sdiag`."""
-        for line in self.run("sdiag").stdout.splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return int(value)
-        raise TestbedError(f"sdiag does not tell {name!r}")
+        return questions.nodes_are_ready(self.run, wanted)

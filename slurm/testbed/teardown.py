@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from slurm.testbed import memory
@@ -32,7 +33,7 @@ def take_down(directory: Path) -> bool:
     end_all(lambda: testbed_processes(directory, record), timeout_s=TIMEOUT_S)
     for group in map(Path, record.cgroup_directories):
         wait_until(
-            lambda group=group: memory.remove_cgroup(group),  # type: ignore[misc]
+            partial(memory.remove_cgroup, group),
             timeout_s=TIMEOUT_S,
             what=f"the memory cgroup {group} empty and removed",
         )

@@ -16,7 +16,6 @@ from slurm.testbed.daemons import Daemons
 from slurm.testbed.layout import Layout
 
 REPOSITORY = Path(__file__).parents[2]
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED"}
 HOG = "x=[]\nimport time\nfor i in range(60): x.append(bytearray(20<<20)); time.sleep(.1)"
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.durable import scratch_directory
-from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter, ChunkShape
+from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
+from ctrate_convert.schemas.plan import ChunkShape
 
 SUFFIX = "b2nd"
 
@@ -97,7 +98,7 @@ class _Writer(ArrayWriter):
         return min(len(self._row), self._target.shape[0] - self._rows_done)
 
     def _row_elements(self) -> int:
-        return self._rows_now() * self._row[0].size
+        return self._rows_now() * int(self._row[0].size)
 
     def _flush(self) -> None:
         rows = self._rows_now()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
-
-ChunkShape = Literal["cube", "slab"]
+from ctrate_convert.schemas.plan import ChunkShape
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class ArrayWriter(ABC):
     def finish(self) -> WrittenMember:
         """Finish the member. The digest is of the stored bytes; empty where those are elements."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give up whatever the writer still holds."""
 
     def __enter__(self) -> ArrayWriter:

@@ -1,0 +1,64 @@
+"""``python -m benchmarks [conversion|memory|limits|all] [--quick] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import conversion, limits, memory, report
+from benchmarks.report import Table
+from benchmarks.volumes import origin_text
+
+WORK = Path(__file__).resolve().parents[1] / "bench-work"
+
+
+def _conversion(work: Path, quick: bool) -> list[Table]:
+    size = conversion.QUICK if quick else conversion.FULL
+    return conversion.tables(conversion.measure(work, size))
+
+
+def _limits(work: Path, quick: bool) -> list[Table]:
+    return [limits.table(work, conversion.QUICK if quick else conversion.FULL)]
+
+
+def _memory(work: Path, quick: bool) -> list[Table]:
+    return [memory.table(work, memory.QUICK if quick else memory.FULL)]
+
+
+SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
+    "conversion": _conversion,
+    "limits": _limits,
+    "memory": _memory,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the suites that were asked for and print their tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suite", nargs="?", default="all", choices=[*SUITES, "all"])
+    parser.add_argument("--quick", action="store_true", help="small volumes: a look, not a result")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
+    parser.add_argument("--work", type=Path, default=WORK, help="for volumes, kept for next time")
+    options = parser.parse_args(arguments)
+    if options.write and (options.quick or options.suite != "all"):
+        parser.error("--write needs a whole run: all, without --quick")
+    options.work.mkdir(parents=True, exist_ok=True)
+
+    facts = [
+        f"Voxels: {origin_text()}; float32 is HU / 1000.",
+        f"Load of the machine before the run: {report.load_average()}",
+    ]
+    print("\n".join([*report.machine(), *facts]), flush=True)
+    tables: list[Table] = []
+    for name in SUITES if options.suite == "all" else [options.suite]:
+        for table in SUITES[name](options.work, options.quick):
+            print(table.as_text(), flush=True)
+            tables.append(table)
+    if options.write:
+        facts[-1] += f", after it: {report.load_average()} (the benchmark's own workers included)."
+        report.write_results(tables, facts, "python -m benchmarks all --write")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Tables of what a run measured: as text for the terminal, as Markdown for RESULTS.md."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+_PACKAGES = ("numpy", "isal", "numkong", "blake3", "blosc2", "ctrate-convert")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table with a title and the sentences that its figures need."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def as_text(self) -> str:
+        """Aligned columns; all but the first to the right."""
+        widths = [max(len(row[i]) for row in [self.header, *self.rows]) for i in self._columns]
+        lines = ["", self.title, "─" * len(self.title)]
+        for row in [self.header, *self.rows]:
+            cells = [
+                row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i])
+                for i in self._columns
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    def as_markdown(self) -> str:
+        """A section with a table and its notes as a list."""
+        rules = ["---" if i == 0 else "--:" for i in self._columns]
+        rows = ["| " + " | ".join(row) + " |" for row in [self.header, rules, *self.rows]]
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([f"## {self.title}", "", *rows, "", *notes]).rstrip()
+
+    @property
+    def _columns(self) -> range:
+        return range(len(self.header))
+
+
+def machine() -> list[str]:
+    """What the figures depend on; nothing that tells whose machine it is."""
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return [
+        f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB of memory, "
+        f"Linux {platform.release().split('-')[0]}",
+        f"Python {platform.python_version()} (zlib {zlib.ZLIB_RUNTIME_VERSION}), {packages}",
+    ]
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def load_average() -> str:
+    """How busy the machine is, by the last minute's load."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def write_results(tables: Sequence[Table], facts: Sequence[str], command: str) -> None:
+    """Write RESULTS.md anew from this run's tables."""
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    lines = [
+        "# Results",
+        "",
+        f"Written by `{command}` on {today}; every figure was measured by that run.",
+        "",
+        *(f"- {fact}" for fact in [*machine(), *facts]),
+        "",
+    ]
+    sections = [table.as_markdown() for table in tables]
+    RESULTS.write_text("\n".join(lines) + "\n" + "\n\n".join(sections) + "\n", encoding="utf-8")

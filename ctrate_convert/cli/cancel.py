@@ -1,0 +1,35 @@
+"""``ctrate-convert cancel``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.paths import Dataset
+from ctrate_convert.slurm.cancel import cancel
+from ctrate_convert.slurm.status import fold_numbers
+
+
+@click.command("cancel")
+@options.out_argument
+@click.argument("tasks", metavar="[TASK]...", nargs=-1, type=click.IntRange(min=0))
+@options.json_option
+def command(out: Path, tasks: tuple[int, ...], as_json: bool) -> int:
+    """Cancel what is live: all of it, or the tasks that are named. What is published stays.
+
+    \b
+    Examples:
+      ctrate-convert cancel /data/shards
+      ctrate-convert cancel /data/shards 17 18
+    """
+    done = cancel(Dataset(out), tasks)
+    if as_json:
+        show.as_json(done)
+        return ExitCode.DONE
+    which = f" ({fold_numbers(done.tasks)})" if done.tasks else ""
+    show.line(f"Cancelled {show.count(len(done.tasks), 'task')}{which}.")
+    show.line(f"Next: ctrate-convert status {out}; ctrate-convert relaunch {out}")
+    return ExitCode.DONE

@@ -1,0 +1,70 @@
+"""``ctrate-convert relaunch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.cli.cluster import profile_options, settings_given
+from ctrate_convert.cli.submit import print_submitted
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.paths import Dataset
+from ctrate_convert.slurm.failed_samples import failed_samples, plan_failed_samples
+from ctrate_convert.slurm.profile import load_profile
+from ctrate_convert.slurm.relaunch import latest_profile, relaunch
+
+
+@click.command("relaunch")
+@options.out_argument
+@profile_options
+@click.option("--dry_run", is_flag=True, help="Show the exact job scripts; submit nothing.")
+@click.option("--include_unknown", is_flag=True, help="Also tasks of which nothing is known.")
+@click.option(
+    "--failed_samples",
+    "retry_samples",
+    is_flag=True,
+    help="Also samples that failed by their own fault; they go to new shards.",
+)
+@options.json_option
+def command(
+    out: Path,
+    profile: Path | None,
+    dry_run: bool,
+    include_unknown: bool,
+    retry_samples: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Submit again only what failed, with more of what it ran out of.
+
+    Out of memory gets more memory, out of time more time, a failed node is avoided; everything
+    else goes as before. What is done or live is never touched.
+
+    \b
+    Examples:
+      ctrate-convert relaunch /data/shards --dry_run
+      ctrate-convert relaunch /data/shards
+    """
+    dataset = Dataset(out)
+    given = settings_given(values)
+    settings = (load_profile(profile) if profile else latest_profile(dataset)).overridden(given)
+    new_tasks: frozenset[int] = frozenset()
+    if retry_samples and dry_run:
+        keys = failed_samples(dataset)
+        if not as_json:
+            show.line(f"{show.count(len(keys), 'failed sample')} would be planned into new shards.")
+    elif retry_samples:
+        new_tasks = plan_failed_samples(dataset)
+    done = relaunch(
+        dataset,
+        settings,
+        given=given,
+        dry_run=dry_run,
+        include_unknown=include_unknown,
+        also=new_tasks,
+    )
+    print_submitted(dataset, done, as_json=as_json)
+    return ExitCode.DONE

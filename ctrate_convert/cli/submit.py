@@ -1,0 +1,89 @@
+"""``ctrate-convert submit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.cli.cluster import profile_options, settings_given
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.paths import Dataset
+from ctrate_convert.slurm.profile import load_profile
+from ctrate_convert.slurm.status import fold_numbers
+from ctrate_convert.slurm.submit import Submitted, submit
+
+
+@click.command("submit")
+@options.out_argument
+@profile_options
+@click.option("--dry_run", is_flag=True, help="Show the exact job scripts; submit nothing.")
+@options.json_option
+def command(out: Path, profile: Path | None, dry_run: bool, as_json: bool, **values: Any) -> int:
+    """Submit one array element per pending task to Slurm, and a job that reports at the end.
+
+    Tasks that are live, from whatever terminal, are never submitted a second time.
+
+    \b
+    Examples:
+      ctrate-convert submit /data/shards --profile config/clusters/example.toml --dry_run
+      ctrate-convert submit /data/shards --profile config/clusters/example.toml
+    """
+    dataset = Dataset(out)
+    settings = load_profile(profile).overridden(settings_given(values))
+    print_submitted(dataset, submit(dataset, settings, dry_run=dry_run), as_json=as_json)
+    return ExitCode.DONE
+
+
+def print_submitted(dataset: Dataset, done: Submitted, *, as_json: bool) -> None:
+    """What was submitted, or would be."""
+    if as_json:
+        show.as_json(_facts(done))
+        return
+    if done.number is None:
+        _print_scripts(done)
+    for script, job_id in zip(done.scripts, done.job_ids, strict=False):
+        what = show.count(len(script.tasks), "task") if script.tasks else "finaliser"
+        show.line(f"Job {job_id}: {what} ({script.why}), {script.resources.words()}.")
+    for note in done.notes:
+        show.line(f"Note: {note}")
+    if done.number is not None:
+        show.line(f"Next: ctrate-convert status {dataset.out} --watch")
+
+
+def _print_scripts(done: Submitted) -> None:
+    for script in done.scripts:
+        show.line(f"--- {script.job_name} ({script.why})")
+        show.line(script.text)
+        for index, task in enumerate(script.tasks):
+            samples = sum(shard.samples for shard in task.shards)
+            size = show.size(sum(shard.source_bytes for shard in task.shards))
+            names = ", ".join(shard.name for shard in task.shards)
+            show.line(f"element {index}: task {task.number}, {samples} samples, {size}: {names}")
+        show.line()
+    arrays = sum(1 for script in done.scripts if script.tasks)
+    tasks = sum(len(script.tasks) for script in done.scripts)
+    show.line(
+        f"Dry run, nothing submitted: {show.count(arrays, 'array')}, {show.count(tasks, 'task')}, "
+        "and a finaliser."
+    )
+
+
+def _facts(done: Submitted) -> dict[str, Any]:
+    return {
+        "submission": done.number,
+        "arrays": [
+            {
+                "job": done.job_ids[place] if place < len(done.job_ids) else None,
+                "name": script.job_name,
+                "why": script.why,
+                "tasks": fold_numbers([task.number for task in script.tasks]),
+                "resources": script.resources,
+                "script": script.text,
+            }
+            for place, script in enumerate(done.scripts)
+        ],
+        "notes": done.notes,
+    }

@@ -1,0 +1,182 @@
+"""Relaunch: only what failed, with more of what it ran out of, and nothing that is done or live."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.paths import Dataset
+from ctrate_convert.slurm.client import SlurmClient
+from ctrate_convert.slurm.evidence import Cause
+from ctrate_convert.slurm.limits import ClusterLimits, PartitionLimits
+from ctrate_convert.slurm.picture import Picture, Task
+from ctrate_convert.slurm.profile import ClusterProfile, load_profile, profile_from
+from ctrate_convert.slurm.resources import default_resources
+from ctrate_convert.slurm.submissions import Resources, load_submissions
+from ctrate_convert.slurm.submit import (
+    Group,
+    Selection,
+    Submitted,
+    refuse_in_the_dark,
+    submit_selected,
+)
+
+_WHY: dict[Cause, str] = {
+    "memory": "ran out of memory",
+    "time": "ran out of time",
+    "node": "its node failed",
+    "other": "failed",
+}
+
+
+def latest_profile(dataset: Dataset) -> ClusterProfile:
+    """The profile of the newest submission, which a relaunch goes on with; else the defaults."""
+    submissions = load_submissions(dataset)
+    if not submissions:
+        return load_profile(None)
+    newest = submissions[-1]
+    return profile_from(newest.submission.profile, newest.folder)
+
+
+def relaunch(
+    dataset: Dataset,
+    profile: ClusterProfile,
+    *,
+    given: Mapping[str, Any],
+    dry_run: bool,
+    include_unknown: bool,
+    also: frozenset[int] = frozenset(),
+    client: SlurmClient | None = None,
+) -> Submitted:
+    """Submit the tasks that failed, each group of a kind as its own array.
+
+    ``given`` are the settings from this very command line, which win over what a task had before.
+    ``also`` are tasks to submit although they are merely pending: new shards for failed samples.
+
+    Raises:
+        RefusedError: nothing failed, or it cannot be known.
+    """
+    client = client or SlurmClient()
+
+    def select(picture: Picture, limits: ClusterLimits) -> Selection:
+        return failed_selection(
+            picture, profile, limits, given=given, include_unknown=include_unknown, also=also
+        )
+
+    return submit_selected(
+        dataset, profile, client, command="relaunch", dry_run=dry_run, select=select
+    )
+
+
+def failed_selection(
+    picture: Picture,
+    profile: ClusterProfile,
+    limits: ClusterLimits,
+    *,
+    given: Mapping[str, Any],
+    include_unknown: bool,
+    also: frozenset[int] = frozenset(),
+) -> Selection:
+    """The tasks that failed, grouped by why and by what they get now.
+
+    Raises:
+        RefusedError: there is none, or nobody can know.
+    """
+    refuse_in_the_dark(picture)
+    out = picture.dataset.out
+    wanted = {"failed", "unknown"} if include_unknown else {"failed"}
+    chosen = [
+        task
+        for task in picture.tasks
+        if not task.is_held
+        and (task.verdict.state in wanted or (task.number in also and _is_pending(task)))
+    ]
+    unknown = [t for t in picture.tasks if t.verdict.state == "unknown" and t not in chosen]
+    notes = []
+    if unknown:
+        notes.append(
+            f"{len(unknown)} unknown left alone; --include_unknown takes those that are not live"
+        )
+    if not chosen:
+        raise RefusedError(
+            "nothing failed that could be relaunched" + "".join(f"; {note}" for note in notes),
+            where=out,
+            next_command=f"ctrate-convert status {out}",
+        )
+    usual = default_resources(
+        picture.dataset,
+        picture.plans,
+        [task.shards for task in chosen],
+        picture.attempts,
+        profile,
+        limits.partition,
+    )
+    groups: dict[tuple[str, Resources], list[Task]] = {}
+    for task in chosen:
+        before = task.element.resources if task.element else None
+        base = _as_given(before or usual, given)
+        resources = limits.partition.cap(_more(base, task, profile, given))
+        groups.setdefault((_why(task), resources), []).append(task)
+    notes += _notes_on_limits(groups, limits.partition)
+    return Selection(
+        tuple(Group(why, tuple(tasks), resources) for (why, resources), tasks in groups.items()),
+        tuple(notes),
+    )
+
+
+def _is_pending(task: Task) -> bool:
+    return task.verdict.state == "pending"
+
+
+def _why(task: Task) -> str:
+    if task.verdict.state == "unknown":
+        return "unknown"
+    return _WHY[task.verdict.cause] if task.verdict.state == "failed" else "failed samples"
+
+
+def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
+    changes: dict[str, Any] = {}
+    if given.get("timeout_min"):
+        changes["timeout_min"] = given["timeout_min"]
+    if given.get("mem_gb"):
+        changes["mem_mb"] = math.ceil(given["mem_gb"] * 1024)
+    if given.get("cpus_per_task"):
+        changes["cpus_per_task"] = given["cpus_per_task"]
+    return resources.model_copy(update=changes)
+
+
+def _more(
+    base: Resources, task: Task, profile: ClusterProfile, given: Mapping[str, Any]
+) -> Resources:
+    """More of what it ran out of; a number that was given on the command line stands."""
+    cause = task.verdict.cause if task.verdict.state == "failed" else "other"
+    if cause == "memory" and not given.get("mem_gb"):
+        return base.model_copy(update={"mem_mb": math.ceil(base.mem_mb * profile.memory_factor)})
+    if cause == "time" and not given.get("timeout_min"):
+        more = math.ceil(base.timeout_min * profile.time_factor)
+        return base.model_copy(update={"timeout_min": more})
+    if cause == "node" and task.node:
+        exclude = tuple(sorted({*base.exclude, task.node}))
+        return base.model_copy(update={"exclude": exclude})
+    return base
+
+
+def _notes_on_limits(
+    groups: Mapping[tuple[str, Resources], list[Task]], partition: PartitionLimits
+) -> list[str]:
+    notes = []
+    for (why, resources), tasks in groups.items():
+        before = [task.element.resources for task in tasks if task.element]
+        if why == _WHY["time"] and any(
+            b and b.timeout_min >= resources.timeout_min for b in before
+        ):
+            notes.append(
+                f"{why}: partition {partition.name} grants no more than {partition.timeout_min} min"
+            )
+        if why == _WHY["memory"] and any(b and b.mem_mb >= resources.mem_mb for b in before):
+            notes.append(
+                f"{why}: partition {partition.name} grants no more than {resources.mem_mb} MB"
+            )
+    return notes
