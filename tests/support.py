@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -14,10 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from ctrate_convert.cli import main
 from ctrate_convert.conversion.manifest import merge
 from ctrate_convert.conversion.planning import load_plans, make_plan
 from ctrate_convert.conversion.shard import convert_shard, load_record
@@ -66,6 +70,20 @@ def run_cli(*words: object, before: Sequence[str] = (), **options: Any) -> Finis
         **options,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*words: object) -> Finished:
+    """The same in this process, where a test needs many commands; its workers stay processes."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["ctrate-convert", *map(str, words)]),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        pytest.raises(SystemExit) as left,
+    ):
+        main()
+    assert isinstance(left.value.code, int)
+    return Finished(left.value.code, stdout.getvalue(), stderr.getvalue())
 
 
 def run_at_terminal(answer: str, *words: object) -> Finished:

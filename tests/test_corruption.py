@@ -18,7 +18,7 @@ from ctrate_convert.conversion.manifest import merge
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.verify import verify
-from tests.support import Converted, read_dataset, run_cli, sources_left
+from tests.support import Converted, read_dataset, run_here, sources_left
 
 BAD, GOOD = "shard-000000.tar", "shard-000001.tar"
 
@@ -178,13 +178,13 @@ def name_of(value: object) -> str | None:
 def test_damaged_shard(converted: Converted, damage: Damage, found: str, refused: str) -> None:
     """A damaged shard is named with what is wrong, and none of its sources can be deleted."""
     damage(converted)
-    seen = run_cli("verify", converted.out, "--full")
+    seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DAMAGE
     assert "DAMAGE, " in seen.stdout
     assert f"  {BAD}" in seen.stdout
     assert found in seen.stdout
 
-    deleted = run_cli("delete", converted.out, "--yes")
+    deleted = run_here("delete", converted.out, "--yes")
     assert deleted.code == ExitCode.DAMAGE
     assert refused in deleted.text
     hit = {sample.key for sample in converted.record(0).samples}
@@ -196,19 +196,19 @@ def test_damaged_shard(converted: Converted, damage: Damage, found: str, refused
 
 def test_undamaged_dataset(converted: Converted) -> None:
     """A sound dataset verifies clean, whole and in part, with and without its sources."""
-    full = run_cli("verify", converted.out, "--full")
+    full = run_here("verify", converted.out, "--full")
     assert full.code == ExitCode.DONE
     assert "2 shards with 8 samples: all present and sized as recorded, 2 read whole" in full.stdout
     assert "Compared with their sources: 8; with the recorded digests alone: 0." in full.stdout
     assert "No damage found." in full.stdout
 
-    precise = run_cli("verify", converted.out, "--num_samples", 8, "--check_precision", "--json")
+    precise = run_here("verify", converted.out, "--num_samples", 8, "--check_precision", "--json")
     assert precise.code == ExitCode.DONE
     for sample in precise.json()["precision"]:
         assert sample["max_abs_error"] == pytest.approx(sample["recorded_max_abs_error"])
 
     shutil.rmtree(converted.made.data_folder)
-    alone = run_cli("verify", converted.out, "--full")
+    alone = run_here("verify", converted.out, "--full")
     assert alone.code == ExitCode.DONE
     assert "Compared with their sources: 0; with the recorded digests alone: 8." in alone.stdout
 
@@ -219,7 +219,7 @@ def test_undamaged_dataset(converted: Converted) -> None:
 def test_damage_that_samples_show(converted: Converted, damage: Damage) -> None:
     """Checking samples byte by byte finds a changed member without reading shards whole."""
     damage(converted)
-    seen = run_cli("verify", converted.out, "--num_samples", 100)
+    seen = run_here("verify", converted.out, "--num_samples", 100)
     assert seen.code == ExitCode.DAMAGE
     assert "has changed (bytes " in seen.stdout
 
@@ -351,7 +351,7 @@ RECORD_DAMAGE: list[tuple[Damage, str]] = [
 def test_damaged_record(converted: Converted, damage: Damage, found: str) -> None:
     """What does not fit plan, records and shards together is named."""
     damage(converted)
-    seen = run_cli("verify", converted.out, "--full")
+    seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DAMAGE
     assert found in seen.text
 
@@ -376,7 +376,7 @@ def test_nothing_is_deleted_on_a_damaged_record(converted: Converted, damage: Da
     """A record or a plan that was touched lets none of its sources go."""
     hit = {sample.key for sample in converted.record(0).samples}
     damage(converted)
-    deleted = run_cli("delete", converted.out, "--yes")
+    deleted = run_here("delete", converted.out, "--yes")
     assert hit <= sources_left(converted.made)
     if damage is not drop_a_record:
         assert deleted.code in (ExitCode.DAMAGE, ExitCode.DONE)
@@ -387,10 +387,10 @@ def test_edited_record_says_why(converted: Converted) -> None:
     """The gate says that the manifest knows another record."""
     edit_a_measured_error(converted)
     why = "the manifest was merged from another record of this shard"
-    deleted = run_cli("delete", converted.out, "--yes", "--json")
+    deleted = run_here("delete", converted.out, "--yes", "--json")
     assert deleted.json()["deleted_files"] == 4
     assert [entry["reason"] for entry in deleted.json()["kept_by_gate"]] == [why] * 4
-    again = run_cli("delete", converted.out, "--yes")
+    again = run_here("delete", converted.out, "--yes")
     assert again.text.count(why) == 4
 
 
@@ -398,11 +398,11 @@ def test_a_lost_record_is_made_again(converted: Converted) -> None:
     """With the sources still there, a run finds that the shard is what it would write itself."""
     whole = (converted.out / BAD).read_bytes()
     drop_a_record(converted)
-    again = run_cli("run", converted.out)
+    again = run_here("run", converted.out)
     assert again.code == ExitCode.DONE
     assert (converted.out / BAD).read_bytes() == whole
     assert read_dataset(converted.out).keys() == converted.originals.keys()
-    assert run_cli("verify", converted.out, "--full").code == ExitCode.DONE
+    assert run_here("verify", converted.out, "--full").code == ExitCode.DONE
 
 
 @pytest.mark.parametrize("gone", ["all", "one"])
@@ -413,12 +413,12 @@ def test_a_lost_record_of_deleted_sources(converted: Converted, gone: str) -> No
     for path in sources if gone == "all" else sources[:1]:
         path.unlink()
     drop_a_record(converted)
-    again = run_cli("run", converted.out)
+    again = run_here("run", converted.out)
     assert again.code == ExitCode.REFUSED
     assert "another file has this shard's name, and no record tells what it is" in again.text
     assert (converted.out / BAD).read_bytes() == whole
     assert not record_path(converted).exists()
-    seen = run_cli("verify", converted.out, "--full")
+    seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DAMAGE
     assert f"{BAD}: a shard that no record knows" in seen.stdout
 
@@ -484,12 +484,12 @@ def test_changed_source(
     key = converted.made.keys[1]
     change(converted.made.sources[key])
     content = converted.made.sources[key].read_bytes()
-    seen = run_cli("verify", converted.out, "--full")
+    seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DONE  # the shard is as it should be
     if note:
         assert f"{key}: {note}" in seen.stdout
 
-    deleted = run_cli("delete", converted.out, "--yes")
+    deleted = run_here("delete", converted.out, "--yes")
     assert deleted.code == ExitCode.DONE
     assert "it is not the file that was read any more (" in deleted.text
     assert f"{difference} " in deleted.text
@@ -501,8 +501,8 @@ def test_source_with_other_voxels(converted: Converted, tmp_path: Path) -> None:
     """A source that converts to something else by now is noted, and kept."""
     one, other = converted.made.keys[0], converted.made.keys[4]
     shutil.copyfile(converted.made.sources[other], converted.made.sources[one])
-    seen = run_cli("verify", converted.out, "--full")
+    seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DONE
     assert f"{one}: its source was changed after it was converted" in seen.stdout
-    assert run_cli("delete", converted.out, "--yes").code == ExitCode.DONE
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
     assert sources_left(converted.made) == {one}

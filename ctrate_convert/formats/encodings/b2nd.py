@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +54,8 @@ def chunks_and_blocks(
 
 class _Writer(ArrayWriter):
     def __init__(self, target: ArrayTarget) -> None:
+        import blosc2  # takes half a second, which only this encoding should cost
+
         self._target = target
         self._scratch = contextlib.ExitStack()
         folder = self._scratch.enter_context(scratch_directory(target.scratch / target.name))
@@ -128,6 +129,8 @@ def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
     """The elements, a chunk row at a time, opened at the frame's place in the tar."""
+    import blosc2
+
     try:
         array = blosc2.open(str(path), mode="r", offset=offset)
         if (array.shape, array.dtype) != (shape, dtype):
