@@ -1,3 +1,32 @@
 """CT-RATE chest CT volumes to WebDataset shards, without being able to lose a scan."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctrate_convert.reading.decoder import decoder
+    from ctrate_convert.reading.pipeline import open_dataset
+    from ctrate_convert.reading.volumes import Volumes
+
+__all__ = ["Volumes", "__version__", "decoder", "open_dataset"]
+
 __version__ = "0.1.0"
+
+_FROM = {
+    "Volumes": "ctrate_convert.reading.volumes",
+    "decoder": "ctrate_convert.reading.decoder",
+    "open_dataset": "ctrate_convert.reading.pipeline",
+}
+
+
+def __getattr__(name: str) -> object:
+    """The reading side, imported when it is first asked for: it takes up to seconds."""
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_FROM[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.support import Converted, Finished, convert_here, run_cli
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REAL_CT_VARIABLE = "CTRATE_REAL_CT"
 SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}

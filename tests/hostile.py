@@ -238,26 +238,27 @@ HOSTILE: dict[str, Hostile] = {
     "past int32": Hostile(npz(_with(VOLUME.astype(np.int64), 2**40)), "values do not fit int32"),
 }
 
+VOLUME_TYPES = (
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64",
+)  # fmt: skip
+
+_WIDE = _with(VOLUME.astype(np.int32), 70_000)
+_INFINITE = _with(_FLOATS, np.inf)
+_TYPED = [(VOLUME % 2).astype(name) for name in VOLUME_TYPES]
+
 ODD_BUT_SOUND: dict[str, tuple[bytes, NDArray[Any]]] = {
-    name: (data, array)
-    for name, data, array in [
-        ("Fortran order", npz(np.asfortranarray(VOLUME)), VOLUME),
-        ("big-endian", npz(VOLUME.astype(">i2")), VOLUME),
-        ("big-endian floats", npz(_FLOATS.astype(">f4"), compressed=True), _FLOATS),
-        ("both", npz(np.asfortranarray(VOLUME.astype(">i4"))), VOLUME),
-        ("npy version 2", packed(("data.npy", npy_of(VOLUME, (2, 0)))), VOLUME),
-        ("npy version 3", packed(("data.npy", npy_of(VOLUME, (3, 0)))), VOLUME),
-        ("ZIP64", packed(("data.npy", npy_of(VOLUME)), zip64=True), VOLUME),
-        ("ZIP64 deflated", packed(("x.npy", npy_of(VOLUME)), zip64=True, method=8), VOLUME),
-        ("something before the zip", b"#!junk\n" + npz(VOLUME), VOLUME),
-        ("key that is a path", npz(VOLUME, "../../etc/x.y"), VOLUME),
-        ("infinite voxels", npz(_with(_FLOATS, np.inf)), _with(_FLOATS, np.inf)),
-        ("past int16", npz(_with(VOLUME.astype(np.int32), 70_000)),
-         _with(VOLUME.astype(np.int32), 70_000)),
-        *(
-            (f"{name}", npz((VOLUME % 2).astype(name)), (VOLUME % 2).astype(name))
-            for name in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
-                         "uint64", "float16", "float32", "float64")
-        ),
-    ]
-}  # fmt: skip
+    "Fortran order": (npz(np.asfortranarray(VOLUME)), VOLUME),
+    "big-endian": (npz(VOLUME.astype(">i2")), VOLUME),
+    "big-endian floats": (npz(_FLOATS.astype(">f4"), compressed=True), _FLOATS),
+    "both": (npz(np.asfortranarray(VOLUME.astype(">i4"))), VOLUME),
+    "npy version 2": (packed(("data.npy", npy_of(VOLUME, (2, 0)))), VOLUME),
+    "npy version 3": (packed(("data.npy", npy_of(VOLUME, (3, 0)))), VOLUME),
+    "ZIP64": (packed(("data.npy", npy_of(VOLUME)), zip64=True), VOLUME),
+    "ZIP64 deflated": (packed(("x.npy", npy_of(VOLUME)), zip64=True, method=8), VOLUME),
+    "something before the zip": (b"#!junk\n" + npz(VOLUME), VOLUME),
+    "key that is a path": (npz(VOLUME, "../../etc/x.y"), VOLUME),
+    "infinite voxels": (npz(_INFINITE), _INFINITE),
+    "past int16": (npz(_WIDE), _WIDE),
+    **{array.dtype.name: (npz(array), array) for array in _TYPED},
+}

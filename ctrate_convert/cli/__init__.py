@@ -23,6 +23,7 @@ COMMANDS = (
     "verify",
     "check",
     "delete",
+    "audit",
     "demo",
     "submit",
     "status",

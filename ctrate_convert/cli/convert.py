@@ -9,6 +9,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.plan import print_plan
+from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending
 from ctrate_convert.conversion.planning import make_plan
 from ctrate_convert.errors import RefusedError
@@ -46,6 +47,8 @@ def command(num_workers: int, yes: bool, as_json: bool, **values: Any) -> int:
     report = make_plan(dataset, settings)
     if not as_json:
         print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
+        if report.plan:
+            print_probe(report.plan, deleting=deleting, num_workers=num_workers)
         show.line()
     authorised_by = None
     if deleting:

@@ -95,6 +95,12 @@ def plan_options(function: F) -> F:
             help="Largest error of any voxel, in the source's unit; past it the sample fails. "
             "Without it: what float16 itself costs (2^-11 of the largest value).",
         ),
+        click.option(
+            "--probe",
+            type=click.IntRange(min=0),
+            help="Volumes to try every encoding on before anything is promised; 0: none. "
+            "Without it: a few seconds' worth.",
+        ),
         click.option("--test_mode", is_flag=True, help="Only the first 100 samples."),
         click.option(
             "--delete_source_files",
@@ -115,12 +121,17 @@ def out_argument(function: F) -> F:
     return argument(config_option(function))
 
 
+def usable_cores() -> int:
+    """The cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def num_workers_option(function: F) -> F:
     """``--num_workers``."""
     return click.option(
         "--num_workers",
         type=click.IntRange(min=1),
-        default=lambda: len(os.sched_getaffinity(0)),
+        default=usable_cores,
         show_default="the cores this process may use",
         help="Worker processes.",
     )(function)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
@@ -37,7 +38,10 @@ def command(as_json: bool, **values: Any) -> int:
     if as_json:
         show.as_json(plan_facts(dataset, report))
     else:
-        print_plan(dataset, report, deleting=values["delete_source_files"])
+        deleting, num_workers = values["delete_source_files"], options.usable_cores()
+        print_plan(dataset, report, deleting=deleting)
+        if report.plan:
+            print_probe(report.plan, deleting=deleting, num_workers=num_workers)
         if report.plan:
             show.line(f"\nNext: ctrate-convert run {dataset.out}")
     return ExitCode.DONE
@@ -64,6 +68,7 @@ def plan_facts(dataset: Dataset, report: PlanReport) -> dict[str, Any]:
         "excluded": report.excluded,
         "warnings": report.warnings,
         "free_bytes": free_bytes(dataset.out),
+        "encodings": probe_facts(plan, options.usable_cores()) if plan else [],
     }
 
 

@@ -152,7 +152,8 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
         )
         not_deleted = len(deletion.kept) + len(result.failed_samples)
         if not_deleted:
-            show.line(f"{show.count(not_deleted, 'file')} were NOT deleted.")
+            were = "was" if not_deleted == 1 else "were"
+            show.line(f"{show.count(not_deleted, 'file')} {were} NOT deleted.")
         _print_named("kept", [f"{kept.key}: {kept.reason}" for kept in deletion.kept])
     print_states(manifest)
     print_next(dataset, result, manifest)

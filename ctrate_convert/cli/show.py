@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 from pydantic import BaseModel
@@ -52,9 +52,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A small table; numbers belong in right-aligned columns, marked ``>name``."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(
-            column.lstrip(">"), justify="right" if column[0] == ">" else "left", overflow="fold"
-        )
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        grid.add_column(column.lstrip(">"), justify=justify, overflow="fold")
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
     console().print(grid)

@@ -16,6 +16,9 @@ from ctrate_convert.conversion.estimate import (
     tar_bytes,
 )
 from ctrate_convert.conversion.plans import EXCLUDED_FILE, PLAN_FILE, SAMPLES_FILE, next_numbers
+from ctrate_convert.conversion.prediction import Prediction
+from ctrate_convert.conversion.probe import chosen_candidate
+from ctrate_convert.conversion.probe_sample import Volume
 from ctrate_convert.conversion.split import shard_ranges
 from ctrate_convert.conversion.survey import Survey
 from ctrate_convert.errors import SampleError
@@ -49,19 +52,21 @@ def write_draft(
     excluded: Sequence[ExcludedSample],
     retries: Sequence[str],
     earlier: Sequence[Plan],
+    prediction: Prediction | None,
 ) -> Draft:
     """The generation after ``earlier`` with the samples of ``headers``, in that order."""
     lines = io.BytesIO()
     ends: list[int] = []
     costs: list[SampleCost] = []
     for key, header in headers.items():
-        sample = _sample(survey, key, header)
+        sample = planned_sample(survey, key, header)
         lines.write(sample.to_json() + b"\n")
         ends.append(lines.tell())
-        costs.append(sample_cost(sample, settings))
+        costs.append(sample_cost(sample, settings, _predicted_bytes(sample, settings, prediction)))
     samples_data = lines.getvalue()
     excluded_data = b"".join(sample.to_json() + b"\n" for sample in excluded)
     shards = _shards(samples_data, ends, costs, settings, earlier)
+    output_bytes = sum(shard.estimated_output_bytes for shard in shards)
     plan = Plan(
         plan_id=_NO_ID,
         generation=len(earlier),
@@ -77,11 +82,13 @@ def write_draft(
         shards=shards,
         estimate=PlanEstimate(
             source_bytes=sum(cost.source_bytes for cost in costs),
-            output_bytes=sum(shard.estimated_output_bytes for shard in shards),
+            output_bytes=output_bytes,
             largest_volume_bytes=max(cost.volume_bytes for cost in costs),
             peak_extra_bytes=peak_extra_bytes(shards, deleting=settings.delete_source_files),
         ),
+        probe=prediction.probe(output_bytes) if prediction else None,
     )
+    plan = plan.as_stored()
     plan = plan.model_copy(update={"plan_id": plan.content_id()})
     return Draft(
         plan,
@@ -93,7 +100,8 @@ def write_draft(
     )
 
 
-def _sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> PlannedSample:
+def planned_sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> PlannedSample:
+    """The sample with all that the tables know of it."""
     tables, found = survey.tables, survey.found.files[key][0]
     metadata = tables.metadata.row(key)
     return PlannedSample(
@@ -107,6 +115,16 @@ def _sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> Plan
         labels=tables.label_values(key),
         metadata=metadata,
     )
+
+
+def _predicted_bytes(
+    sample: PlannedSample, settings: PlanSettings, prediction: Prediction | None
+) -> int | None:
+    """The compressed array; None where it is not compressed, or nothing is known."""
+    if prediction is None or sample.header is None or settings.encoding == "npy":
+        return None
+    volume = Volume.of(sample.key, sample.header, sample.source_size_bytes)
+    return prediction.array_bytes(chosen_candidate(settings), volume)
 
 
 def _shards(

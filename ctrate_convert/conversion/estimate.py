@@ -1,6 +1,7 @@
 """What a plan will cost on disk, computed from headers and texts, not from constants.
 
-The array's size follows exactly from its header; the small members are made and measured.
+An uncompressed array's size follows exactly from its header, a compressed one's from the probe;
+the small members are made and measured.
 """
 
 from __future__ import annotations
@@ -42,8 +43,14 @@ class SampleCost:
     scratch_bytes: int
 
 
-def sample_cost(sample: PlannedSample, settings: PlanSettings) -> SampleCost:
-    """The cost of one sample; where its header is unknown, its file's size stands for the array."""
+def sample_cost(
+    sample: PlannedSample, settings: PlanSettings, predicted_bytes: int | None = None
+) -> SampleCost:
+    """The cost of one sample; where its header is unknown, its file's size stands for the array.
+
+    ``predicted_bytes`` are what a compressing encoding should make of its array; where they are
+    None, the array is taken as it is.
+    """
     header = sample.header
     target = _target(header, settings)
     if header is None or target is None:
@@ -58,16 +65,16 @@ def sample_cost(sample: PlannedSample, settings: PlanSettings) -> SampleCost:
         sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
     )
     prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
-    array_member = len(prefix) + array_bytes
+    array_member = len(prefix) + array_bytes if predicted_bytes is None else predicted_bytes
     # Conversion turns Fortran order into C order through a scratch file of the array's size;
-    # a Blosc2 frame grows in one that is at most as large.
-    scratch_files = int(header is not None and header.fortran_order)
-    scratch_files += settings.encoding == "b2nd"
+    # a Blosc2 frame grows in one of its own.
+    turned = array_bytes if header is not None and header.fortran_order else 0
+    frame = array_member if settings.encoding == "b2nd" else 0
     return SampleCost(
         source_bytes=sample.source_size_bytes,
         volume_bytes=volume_bytes,
         output_bytes=_member(array_member) + sum(_member(len(data)) for _, data in members),
-        scratch_bytes=array_bytes * scratch_files,
+        scratch_bytes=turned + frame,
     )
 
 

@@ -19,7 +19,6 @@ from ctrate_convert.durable import open_beneath
 from ctrate_convert.errors import RefusedError, SampleError
 from ctrate_convert.formats.cast import Measured
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan, PlannedSample
 from ctrate_convert.schemas.record import (
@@ -116,7 +115,7 @@ def _doubt_about_shard(
     entry = next((shard for shard in manifest.shards if shard.name == name), None)
     if entry is None:
         return "the shard is not in the merged manifest yet"
-    if entry.record_sha256 != sha256_hex(record.to_json()):
+    if entry.record_sha256 != record.stored_sha256():
         return "the manifest was merged from another record of this shard"
     return None
 

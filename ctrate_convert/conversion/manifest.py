@@ -10,7 +10,7 @@ from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.durable import locked, replace
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.base import read, sha256_hex
+from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
 
@@ -78,7 +78,7 @@ def _entry(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ManifestShard:
         failed=len(record.failed),
         size_bytes=record.tar.size_bytes if record.tar else 0,
         sha256=record.tar.sha256 if record.tar else None,
-        record_sha256=sha256_hex(record.to_json()),
+        record_sha256=record.stored_sha256(),
     )
 
 

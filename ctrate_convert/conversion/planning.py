@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.conversion.discover import Discovery
-from ctrate_convert.conversion.draft import write_draft
+from ctrate_convert.conversion.draft import planned_sample, write_draft
 from ctrate_convert.conversion.headers import Progress, read_headers
+from ctrate_convert.conversion.intensity import intensity_notes
 from ctrate_convert.conversion.join import join
 from ctrate_convert.conversion.plan_warnings import header_warnings, survey_warnings
 from ctrate_convert.conversion.plans import (
@@ -26,12 +27,20 @@ from ctrate_convert.conversion.plans import (
     next_numbers,
     planned_before,
 )
+from ctrate_convert.conversion.prediction import Prediction
+from ctrate_convert.conversion.probe import Findings, probe
+from ctrate_convert.conversion.probe_sample import Volume
 from ctrate_convert.conversion.split import arrange
 from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
 from ctrate_convert.durable import locked, publish_directory
-from ctrate_convert.errors import EnvironmentProblem, RefusedError, environment_problem
+from ctrate_convert.errors import (
+    EnvironmentProblem,
+    RefusedError,
+    SampleError,
+    environment_problem,
+)
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import ExcludedSample, Plan, PlanSettings
+from ctrate_convert.schemas.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
 
@@ -129,6 +138,7 @@ def _publish(
             strict=True,
         )
     )
+    findings, problem = _probe(dataset, settings, survey, headers)
     draft = write_draft(
         survey,
         settings,
@@ -136,10 +146,44 @@ def _publish(
         excluded=selection.excluded,
         retries=selection.retries,
         earlier=selection.earlier,
+        prediction=Prediction(findings) if findings else None,
     )
     if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
         return None
-    return _report(survey, selection, draft.plan, header_warnings(headers, settings))
+    more_warnings = [*header_warnings(headers, settings), *problem]
+    if findings:
+        of = f" (of {len(findings.looked):,} probed volumes)"
+        more_warnings += [note + of for note in intensity_notes(findings.looked)]
+    return _report(survey, selection, draft.plan, more_warnings)
+
+
+def _probe(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    headers: Mapping[str, ArrayHeader | SampleError],
+) -> tuple[Findings | None, list[str]]:
+    """What probing shows; without it, why not. It is no reason not to plan."""
+    files = survey.found.files
+    population = [
+        Volume.of(key, header, files[key][0].size_bytes)
+        for key, header in headers.items()
+        if isinstance(header, ArrayHeader)
+    ]
+    if settings.probe == 0 or not population:
+        return None, []
+    try:
+        found = probe(
+            population,
+            settings,
+            lambda key: planned_sample(survey, key, headers[key]),
+            dataset.plans,
+        )
+    except OSError as error:
+        return None, [
+            f"no volume could be probed ({error}); sizes are given as if nothing were compressed"
+        ]
+    return found, []
 
 
 def _report(

@@ -69,6 +69,7 @@ def convert_shard(
     with contextlib.suppress(FileNotFoundError):
         return PublishedShard(load_record(dataset, plan, shard.index))
     started, clock = datetime.now(timezone.utc), time.monotonic()
+    cpu_clock = time.process_time()
     samples = load_samples(dataset, plan, shard)
     try:
         with PartialFile(final) as partial:
@@ -91,8 +92,9 @@ def convert_shard(
             worker=Worker(attempt=attempt, host=socket.gethostname(), pid=os.getpid()),
             started=started.isoformat(timespec="seconds"),
             elapsed_s=round(time.monotonic() - clock, 3),
+            cpu_s=round(time.process_time() - cpu_clock, 3),
             source_bytes=source_bytes,
-        )
+        ).as_stored()
         if create_once(dataset.record(shard.index), record.to_json()):
             return PublishedShard(record, read_back, fresh=True)
     except OSError as error:

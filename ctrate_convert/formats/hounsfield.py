@@ -36,7 +36,8 @@ class IntensityHistogram:
 
     def add(self, values: NDArray[Any]) -> None:
         """Count some of ``values``; they are finite."""
-        some = values[::_STRIDE].astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is out of range anyway
+            some = values[::_STRIDE].astype(np.float32)
         some = some[(some >= _LOWEST) & (some < _HIGHEST)]
         bins = ((some - _LOWEST) / _BIN_HU).astype(np.int64)
         self._counts += np.bincount(bins, minlength=len(self._counts))

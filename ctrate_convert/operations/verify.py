@@ -22,7 +22,6 @@ from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, ExitCode, SampleError
 from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
 
@@ -104,7 +103,7 @@ def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
             report.damage.append(Damage(path.name, None, error.one_line()))
             continue
         entry = merged.get(shard.name)
-        if entry is not None and entry.record_sha256 != sha256_hex(record.to_json()):
+        if entry is not None and entry.record_sha256 != record.stored_sha256():
             what = "this record was changed after it was merged into the manifest"
             report.damage.append(Damage(path.name, None, what))
         found.append((plan, record))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from typing_extensions import Self
 
 from ctrate_convert.errors import DamageError
 
@@ -32,6 +33,19 @@ class Record(BaseModel):
     def to_json(self) -> bytes:
         """One line of JSON in UTF-8, without a line end; the same record gives the same bytes."""
         return self.model_dump_json().encode()
+
+    def as_stored(self) -> Self:
+        """The record as it will be when read back: with every field set."""
+        return type(self).model_validate_json(self.to_json())
+
+    def stored_sha256(self, *, without: str | None = None) -> str:
+        """The SHA-256 of what was stored, of a record that was read back or is `as_stored`.
+
+        Fields that a later version of the program added, with their defaults, are not in it, so
+        that what an earlier version wrote keeps its hash.
+        """
+        data = self.model_dump_json(exclude_unset=True, exclude={without} if without else None)
+        return sha256_hex(data.encode())
 
     def to_pretty_json(self) -> bytes:
         """Indented JSON in UTF-8, for files that people read."""

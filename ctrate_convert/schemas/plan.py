@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256, sha256_hex
+from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
@@ -45,6 +45,8 @@ class PlanSettings(Record):
     step: float | None = Field(default=None, gt=0)
     max_error: float | None = Field(default=None, ge=0)
     delete_source_files: bool = False
+    probe: int | None = Field(default=0, ge=0)
+    """Volumes to try every encoding on: None is a few seconds' worth, 0 none."""
 
 
 class ArrayHeader(Record):
@@ -104,12 +106,59 @@ class PlannedShard(Record):
 
 
 class PlanEstimate(Record):
-    """What the plan promises, in bytes; measured from headers and file sizes, not constants."""
+    """What the plan promises, in bytes; measured from headers, file sizes and the probe.
+
+    ``output_bytes`` is exact for the encoding npy, for others what the probe predicts; without a
+    probe it is as if nothing could be compressed.
+    """
 
     source_bytes: int
     output_bytes: int
     largest_volume_bytes: int
     peak_extra_bytes: int
+
+
+class ProbeRow(Record):
+    """One way to store the arrays: tried on the probed volumes, scaled up to the whole plan.
+
+    ``failure`` tells why it cannot hold ``failed_volumes`` of them; empty where it holds all.
+    ``max_error_hu`` is the largest over all probed voxels, ``max_integer_error`` over those of
+    integer sources alone. ``cpu_s`` is for the whole plan, re-read included; ``scratch_bytes`` is
+    what one worker needs beside its shard. ``advised`` is the one that `prediction` would choose.
+    """
+
+    encoding: Encoding
+    dtype: DType
+    step: float | None
+    failed_volumes: int
+    failure: str
+    output_bytes: int
+    scratch_bytes: int
+    max_error_hu: float
+    max_integer_error: float
+    cpu_s: float
+    chosen: bool
+    advised: bool = False
+
+
+class Probe(Record):
+    """What a sample of the volumes showed before anything was converted.
+
+    ``volume_bytes`` are the arrays of the whole plan in their sources' types: MB/s count these.
+    ``intensities`` counts the probed volumes by what their voxels show them to be.
+    """
+
+    volumes: int
+    unreadable: int
+    integer_volumes: int
+    volume_bytes: int
+    intensities: dict[str, int]
+    rows: tuple[ProbeRow, ...]
+
+    @property
+    def chosen(self) -> ProbeRow:
+        """The row of the plan's own settings."""
+        return next(row for row in self.rows if row.chosen)
 
 
 class Plan(Record):
@@ -134,6 +183,7 @@ class Plan(Record):
     excluded_sha256: Sha256
     shards: tuple[PlannedShard, ...]
     estimate: PlanEstimate
+    probe: Probe | None = None
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -141,8 +191,8 @@ class Plan(Record):
         return tuple(dict.fromkeys(shard.task for shard in self.shards))
 
     def content_id(self) -> str:
-        """The hash of everything in the plan but its id; equal to ``plan_id`` unless changed."""
-        return sha256_hex(self.model_dump_json(exclude={"plan_id"}).encode())
+        """The hash of everything stored in the plan but its id; that id, unless it was changed."""
+        return self.stored_sha256(without="plan_id")
 
 
 def shard_name(index: int) -> str:

@@ -112,6 +112,7 @@ class ShardRecord(Record):
     worker: Worker
     started: str
     elapsed_s: float
+    cpu_s: float = 0.0
     source_bytes: int
 
     @property

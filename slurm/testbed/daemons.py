@@ -14,7 +14,7 @@ from slurm.testbed.requirements import program, search_path
 MARK = "SLURM_TESTBED_BASE"
 """Environment variable by which a daemon can be told even when its record was lost."""
 
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 30.0  # slurmctld, while it cannot reach slurmdbd, takes up to 20
 
 
 class Daemons:

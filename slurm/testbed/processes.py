@@ -110,15 +110,14 @@ def is_step_daemon(pid: int, log_files: set[str]) -> bool:
 
 def end_all(find: Callable[[], Iterable[int]], *, timeout_s: float) -> int:
     """Kill what `find` finds until it finds nothing; the number of processes killed."""
-    killed: set[int] = set()
+    killed: dict[int, int] = {}
 
     def nothing_left() -> bool:
-        left = list(find())
+        left = {pid: ticks for pid in find() if (ticks := start_ticks(pid)) is not None}
         for pid in left:
             kill(pid)
-            reap(pid)
         killed.update(left)
-        return not left
+        return not left and not any(is_running(*process) for process in killed.items())
 
     wait_until(nothing_left, timeout_s=timeout_s, what="all processes of the testbed gone")
     return len(killed)

@@ -109,19 +109,6 @@ class TestJobs:
 
 
 class TestFaults:
-    def test_jobs_run_while_accounting_is_down_and_are_told_afterwards(
-        self, cluster: Cluster
-    ) -> None:
-        cluster.stop_accounting()
-        refused = cluster.run("sacct", check=False)
-        assert refused.returncode != 0
-        assert "Connection refused" in refused.stderr
-        job = submit(cluster, "--wrap", "true")
-        wait_for(cluster, job, "COMPLETED")
-        cluster.start_accounting()
-        told = ("sacct", "-n", "-P", "-X", "-j", job, "-o", "jobid,state")
-        eventually(lambda: cluster.run(*told).stdout == f"{job}|COMPLETED\n")
-
     def test_a_running_job_survives_a_restart_of_the_controller(self, cluster: Cluster) -> None:
         job = submit(cluster, "--wrap", "sleep 600")
         wait_for(cluster, job, "RUNNING")
@@ -150,6 +137,19 @@ class TestFaults:
         assert attempts == ["NODE_FAIL", "COMPLETED"]
         assert log.read_text().splitlines()[0] == "attempt 0"
         assert log.read_text().splitlines()[-1] == "attempt 1"
+
+    def test_jobs_run_while_accounting_is_down_and_are_told_afterwards(
+        self, cluster: Cluster
+    ) -> None:
+        cluster.stop_accounting()
+        refused = cluster.run("sacct", check=False)
+        assert refused.returncode != 0
+        assert "Connection refused" in refused.stderr
+        job = submit(cluster, "--wrap", "true")
+        wait_for(cluster, job, "COMPLETED")
+        cluster.start_accounting()
+        told = ("sacct", "-n", "-P", "-X", "-j", job, "-o", "jobid,state")
+        eventually(lambda: cluster.run(*told).stdout == f"{job}|COMPLETED\n")
 
     def test_a_node_that_does_not_exist_is_refused_by_name(self, cluster: Cluster) -> None:
         with pytest.raises(TestbedError, match=cluster.nodes[0]):

@@ -1,0 +1,81 @@
+"""The table of what each encoding would make of a plan's volumes, by their probe."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ctrate_convert.cli import show
+from ctrate_convert.conversion.forecast import Forecast, forecasts
+from ctrate_convert.schemas.plan import Plan, Probe
+
+
+def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
+    """The table as ``--json`` gives it."""
+    deleting = plan.settings.delete_source_files
+    return [
+        {**dataclasses.asdict(row), "options": row.options, "num_workers": num_workers}
+        for row in forecasts(plan, num_workers=num_workers, deleting=deleting)
+    ]
+
+
+def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
+    """The table, the chosen way marked, and what to choose instead."""
+    probe = plan.probe
+    if probe is None:
+        return
+    rows = forecasts(plan, num_workers=num_workers, deleting=deleting)
+    unreadable = f"; {probe.unreadable} could not be read" if probe.unreadable else ""
+    show.line(
+        f"\nEach way to store the volumes, tried on {show.count(probe.volumes, 'volume')} of "
+        f"{plan.samples:,}{unreadable}:"
+    )
+    show.table(
+        (
+            " ", "encoding", "array", ">whole set", ">times smaller", ">max error",
+            ">MB/s a core", f">time, {show.count(num_workers, 'core')}", ">peak disk",
+        ),
+        [_cells(row) for row in rows],
+    )  # fmt: skip
+    show.line(
+        "Times smaller: than the NPZ on disk. Max error: in HU, of any probed voxel. MB/s: of "
+        "voxels as the\nsources hold them, checks and re-read included. Time: where storage keeps "
+        "up with the cores."
+    )
+    _print_advice(plan, probe, rows)
+
+
+def _cells(row: Forecast) -> tuple[str, ...]:
+    array = row.dtype + (f", step {row.step:g}" if row.step else "")
+    mark = "→" if row.chosen else "+" if row.advised else ""
+    if row.failure:
+        return (mark, row.encoding, array, f"fails: {row.failure}", *([""] * 5))
+    return (
+        mark,
+        row.encoding,
+        array,
+        show.size(row.output_bytes),
+        f"{row.times_smaller:.2f}×",
+        f"{row.max_error_hu:.3g}",
+        f"{row.mb_per_s:,.0f}",
+        show.duration(row.hours * 3600),
+        f"+ {show.size(row.peak_extra_bytes)}",
+    )
+
+
+def _print_advice(plan: Plan, probe: Probe, rows: list[Forecast]) -> None:
+    chosen = next(row for row in rows if row.chosen)
+    advised = next((row for row in rows if row.advised), None)
+    show.line(f"→ is this plan: {chosen.options}.")
+    if probe.integer_volumes and plan.settings.layout == "webdataset":
+        show.line(
+            "float16 saves nothing where the source is integers of two bytes: it is as large as "
+            "int16, and not exact."
+        )
+    if advised is not None and not advised.chosen:
+        saved = 1 - advised.output_bytes / max(1, chosen.output_bytes)
+        where = "" if plan.generation == 0 else " in a new --output_dir"
+        show.line(
+            f"+ is what would be chosen{where}: {advised.options} ({saved:.0%} smaller than this "
+            "plan)."
+        )

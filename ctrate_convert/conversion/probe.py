@@ -1,0 +1,191 @@
+"""Probe: convert a sample of the volumes for real, in every way, before a plan promises anything.
+
+The sample is stratified and follows from the headers alone, and so do all bytes that come of it;
+only seconds differ between two probes. Of a large volume a part is converted, see `probe_part`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ctrate_convert.conversion.intensity import Scale
+from ctrate_convert.conversion.probe_part import PART_BYTES, PART_KEY, Part, cut_part
+from ctrate_convert.conversion.probe_sample import Volume, choose
+from ctrate_convert.conversion.readback import read_shard
+from ctrate_convert.conversion.sample import convert_sample
+from ctrate_convert.durable import PartialFile, scratch_directory
+from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.tar import TarWriter
+from ctrate_convert.schemas.plan import DType, Encoding, PlannedSample, PlanSettings
+from ctrate_convert.schemas.record import ConvertedSample, Intensity
+
+_ENCODINGS: tuple[Encoding, ...] = ("npy", "npy.gz", "b2nd")
+_HU_STEP = 0.001
+_PATIENCE_S = 20.0
+
+
+class Candidate(NamedTuple):
+    """One way to store the arrays, by the options that ask for it."""
+
+    encoding: Encoding
+    dtype: DType
+    step: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One probed volume stored in one way, as if it had been converted whole."""
+
+    volume: Volume
+    candidate: Candidate
+    array_bytes: float
+    cpu_s: float
+    max_error_hu: float
+
+
+@dataclass
+class Findings:
+    """Everything that probing showed. ``failures``: a key and a reason, by candidate."""
+
+    population: Sequence[Volume]
+    candidates: Sequence[Candidate]
+    trials: list[Trial] = field(default_factory=list)
+    failures: dict[Candidate, list[tuple[str, str]]] = field(default_factory=dict)
+    looked: list[Scale] = field(default_factory=list)
+    unreadable: int = 0
+
+
+def chosen_candidate(settings: PlanSettings) -> Candidate:
+    """The way that the plan's own settings ask for."""
+    return Candidate(settings.encoding, settings.dtype, settings.step)
+
+
+def candidates(settings: PlanSettings, population: Sequence[Volume]) -> list[Candidate]:
+    """Every encoding with every array type that may do, the plan's own first.
+
+    ``int16`` is there for floats that hold whole numbers, and with a step for HU/1000.
+    """
+    own = chosen_candidate(settings)
+    if settings.layout == "ctclip":  # its readers expect nothing else
+        return [own]
+    types: list[tuple[DType, float | None]] = [("auto", None), ("float16", None)]
+    if any(volume.dtype.kind == "f" for volume in population):
+        types += [("int16", None), ("int16", _HU_STEP)]
+    every = [Candidate(encoding, *kind) for kind in types for encoding in _ENCODINGS]
+    return [own, *(candidate for candidate in every if candidate != own)]
+
+
+def probe(
+    population: Sequence[Volume],
+    settings: PlanSettings,
+    sample_of: Callable[[str], PlannedSample],
+    scratch: Path,
+) -> Findings:
+    """Convert a few of ``population``, each as every candidate, in ``scratch``.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    import blosc2  # noqa: F401 - its half second is nobody's conversion
+
+    found = Findings(population, candidates(settings, population))
+    patience_s = _PATIENCE_S if _may_be_impatient(settings) else float("inf")
+    started = time.monotonic()
+    for volume in choose(population, settings.probe):
+        if found.trials and time.monotonic() - started > patience_s:
+            break
+        with scratch_directory(scratch / "probe") as folder:
+            _try_volume(found, volume, sample_of(volume.key), settings, folder)
+    return found
+
+
+def _may_be_impatient(settings: PlanSettings) -> bool:
+    """Not where someone asked for so many, nor where the shards' cut follows from the probe."""
+    return settings.probe is None and settings.shard_size_gb is None
+
+
+def _try_volume(
+    found: Findings, volume: Volume, sample: PlannedSample, settings: PlanSettings, folder: Path
+) -> None:
+    part = None
+    if volume.array_bytes > PART_BYTES:
+        try:
+            source = Path(settings.data_folder) / sample.source
+            part = cut_part(source, settings.array_key, folder / "part.npz")
+        except SampleError:
+            found.unreadable += 1
+            return
+        sample = sample.model_copy(update={"source": part.path.name})
+        where = {"data_folder": str(folder), "array_key": PART_KEY}
+        settings = settings.model_copy(update=where)
+    done = dict(_conversions(found, volume, sample, settings, folder, part))
+    if not done:
+        found.unreadable += 1
+        return
+    for candidate, outcome in done.items():
+        if isinstance(outcome, Trial):
+            found.trials.append(outcome)
+        else:
+            found.failures.setdefault(candidate, []).append((volume.key, outcome))
+
+
+def _conversions(
+    found: Findings,
+    volume: Volume,
+    sample: PlannedSample,
+    settings: PlanSettings,
+    folder: Path,
+    part: Part | None,
+) -> Iterator[tuple[Candidate, Trial | str]]:
+    """The volume as each candidate; nothing where it cannot be read at all."""
+    failed: list[tuple[Candidate, str]] = []
+    readable = False
+    for candidate in found.candidates:
+        if candidate in found.failures and candidate != found.candidates[0]:
+            continue  # that it fails once is enough to know
+        update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
+        try:
+            converted, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
+        except SampleError as error:
+            failed.append((candidate, error.one_line()))
+            continue
+        array = converted.array
+        whole = part.of_voxels / part.voxels if part else 1.0
+        if not readable:
+            intercept = sample.metadata.get("RescaleIntercept", "")
+            found.looked.append(Scale(volume.key, array.intensity, intercept))
+            readable = True
+        yield (
+            candidate,
+            Trial(
+                volume=volume,
+                candidate=candidate,
+                array_bytes=array.size_bytes * whole,
+                cpu_s=part.cpu_of_whole(cpu_s) if part else cpu_s,
+                max_error_hu=array.max_abs_error * _hu_per_unit(array.intensity),
+            ),
+        )
+    if readable:
+        yield from failed
+
+
+def _hu_per_unit(intensity: Intensity) -> float:
+    return 1000.0 if intensity == "normalised" else 1.0
+
+
+def _convert(
+    sample: PlannedSample, settings: PlanSettings, folder: Path
+) -> tuple[ConvertedSample, float]:
+    """Convert and read back as a shard of its own, thrown away; and its CPU seconds."""
+    clock = time.process_time()
+    with PartialFile(folder / "probe.tar") as partial:
+        tar = TarWriter(partial)
+        converted = convert_sample(sample, settings, tar, folder, lambda _: None)
+        tar.finish()
+        partial.settle()
+        read_shard(partial.path, [converted], settings.layout).require_sound()
+    return converted, time.process_time() - clock

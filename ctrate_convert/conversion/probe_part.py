@@ -1,0 +1,144 @@
+"""A part of a large volume that compresses like the whole: boxes from all over it, in one array.
+
+Rows of a chest differ: air in front of it, bone at its back. So the boxes are spread evenly over
+the first two axes, each of all the last axis, on the places where Blosc2's blocks begin, and so
+wide that one row of a box fills the window of deflate, as rows of the whole do.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.cast import BLOCK_VOXELS
+from ctrate_convert.formats.npz import SourceVolume
+
+PART_BYTES = 2**25
+"""Of elements as stored; a smaller volume is its own part."""
+
+PART_KEY = "part"
+"""The part's name in its NPZ."""
+
+_BOX_ROWS = 32
+_BOX_COLUMNS = 32
+_WINDOW_BYTES = 2**15
+
+_SPREAD = (0.7548776662466927, 0.5698402909980532)
+"""Multiples of these, without their whole part, are spread evenly over the unit square.
+
+Source: M. Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (2018), R2.
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A volume's part as a stored NPZ, and the CPU seconds that reading takes, of both.
+
+    ``voxels`` are those of the part, ``of_voxels`` those of the volume.
+    """
+
+    path: Path
+    voxels: int
+    of_voxels: int
+    read_cpu_s: float
+    of_read_cpu_s: float
+
+    def cpu_of_whole(self, cpu_s: float) -> float:
+        """The volume's conversion in CPU seconds, where the part's takes ``cpu_s``."""
+        beside_reading = max(0.0, cpu_s - self.read_cpu_s)
+        return self.of_read_cpu_s + beside_reading * self.of_voxels / self.voxels
+
+
+def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
+    """Read ``source`` to its end and write a part of it to ``path``.
+
+    The same volume gives the same part.
+
+    Raises:
+        SampleError: the source cannot be read.
+        OSError: the part cannot be written.
+    """
+    with SourceVolume(source, array_key) as volume:
+        shape, dtype = volume.npy.shape, volume.npy.dtype
+        rows, columns = _box_shape(shape, dtype.itemsize)
+        boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(source.stem.encode()))
+        order: Any = "F" if volume.npy.fortran_order else "C"
+        part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
+        plane_shape = shape[1::-1] if volume.npy.fortran_order else shape[1:]
+        plane = np.empty(plane_shape, dtype)
+        view = plane.reshape(-1).view(np.uint8).data
+        cpu_s = 0.0
+        for index in range(shape[2] if volume.npy.fortran_order else shape[0]):
+            clock = time.process_time()
+            volume.read_into(view)
+            cpu_s += time.process_time() - clock
+            take = _take_plane if volume.npy.fortran_order else _take_row
+            take(part, boxes, rows, columns, index, plane)
+    np.savez(path, part=part)
+    return Part(path, part.size, int(np.prod(shape, dtype=np.int64)), _read_cpu(path), cpu_s)
+
+
+def _take_row(
+    part: NDArray[Any],
+    boxes: list[tuple[int, int]],
+    rows: int,
+    columns: int,
+    index: int,
+    plane: NDArray[Any],
+) -> None:
+    """In C order: plane ``index`` of the first axis."""
+    for number, (row, column) in enumerate(boxes):
+        if row <= index < row + rows:
+            part[number * rows + index - row] = plane[column : column + columns]
+
+
+def _take_plane(
+    part: NDArray[Any],
+    boxes: list[tuple[int, int]],
+    rows: int,
+    columns: int,
+    index: int,
+    plane: NDArray[Any],
+) -> None:
+    """In Fortran order: plane ``index`` of the last axis, its columns first."""
+    for number, (row, column) in enumerate(boxes):
+        box = plane[column : column + columns, row : row + rows]
+        part[number * rows : (number + 1) * rows, :, index] = box.T
+
+
+def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    wide = -(-_WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
+    columns = max(2 * _BOX_COLUMNS, -(-wide // _BOX_COLUMNS) * _BOX_COLUMNS)
+    return min(_BOX_ROWS, shape[0]), min(columns, shape[1])
+
+
+def _places(
+    shape: tuple[int, ...], box: tuple[int, int], itemsize: int, start: int
+) -> list[tuple[int, int]]:
+    """Where the boxes begin: row and column."""
+    number = max(1, PART_BYTES // (box[0] * box[1] * shape[2] * itemsize))
+    places = []
+    for index in range(number):
+        along = ((start + index) * step % 1 for step in _SPREAD)
+        row, column = (
+            int(share * (size - width + align)) // align * align
+            for share, size, width, align in zip(
+                along, shape, box, (_BOX_ROWS, _BOX_COLUMNS), strict=False
+            )
+        )
+        places.append((min(row, shape[0] - box[0]), min(column, shape[1] - box[1])))
+    return places
+
+
+def _read_cpu(path: Path) -> float:
+    clock = time.process_time()
+    with SourceVolume(path, PART_KEY) as volume:
+        for _ in volume.blocks(BLOCK_VOXELS):
+            pass
+    return time.process_time() - clock

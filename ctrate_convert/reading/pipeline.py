@@ -1,0 +1,197 @@
+"""A ``webdataset`` pipeline over the published shards, for training."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import webdataset
+from webdataset.compat import FluidInterface
+from webdataset.utils import pytorch_worker_info
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.reading.boxes import CropAt, Shape, check_crop, place_crop
+from ctrate_convert.reading.index import Index, StoredSample
+from ctrate_convert.reading.samples import (
+    Units,
+    check_units,
+    read_crop,
+    read_json,
+    read_labels,
+    read_report,
+)
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.schemas.manifest import ManifestShard
+
+
+def open_dataset(
+    out: str | os.PathLike[str],
+    *,
+    crop: Sequence[int] | None = None,
+    crop_at: CropAt = "random",
+    shuffle: bool = False,
+    seed: int | None = None,
+    keys: Collection[str] | None = None,
+    units: Units = "stored",
+) -> VolumeDataset:
+    """A `webdataset` pipeline of the samples that the manifest in ``out`` lists.
+
+    Each sample is a dictionary, the same for every encoding and layout:
+
+    - ``__key__``, ``__url__``: the sample's key and its shard's path;
+    - ``array``: the volume, or the crop, (d, h, w) in the source's axis order, int16 or float16
+      as stored; an element times ``json["value_scale"]`` is in the source's unit;
+    - ``origin``: int64, (3,), where in the volume the array's first voxel lies;
+    - ``json``: the fields of ``docs/shards.md``; ``report``: findings, line end, impressions;
+      ``labels``: float32, (18,).
+
+    Args:
+        out: The dataset directory.
+        crop: The shape to cut from every volume. ``npy`` reads only the rows and ``b2nd`` decodes
+            only the blocks that the crop touches; ``npy.gz`` has to inflate the volume up to the
+            crop's last plane. Along an axis where a volume is smaller than the crop, it stands in
+            the middle, and what is missing takes the smallest value that the volume has, which in
+            CT is air: crops always have the same shape, and no volume is left out.
+        crop_at: ``random``, every position equally likely, or ``center``.
+        shuffle: Give the samples in a new random order each time, over all of a worker's shards.
+            Places are shuffled, not samples, so it takes no memory.
+        seed: Makes order and crops the same on every run, for each epoch, node and worker. The
+            epoch counts how often this dataset was iterated, or is told by
+            `VolumeDataset.set_epoch`: needed where worker processes start anew for each epoch.
+            Without a seed, every iteration is different.
+        keys: Only these samples. Default: all.
+        units: ``stored`` as above; ``source``: ``array`` is float32 in the source's own unit.
+
+    Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in
+    RANK, WORLD_SIZE, WORKER and NUM_WORKERS: together they give each sample exactly once. A
+    worker without a shard gives nothing.
+
+    Raises:
+        SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
+            on iterating, there are fewer shards than nodes.
+        DamageError: a shard or a member does not fit its record; mostly on iterating.
+        EnvironmentProblem: on iterating, a shard cannot be read.
+    """
+    check_units(units)
+    if crop_at not in get_args(CropAt):
+        raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
+    index = Index(out)
+    wanted = None if keys is None else _check_keys(keys, index)
+    reader = _Reader(
+        index=index,
+        keys=wanted,
+        crop=None if crop is None else check_crop(crop),
+        crop_at=crop_at,
+        shuffle=shuffle,
+        seed=seed,
+        units=units,
+    )
+    shards = [
+        shard
+        for shard in index.shards
+        if wanted is None or any(sample.key in wanted for sample in index.samples(shard))
+    ]
+    return VolumeDataset(shards, reader, len(index) if wanted is None else len(wanted))
+
+
+def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
+    wanted = frozenset([keys] if isinstance(keys, str) else keys)
+    unknown = sorted(wanted.difference(sample.key for sample in index))
+    if unknown or not wanted:
+        raise SettingsError(
+            f"{len(unknown)} of the keys are in no published shard" if wanted else "no keys",
+            seen=", ".join(unknown[:3]) or None,
+            expected="keys such as " + next(iter(index)).key,
+        )
+    return wanted
+
+
+class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[misc]
+    """A pipeline that `open_dataset` gives: an iterable dataset for torch's DataLoader.
+
+    ``len`` is the number of samples of the whole dataset, all nodes and workers together; stages
+    that are added with ``.map``, ``.to_tuple``, ``.batched``, ``.select`` do not change it.
+    """
+
+    def __init__(self, shards: list[ManifestShard], reader: _Reader, samples: int) -> None:
+        super().__init__(
+            functools.partial(iter, shards), _split_by_node, webdataset.split_by_worker, reader
+        )
+        self._reader = reader
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """The number of the next iteration's epoch, which with a seed decides order and crops."""
+        self._reader.epoch = epoch
+
+
+def _split_by_node(shards: Iterator[ManifestShard]) -> Iterator[ManifestShard]:
+    """This node's shards; none would leave its peers waiting for it for ever.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    mine = list(webdataset.split_by_node(shards))
+    if not mine:
+        rank, nodes, _, _ = pytorch_worker_info()
+        raise SettingsError(
+            "fewer shards than nodes: this one has none", where=f"node {rank} of {nodes}"
+        )
+    return iter(mine)
+
+
+@dataclass
+class _Reader:
+    """The pipeline's last stage: from shards to samples."""
+
+    index: Index
+    keys: frozenset[str] | None
+    crop: Shape | None
+    crop_at: CropAt
+    shuffle: bool
+    seed: int | None
+    units: Units
+    epoch: int = 0
+
+    def __call__(self, shards: Iterator[ManifestShard]) -> Iterator[dict[str, Any]]:
+        rng = self._new_rng()
+        samples: Iterator[StoredSample] = (
+            sample
+            for shard in shards
+            for sample in self.index.samples(shard)
+            if self.keys is None or sample.key in self.keys
+        )
+        if self.shuffle:
+            places = list(samples)
+            samples = (places[number] for number in rng.permutation(len(places)))
+        for sample in samples:
+            yield self._read(sample, rng)
+
+    def _new_rng(self) -> np.random.Generator:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        if self.seed is None:
+            return np.random.default_rng()
+        rank, _, worker, _ = pytorch_worker_info()
+        return np.random.default_rng([self.seed, epoch, rank, worker])
+
+    def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
+        shape = sample.array.shape
+        crop = self.crop or shape
+        origin = place_crop(shape, crop, self.crop_at, rng)
+        with ShardFile(sample.shard) as file:
+            return {
+                "__key__": sample.key,
+                "__url__": sample.shard.path,
+                "array": read_crop(file, sample.array, origin, crop, self.units),
+                "origin": np.array(origin, np.int64),
+                "json": read_json(file, sample),
+                "report": read_report(file, sample),
+                "labels": read_labels(file, sample),
+            }

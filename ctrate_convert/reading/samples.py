@@ -1,0 +1,99 @@
+"""A sample's parts out of its shard: the array or a crop of it, the JSON, the text, the labels."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.formats.members import LABEL_NAMES
+from ctrate_convert.reading.arrays import read_box
+from ctrate_convert.reading.boxes import Box, Shape, overlap
+from ctrate_convert.reading.index import ArrayMember, StoredSample
+from ctrate_convert.reading.shard_file import ShardFile
+
+Units = Literal["stored", "source"]
+"""``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit."""
+
+
+def check_units(units: str) -> None:
+    """Make sure that ``units`` is one of `Units`.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if units not in ("stored", "source"):
+        raise SettingsError("no such units", seen=units, expected="stored or source")
+
+
+def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> NDArray[Any]:
+    """A box of an array, in the stored type or as float32 in the source's unit.
+
+    Raises:
+        DamageError: the shard does not hold what its record says.
+        EnvironmentProblem: it cannot be read.
+    """
+    stored = read_box(file, array, box)
+    if units == "stored":
+        return stored
+    values = np.empty(stored.shape, np.float32)
+    # In double precision: steps of 0.001 then give back the float32 that they were made of.
+    np.multiply(stored, array.value_scale, out=values, dtype=np.float64, casting="same_kind")
+    return values
+
+
+def read_crop(
+    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, units: Units
+) -> NDArray[Any]:
+    """``crop`` voxels from ``origin`` on; where there are none, the volume's smallest value.
+
+    Raises:
+        DamageError: the shard does not hold what its record says.
+        EnvironmentProblem: it cannot be read.
+    """
+    inside, target = overlap(origin, crop, array.shape)
+    found = read_array(file, array, inside, units)
+    if found.shape == crop:
+        return found
+    smallest = array.value_min
+    if units == "stored":
+        smallest /= array.value_scale
+        if found.dtype.kind == "i":
+            smallest = round(smallest)
+    padded = np.full(crop, smallest, found.dtype)
+    padded[target] = found
+    return padded
+
+
+def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+    """The fields of ``docs/shards.md``."""
+    return _json(file.member(sample.json), file, sample)
+
+
+def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise file.shard.damage(f"{sample.json.name} is no JSON: {error}") from error
+    return fields
+
+
+def read_report(file: ShardFile, sample: StoredSample) -> str:
+    """Findings, line end, impressions."""
+    try:
+        return file.member(sample.report).decode()
+    except UnicodeDecodeError as error:
+        raise file.shard.damage(f"{sample.report.name} is no UTF-8: {error}") from error
+
+
+def read_labels(file: ShardFile, sample: StoredSample) -> NDArray[np.float32]:
+    """float32, (18,), in the order of the label table; writable."""
+    data = file.member(sample.labels)
+    size_bytes = len(LABEL_NAMES) * 4
+    if len(data) < size_bytes:
+        raise file.shard.damage(f"{sample.labels.name} is too short for 18 labels")
+    # The last bytes: in the layout webdataset an npy header precedes them.
+    return np.frombuffer(data[-size_bytes:], "<f4").astype(np.float32)

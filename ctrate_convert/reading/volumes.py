@@ -1,0 +1,166 @@
+"""Samples by key, each read at its recorded place: nothing before it in the shard is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.reading.boxes import Shape, parse_index, whole
+from ctrate_convert.reading.index import ArrayMember, Index, StoredSample
+from ctrate_convert.reading.samples import (
+    Units,
+    check_units,
+    read_array,
+    read_json,
+    read_labels,
+    read_report,
+)
+from ctrate_convert.reading.shard_file import ShardFile
+
+
+class StoredArray:
+    """A volume that stays in its shard: each index reads and decodes no more than it must.
+
+    Indexing takes integers, slices with any step, and an ellipsis, and gives what numpy would
+    give: a new, writable array, or a scalar. `dtype` is the stored type, int16 or float16, whose
+    elements times `value_scale` are in the source's unit; with units ``source`` it is float32, in
+    that unit already. ``npy`` reads the rows that are asked for, ``b2nd`` decodes the blocks that
+    they lie in, ``npy.gz`` has to inflate everything from the first plane to the last one needed.
+
+    Raises:
+        DamageError: on indexing, the shard does not hold what its record says.
+        EnvironmentProblem: on indexing, the shard cannot be read.
+    """
+
+    def __init__(self, sample: StoredSample, units: Units) -> None:
+        self._shard = sample.shard
+        self._array: ArrayMember = sample.array
+        self._units: Units = units
+        self.shape: Shape = sample.array.shape
+        self.dtype: np.dtype[Any] = np.dtype(
+            np.float32 if units == "source" else sample.array.dtype
+        )
+        self.value_scale: float = 1.0 if units == "source" else sample.array.value_scale
+
+    ndim = 3
+
+    @property
+    def size(self) -> int:
+        """The number of voxels."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        box, rest = parse_index(index, self.shape)
+        with ShardFile(self._shard) as file:
+            found = read_array(file, self._array, box, self._units)
+        taken = found[rest]
+        # What a step leaves out must not stay in memory behind a small view.
+        return taken.copy() if taken.size < found.size else taken
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a volume in a shard has to be copied into memory")
+        with ShardFile(self._shard) as file:
+            found = read_array(file, self._array, whole(self.shape), self._units)
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"<StoredArray {self.dtype} {self.shape} in {self._shard.path}>"
+
+
+class Sample:
+    """One sample. Nothing is read before it is asked for, and nothing is kept.
+
+    Raises:
+        DamageError: on each access, the shard does not hold what its record says.
+        EnvironmentProblem: on each access, the shard cannot be read.
+    """
+
+    def __init__(self, stored: StoredSample, units: Units) -> None:
+        self._stored = stored
+        self._units: Units = units
+
+    @property
+    def key(self) -> str:
+        """The sample's key, ``train_1_a_1``."""
+        return self._stored.key
+
+    @property
+    def shard(self) -> str:
+        """The path of the shard that holds it."""
+        return self._stored.shard.path
+
+    @property
+    def array(self) -> StoredArray:
+        """The volume: slice it, or give it to ``numpy.asarray`` for all of it."""
+        return StoredArray(self._stored, self._units)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The fields of ``docs/shards.md``."""
+        with ShardFile(self._stored.shard) as file:
+            return read_json(file, self._stored)
+
+    @property
+    def report(self) -> str:
+        """Findings, line end, impressions."""
+        with ShardFile(self._stored.shard) as file:
+            return read_report(file, self._stored)
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """float32, (18,), in the order of the label table."""
+        with ShardFile(self._stored.shard) as file:
+            return read_labels(file, self._stored)
+
+    def __repr__(self) -> str:
+        return f"<Sample {self.key} in {self.shard}>"
+
+
+class Volumes(Mapping[str, Sample]):
+    """The published samples of the dataset directory ``out`` by key, in shard order.
+
+    Reads the manifest and every record once, and no shard. ``units``: ``stored`` gives arrays as
+    they lie in the shard, ``source`` gives float32 in the source's own unit. May be pickled, and
+    shared between threads and with forked processes.
+
+    Raises:
+        SettingsError: there is no manifest in ``out``, or no shard; or no such units.
+        DamageError: a record is missing, damaged, or not the one that was merged.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], *, units: Units = "stored") -> None:
+        check_units(units)
+        self._units: Units = units
+        self._samples: dict[str, StoredSample] = {}
+        for sample in Index(out):
+            if sample.key in self._samples:
+                raise DamageError(
+                    "two shards hold the same sample",
+                    where=sample.key,
+                    seen=f"{self._samples[sample.key].shard.path}, {sample.shard.path}",
+                    next_command=sample.shard.next_command,
+                )
+            self._samples[sample.key] = sample
+
+    def __getitem__(self, key: str) -> Sample:
+        return Sample(self._samples[key], self._units)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __repr__(self) -> str:
+        return f"<Volumes: {len(self)} samples>"

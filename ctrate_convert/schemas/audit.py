@@ -1,0 +1,40 @@
+"""An audit's lines: the summary first, then one a deleted source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256
+
+
+class AuditSummary(Record):
+    """What was accounted for. ``checked_now``: members read again and their digests compared."""
+
+    schema_number: Literal[1] = 1
+    program_version: str
+    time: str
+    plans: tuple[Sha256, ...]
+    deleted_sources: int
+    deleted_bytes: int
+    in_a_recorded_shard: int
+    checked_now: int
+    findings: int
+    verdict: str
+
+
+class AuditedSource(Record):
+    """One deleted source: when, by whose leave, and the member that holds its volume.
+
+    ``finding`` is empty where nothing is wrong.
+    """
+
+    key: Key
+    source: RelativePath
+    size_bytes: int
+    deleted: str
+    authorised_by: str
+    shard: str
+    member: str
+    array_blake3: str
+    checked: bool
+    finding: str
