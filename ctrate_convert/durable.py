@@ -41,23 +41,40 @@ def fsync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable; only EINVAL (no such service there) is tolerated."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+        fsync_open_directory(descriptor)
     finally:
         os.close(descriptor)
 
 
-def make_directories(directory: Path) -> None:
-    """Create ``directory`` and its missing parents, each name durable."""
-    missing = []
-    while not directory.is_dir():
-        missing.append(directory)
-        directory = directory.parent
-    for path in reversed(missing):
+def fsync_open_directory(descriptor: int) -> None:
+    """The same for a directory that is open."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def make_directories(*directories: Path) -> None:
+    """Create ``directories`` and their missing parents; their names are durable afterwards.
+
+    Also of those that exist: who made them may have been killed before the fsync.
+    """
+    missing: list[Path] = []
+    for directory in directories:
+        path = directory
+        while not path.is_dir() and path not in missing:
+            missing.append(path)
+            path = path.parent
+    for path in sorted(missing):  # parents sort before what they hold
         path.mkdir(exist_ok=True)
-        fsync_directory(path.parent)
+    holders = {path.parent for path in missing}
+    for parent in sorted({path.parent for path in directories} | holders):
+        try:
+            fsync_directory(parent)
+        except PermissionError:  # a parent that may be entered but not read
+            if parent in holders:
+                raise
 
 
 def link_if_absent(temporary: Path, final: Path) -> bool:
@@ -158,14 +175,14 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size_bytes = os.fstat(descriptor).st_size
+        if size_bytes == 0:  # its name first: an empty file is taken for a new one again
+            fsync_directory(path.parent)
         torn = size_bytes > 0 and os.pread(descriptor, 1, size_bytes - 1) != b"\n"
         text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
         write_all(descriptor, text.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if size_bytes == 0:
-        fsync_directory(path.parent)
 
 
 def publish_directory(files: dict[str, bytes], final: Path) -> bool:
@@ -196,6 +213,17 @@ def scratch_directory(beside: Path) -> Iterator[Path]:
         os.close(descriptor)
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def open_scratch_file(directory: Path) -> int:
+    """A new, empty file in ``directory`` that has no name any more; returns its descriptor.
+
+    The name that it has for a moment is one that `remove_stale_partials` knows, since a power
+    loss may bring it back.
+    """
+    temporary, descriptor = _open_temporary(directory / "scratch")
+    temporary.unlink()
+    return descriptor
 
 
 def drop_page_cache(descriptor: int) -> None:

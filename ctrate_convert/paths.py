@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.durable import make_directories
+from ctrate_convert.durable import fsync_directory, make_directories
 from ctrate_convert.schemas.plan import shard_name
 
 
@@ -74,8 +74,13 @@ class Dataset:
         return self.run / "locks" / f"{name}.lock"
 
     def prepare(self) -> None:
-        """Create the folders that are missing."""
-        for folder in (
+        """Create the folders that are missing; what stands in them so far has durable names.
+
+        A killed process may have had no time for that.
+        """
+        make_directories(
+            self.out,
+            self.run,
             self.plans,
             self.records,
             self.attempts,
@@ -83,5 +88,5 @@ class Dataset:
             self.logs,
             self.run / "deletions",
             self.run / "locks",
-        ):
-            make_directories(folder)
+        )
+        fsync_directory(self.plans)

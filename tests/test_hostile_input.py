@@ -175,6 +175,7 @@ def test_the_run_ends_with_its_own_exit_code(zoo: Zoo) -> None:
         zoo.keys[name] for name in HOSTILE
     }
     assert zoo.report["failed_shards"] == {}
+    assert not any("unexpected" in entry["reason"] for entry in zoo.report["failed_samples"])
     states = zoo.report["samples"]
     assert states["pending"] == 0
     assert states["total"] == sum(states[state] for state in states if state != "total")

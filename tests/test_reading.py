@@ -32,15 +32,16 @@ from tests.support import (
 
 SHAPE = (70, 66, 65)  # more than one chunk and one block along every axis
 STEP = 0.001
+DTYPES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "float16": {"dtype": "float16"},
+    "int16 steps": {"dtype": "int16", "step": STEP},
+}
 WAYS: dict[str, dict[str, Any]] = {
     **{
         f"{encoding} {name}": {"encoding": encoding, **settings}
         for encoding in ("npy", "npy.gz", "b2nd")
-        for name, settings in {
-            "auto": {},
-            "float16": {"dtype": "float16"},
-            "int16 steps": {"dtype": "int16", "step": STEP},
-        }.items()
+        for name, settings in DTYPES.items()
     },
     "b2nd slab": {"encoding": "b2nd", "chunk_shape": "slab"},
     "ctclip": {"layout": "ctclip", "dtype": "float16"},
@@ -70,19 +71,13 @@ def stored(way: Converted, key: str) -> Array:
     return original.astype(np.float16) if settings.dtype == "float16" else expected_volume(original)
 
 
-def in_order(dataset: Any) -> dict[str, dict[str, Any]]:
-    found = {sample["__key__"]: sample for sample in dataset}
-    assert list(found) == sorted(found, key=list(found).index)
-    return found
-
-
 # --- What is read -----------------------------------------------------------------------------
 
 
 def test_every_encoding_gives_back_the_voxels(way: Converted) -> None:
     """Bit for bit, in the machine's byte order, writable, with all that belongs to the sample."""
     dataset = open_dataset(way.out)
-    found = in_order(dataset)
+    found = {sample["__key__"]: sample for sample in dataset}
     assert len(dataset) == len(found) == len(way.originals)
     raw = read_dataset(way.out)
     for key, sample in found.items():
@@ -163,7 +158,7 @@ def test_samples_are_read_by_key(way: Converted) -> None:
         assert sample.report.startswith(sample.json["report"]["findings"])
         assert sample.labels.shape == (18,)
         scaled = Volumes(way.out, units="source")[key].array
-        assert (scaled.dtype, scaled.value_scale) == (np.float32, 1.0)
+        assert scaled.dtype == np.float32 and scaled.value_scale == 1.0
         assert np.allclose(scaled[3] / sample.array.value_scale, whole[3], rtol=1e-6)
 
 
@@ -180,8 +175,9 @@ def test_plain_webdataset_decodes_with_our_decoder(way: Converted) -> None:
     if way.plan.settings.layout == "ctclip":
         return
     name = f"volume.{way.plan.settings.encoding}"
-    for arguments in ({}, {"pre": []}):
-        plain = webdataset.WebDataset(shards, shardshuffle=False).decode(decoder(), **arguments)
+    pre: list[Any] | None
+    for pre in (None, []):
+        plain = webdataset.WebDataset(shards, shardshuffle=False).decode(decoder(), pre=pre)
         for sample in plain:
             assert same_voxels(sample[name], stored(way, sample["__key__"]))
             assert sample["json"]["key"] == sample["__key__"]
@@ -301,9 +297,10 @@ def test_keys_choose_samples(many: Converted) -> None:
     chosen = list(many.originals)[3:17]
     dataset = open_dataset(many.out, keys=chosen)
     assert (sorted(keys_of(dataset)), len(dataset)) == (sorted(chosen), len(chosen))
-    for wrong in ([], "train_0_z_9"):
-        with pytest.raises(SettingsError):
-            open_dataset(many.out, keys=wrong)
+    with pytest.raises(SettingsError, match="no keys"):
+        open_dataset(many.out, keys=[])
+    with pytest.raises(SettingsError, match="train_0_z_9"):
+        open_dataset(many.out, keys=["train_0_z_9", *chosen])
 
 
 def test_stages_can_be_added(many: Converted) -> None:
@@ -361,6 +358,20 @@ def garble_array(path: Path) -> None:
     with path.open("r+b") as stream:
         stream.seek(512)
         stream.write(b"\xff" * 300_000)
+
+
+def test_one_flipped_byte_in_gzip_is_damage(large: SyntheticCtRate, tmp_path: Path) -> None:
+    """Gzip's own CRC-32 is checked where the whole array is read."""
+    way = convert_here(large, tmp_path / "out", encoding="npy.gz", samples_per_shard=2)
+    path = way.out / "shard-000000.tar"
+    path.chmod(0o644)
+    with path.open("r+b") as stream:
+        stream.seek(way.record().converted[0].array.offset + 50_000)
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 0x10]))
+    with pytest.raises(DamageError, match="cannot be decoded"):
+        next(iter(Volumes(way.out).values())).array[...]
 
 
 @pytest.mark.parametrize("damage", [cut, replace_header, Path.unlink, garble_array])

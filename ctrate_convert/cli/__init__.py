@@ -24,6 +24,7 @@ COMMANDS = (
     "check",
     "delete",
     "audit",
+    "doctor",
     "demo",
     "submit",
     "status",

@@ -23,9 +23,10 @@ DELETE_WORD = "DELETE"
 @click.command("convert")
 @options.plan_options
 @options.num_workers_option
+@options.min_free_option
 @options.yes_option
 @options.json_option
-def command(num_workers: int, yes: bool, as_json: bool, **values: Any) -> int:
+def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **values: Any) -> int:
     """Plan, convert and, with --delete_source_files, delete along the way, in one command.
 
     A source is deleted only after its shard was read back from storage and proven.
@@ -54,7 +55,11 @@ def command(num_workers: int, yes: bool, as_json: bool, **values: Any) -> int:
     if deleting:
         authorised_by = "convert --delete_source_files --yes" if yes else _ask(dataset)
     return convert_pending(
-        dataset, num_workers=num_workers, as_json=as_json, authorised_by=authorised_by
+        dataset,
+        num_workers=num_workers,
+        min_free_gb=min_free_gb,
+        as_json=as_json,
+        authorised_by=authorised_by,
     )
 
 

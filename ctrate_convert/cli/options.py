@@ -137,6 +137,16 @@ def num_workers_option(function: F) -> F:
     )(function)
 
 
+def min_free_option(function: F) -> F:
+    """``--min_free_gb``."""
+    return click.option(
+        "--min_free_gb",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        help="Pause before the next shard while less than this (GiB) is free at the output.",
+    )(function)
+
+
 def json_option(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")(

@@ -67,6 +67,11 @@ class RunProgress:
             self._last_line = time.monotonic()
             click.echo(f"{self._verb}: {facts}", err=True)
 
+    def paused(self, paused: bool, free_bytes: int) -> None:
+        """Say that no shard is begun for want of space, or that it goes on."""
+        free = f"{show.size(free_bytes)} free at the output"
+        self._say(f"paused: {free}" if paused else f"going on: {free}")
+
     def _say(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, markup=False)

@@ -13,8 +13,9 @@ from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.run import RunResult, run_pending
+from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.manifest import Manifest
+from ctrate_convert.schemas.manifest import GIB, Manifest
 
 _NAMED = 20
 
@@ -22,6 +23,7 @@ _NAMED = 20
 @click.command("run")
 @options.out_argument
 @options.num_workers_option
+@options.min_free_option
 @click.option(
     "--task",
     "tasks",
@@ -36,7 +38,12 @@ _NAMED = 20
 )
 @options.json_option
 def command(
-    out: Path, num_workers: int, tasks: tuple[int, ...], ignore_submissions: bool, as_json: bool
+    out: Path,
+    num_workers: int,
+    min_free_gb: float,
+    tasks: tuple[int, ...],
+    ignore_submissions: bool,
+    as_json: bool,
 ) -> int:
     """Convert all that is pending in OUT, here. The same command goes on where it stopped.
 
@@ -50,6 +57,7 @@ def command(
     return convert_pending(
         Dataset(out),
         num_workers=num_workers,
+        min_free_gb=min_free_gb,
         as_json=as_json,
         only_tasks=frozenset(tasks) or None,
         ignore_submissions=ignore_submissions,
@@ -60,6 +68,7 @@ def convert_pending(
     dataset: Dataset,
     *,
     num_workers: int,
+    min_free_gb: float,
     as_json: bool,
     authorised_by: str | None = None,
     only_tasks: frozenset[int] | None = None,
@@ -71,6 +80,7 @@ def convert_pending(
     if held:
         click.echo(f"{show.count(len(held), 'task')} left to Slurm, where they are live.", err=True)
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
+        space = SpaceWatch(dataset.out, round(min_free_gb * GIB), progress.paused)
         result, manifest = run_pending(
             dataset,
             num_workers=num_workers,
@@ -78,6 +88,7 @@ def convert_pending(
             only_tasks=only_tasks,
             leave_tasks=held,
             scheduler=scheduler,
+            may_start=space.may_start,
             stop=stop,
             on_change=progress,
         )

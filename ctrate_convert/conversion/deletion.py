@@ -14,6 +14,7 @@ from ctrate_convert.conversion.gate import (
     Kept,
     doubt_about_source,
     prove,
+    settle_unlinks,
     unlink_source,
 )
 from ctrate_convert.conversion.plans import load_samples
@@ -80,7 +81,7 @@ def delete_sources(
             dataset.journal(shard.index), dataset.out, ready, kept, authorised_by, check_stop
         )
     except OSError as error:
-        raise environment_problem(error, "writing the deletion journal") from error
+        raise environment_problem(error, "deleting sources, and noting it in the journal") from error
 
 
 def _delete(
@@ -96,6 +97,7 @@ def _delete(
     if intents:
         append_lines(journal, intents)
     done: list[str] = [_line("kept", entry, authorised_by, entry.reason) for entry in kept]
+    gone: list[DeletionProof] = []
     try:
         for proof in ready:
             check_stop()
@@ -106,10 +108,12 @@ def _delete(
                 result.kept.append(entry)
                 done.append(_line("kept", entry, authorised_by, doubt))
                 continue
+            gone.append(proof)
             done.append(_line("deleted" if was_there else "found_gone", proof, authorised_by))
             result.deleted_files += was_there
             result.freed_bytes += proof.source.size_bytes if was_there else 0
     finally:
+        settle_unlinks(gone)
         if done:
             append_lines(journal, done)
     return result

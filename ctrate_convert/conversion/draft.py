@@ -17,8 +17,6 @@ from ctrate_convert.conversion.estimate import (
 )
 from ctrate_convert.conversion.plans import EXCLUDED_FILE, PLAN_FILE, SAMPLES_FILE, next_numbers
 from ctrate_convert.conversion.prediction import Prediction
-from ctrate_convert.conversion.probe import chosen_candidate
-from ctrate_convert.conversion.probe_sample import Volume
 from ctrate_convert.conversion.split import shard_ranges
 from ctrate_convert.conversion.survey import Survey
 from ctrate_convert.errors import SampleError
@@ -62,7 +60,8 @@ def write_draft(
         sample = planned_sample(survey, key, header)
         lines.write(sample.to_json() + b"\n")
         ends.append(lines.tell())
-        costs.append(sample_cost(sample, settings, _predicted_bytes(sample, settings, prediction)))
+        predicted = prediction.chosen_array_bytes(key) if prediction else None
+        costs.append(sample_cost(sample, settings, predicted))
     samples_data = lines.getvalue()
     excluded_data = b"".join(sample.to_json() + b"\n" for sample in excluded)
     shards = _shards(samples_data, ends, costs, settings, earlier)
@@ -115,16 +114,6 @@ def planned_sample(survey: Survey, key: str, header: ArrayHeader | SampleError) 
         labels=tables.label_values(key),
         metadata=metadata,
     )
-
-
-def _predicted_bytes(
-    sample: PlannedSample, settings: PlanSettings, prediction: Prediction | None
-) -> int | None:
-    """The compressed array; None where it is not compressed, or nothing is known."""
-    if prediction is None or sample.header is None or settings.encoding == "npy":
-        return None
-    volume = Volume.of(sample.key, sample.header, sample.source_size_bytes)
-    return prediction.array_bytes(chosen_candidate(settings), volume)
 
 
 def _shards(

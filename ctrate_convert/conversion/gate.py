@@ -7,15 +7,16 @@ means: keep the source.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from ctrate_convert.conversion.readback import FileIdentity, ReadShard
-from ctrate_convert.durable import open_beneath
+from ctrate_convert.durable import fsync_open_directory, open_beneath
 from ctrate_convert.errors import RefusedError, SampleError
 from ctrate_convert.formats.cast import Measured
 from ctrate_convert.paths import Dataset
@@ -221,3 +222,18 @@ def unlink_source(proof: DeletionProof, out: Path) -> str | None:
         return None
     except (OSError, ValueError) as error:
         return f"it could not be deleted: {error}"
+
+
+def settle_unlinks(proofs: Iterable[DeletionProof]) -> None:
+    """Make it durable that these sources are gone: no power loss brings one back.
+
+    Raises:
+        OSError: that cannot be done; the journal must not say that they are deleted.
+    """
+    folders = {(proof.data_folder, Path(proof.source.source).parent): proof for proof in proofs}
+    for proof in folders.values():
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open_beneath(proof.data_folder, proof.source.source) as (directory, _),
+        ):
+            fsync_open_directory(directory)

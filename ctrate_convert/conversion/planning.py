@@ -29,7 +29,7 @@ from ctrate_convert.conversion.plans import (
 )
 from ctrate_convert.conversion.prediction import Prediction
 from ctrate_convert.conversion.probe import Findings, probe
-from ctrate_convert.conversion.probe_sample import Volume
+from ctrate_convert.conversion.probe_sample import Volume, with_stored_peeked
 from ctrate_convert.conversion.split import arrange
 from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
 from ctrate_convert.durable import locked, publish_directory
@@ -172,9 +172,11 @@ def _probe(
     ]
     if settings.probe == 0 or not population:
         return None, []
+    folder = survey.found.data_folder
+    paths = {volume.key: folder / files[volume.key][0].source for volume in population}
     try:
         found = probe(
-            population,
+            with_stored_peeked(population, paths),
             settings,
             lambda key: planned_sample(survey, key, headers[key]),
             dataset.plans,

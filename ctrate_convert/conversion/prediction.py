@@ -31,13 +31,13 @@ _Kin = tuple[Hashable, ...]
 
 @dataclasses.dataclass
 class _Sum:
-    basis: int = 0
+    packed_bytes: float = 0.0
     voxels: int = 0
     array_bytes: float = 0.0
     cpu_s: float = 0.0
 
     def add(self, trial: Trial) -> None:
-        self.basis += trial.volume.basis
+        self.packed_bytes += trial.volume.packed_bytes
         self.voxels += trial.volume.voxels
         self.array_bytes += trial.array_bytes
         self.cpu_s += trial.cpu_s
@@ -48,6 +48,7 @@ class Prediction:
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
+        self._volumes = {volume.key: volume for volume in findings.population}
         strata = by_stratum(findings.population)
         self._kinds = [sum_up(stratum, volumes) for stratum, volumes in strata.items()]
         self._largest = [
@@ -58,6 +59,11 @@ class Prediction:
             for kin in _kinship(trial.volume):
                 self._sums.setdefault((trial.candidate, kin), _Sum()).add(trial)
 
+    def chosen_array_bytes(self, key: str) -> int | None:
+        """One volume's array member by the plan's own settings; None where nothing is known."""
+        volume = self._volumes.get(key)
+        return self.array_bytes(self.findings.candidates[0], volume) if volume else None
+
     def array_bytes(self, candidate: Candidate, volume: Volume) -> int | None:
         """The array member; None where nothing is known of how it compresses."""
         if candidate.encoding == "npy":
@@ -67,7 +73,7 @@ class Prediction:
             return None
         kin, total = nearest
         if kin:
-            return round(total.array_bytes * volume.basis / total.basis)
+            return round(total.array_bytes * volume.packed_bytes / total.packed_bytes)
         return round(total.array_bytes * volume.voxels / total.voxels)
 
     def cpu_s(self, candidate: Candidate, volume: Volume) -> float:

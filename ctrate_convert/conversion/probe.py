@@ -7,13 +7,14 @@ only seconds differ between two probes. Of a large volume a part is converted, s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ctrate_convert.conversion.intensity import Scale
 from ctrate_convert.conversion.probe_part import PART_BYTES, PART_KEY, Part, cut_part
+from ctrate_convert.conversion.probe_peek import MANY_PIECES, peek
 from ctrate_convert.conversion.probe_sample import Volume, choose
 from ctrate_convert.conversion.readback import read_shard
 from ctrate_convert.conversion.sample import convert_sample
@@ -21,7 +22,7 @@ from ctrate_convert.durable import PartialFile, scratch_directory
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.schemas.plan import DType, Encoding, PlannedSample, PlanSettings
-from ctrate_convert.schemas.record import ConvertedSample, Intensity
+from ctrate_convert.schemas.record import ArrayRecord
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy", "npy.gz", "b2nd")
 _HU_STEP = 0.001
@@ -111,75 +112,57 @@ def _may_be_impatient(settings: PlanSettings) -> bool:
 def _try_volume(
     found: Findings, volume: Volume, sample: PlannedSample, settings: PlanSettings, folder: Path
 ) -> None:
+    source = Path(settings.data_folder) / sample.source
     part = None
-    if volume.array_bytes > PART_BYTES:
-        try:
-            source = Path(settings.data_folder) / sample.source
+    try:
+        if volume.array_bytes > PART_BYTES:
             part = cut_part(source, settings.array_key, folder / "part.npz")
-        except SampleError:
-            found.unreadable += 1
-            return
-        sample = sample.model_copy(update={"source": part.path.name})
-        where = {"data_folder": str(folder), "array_key": PART_KEY}
-        settings = settings.model_copy(update=where)
-    done = dict(_conversions(found, volume, sample, settings, folder, part))
-    if not done:
+            sample = sample.model_copy(update={"source": part.path.name})
+            where = {"data_folder": str(folder), "array_key": PART_KEY}
+            settings = settings.model_copy(update=where)
+    except SampleError:
         found.unreadable += 1
         return
-    for candidate, outcome in done.items():
-        if isinstance(outcome, Trial):
-            found.trials.append(outcome)
-        else:
-            found.failures.setdefault(candidate, []).append((volume.key, outcome))
-
-
-def _conversions(
-    found: Findings,
-    volume: Volume,
-    sample: PlannedSample,
-    settings: PlanSettings,
-    folder: Path,
-    part: Part | None,
-) -> Iterator[tuple[Candidate, Trial | str]]:
-    """The volume as each candidate; nothing where it cannot be read at all."""
+    if not volume.stratum.deflated:
+        share = peek(source, MANY_PIECES)
+        volume = volume.packed(share or 1.0)
+    trials = []
     failed: list[tuple[Candidate, str]] = []
-    readable = False
     for candidate in found.candidates:
         if candidate in found.failures and candidate != found.candidates[0]:
             continue  # that it fails once is enough to know
         update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
         try:
-            converted, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
+            array, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
         except SampleError as error:
             failed.append((candidate, error.one_line()))
             continue
-        array = converted.array
-        whole = part.of_voxels / part.voxels if part else 1.0
-        if not readable:
-            intercept = sample.metadata.get("RescaleIntercept", "")
-            found.looked.append(Scale(volume.key, array.intensity, intercept))
-            readable = True
-        yield (
-            candidate,
-            Trial(
-                volume=volume,
-                candidate=candidate,
-                array_bytes=array.size_bytes * whole,
-                cpu_s=part.cpu_of_whole(cpu_s) if part else cpu_s,
-                max_error_hu=array.max_abs_error * _hu_per_unit(array.intensity),
-            ),
-        )
-    if readable:
-        yield from failed
+        trials.append(_trial(volume, candidate, array, cpu_s, part))
+    if not trials:
+        found.unreadable += 1
+        return
+    found.trials += trials
+    for candidate, reason in failed:
+        found.failures.setdefault(candidate, []).append((volume.key, reason))
+    intercept = sample.metadata.get("RescaleIntercept", "")
+    found.looked.append(Scale(volume.key, array.intensity, intercept))
 
 
-def _hu_per_unit(intensity: Intensity) -> float:
-    return 1000.0 if intensity == "normalised" else 1.0
+def _trial(
+    volume: Volume, candidate: Candidate, array: ArrayRecord, cpu_s: float, part: Part | None
+) -> Trial:
+    return Trial(
+        volume=volume,
+        candidate=candidate,
+        array_bytes=array.size_bytes * (part.times if part else 1.0),
+        cpu_s=part.cpu_of_whole(cpu_s) if part else cpu_s,
+        max_error_hu=array.max_abs_error * (1000.0 if array.intensity == "normalised" else 1.0),
+    )
 
 
 def _convert(
     sample: PlannedSample, settings: PlanSettings, folder: Path
-) -> tuple[ConvertedSample, float]:
+) -> tuple[ArrayRecord, float]:
     """Convert and read back as a shard of its own, thrown away; and its CPU seconds."""
     clock = time.process_time()
     with PartialFile(folder / "probe.tar") as partial:
@@ -188,4 +171,4 @@ def _convert(
         tar.finish()
         partial.settle()
         read_shard(partial.path, [converted], settings.layout).require_sound()
-    return converted, time.process_time() - clock
+    return converted.array, time.process_time() - clock

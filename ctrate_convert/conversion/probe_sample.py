@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ctrate_convert.conversion.probe_peek import peek_many
 from ctrate_convert.schemas.plan import ArrayHeader
 
 _MOST = 32
@@ -29,12 +32,17 @@ class Stratum(NamedTuple):
 
 @dataclass(frozen=True)
 class Volume:
-    """A planned volume as its header describes it; or, by `sum_up`, many of one kind together."""
+    """A planned volume as its header describes it; or, by `sum_up`, many of one kind together.
+
+    ``packed_bytes`` is what its compressed size is taken to be proportional to within its kind:
+    the size of a deflated file, and what a stored one would have if it were deflated.
+    """
 
     key: str
     stratum: Stratum
     voxels: int
     file_bytes: int
+    packed_bytes: float
 
     @classmethod
     def of(cls, key: str, header: ArrayHeader, file_bytes: int) -> Volume:
@@ -46,7 +54,11 @@ class Volume:
             fortran_order=header.fortran_order,
             size_class=int(math.log2(max(1, voxels)) * _CLASSES_PER_OCTAVE),
         )
-        return cls(key, stratum, voxels, file_bytes)
+        return cls(key, stratum, voxels, file_bytes, packed_bytes=file_bytes)
+
+    def packed(self, share: float) -> Volume:
+        """The same, where deflate would leave ``share`` of the file."""
+        return dataclasses.replace(self, packed_bytes=self.file_bytes * share)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,14 +70,6 @@ class Volume:
         """Its elements in the source's type."""
         return self.voxels * self.dtype.itemsize
 
-    @property
-    def basis(self) -> int:
-        """What its compressed size is proportional to within its kind.
-
-        A deflated file's size tells how well it compresses; of a stored one only voxels count.
-        """
-        return self.file_bytes if self.stratum.deflated else self.voxels
-
 
 def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
     """All ``volumes`` of one kind as one: whatever is proportional to size holds for it too."""
@@ -74,16 +78,37 @@ def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
         stratum=stratum,
         voxels=sum(volume.voxels for volume in volumes),
         file_bytes=sum(volume.file_bytes for volume in volumes),
+        packed_bytes=sum(volume.packed_bytes for volume in volumes),
     )
 
 
+def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
+    """``population`` with what a look into the stored files tells of them.
+
+    Those that were not looked into are taken for the mean of their kind.
+    """
+    stored = [volume for volume in population if not volume.stratum.deflated]
+    shares = peek_many({volume.key: paths[volume.key] for volume in stored})
+    of_kind: dict[Stratum, list[float]] = {}
+    for volume in stored:
+        if volume.key in shares:
+            of_kind.setdefault(volume.stratum, []).append(shares[volume.key])
+    mean = {stratum: sum(some) / len(some) for stratum, some in of_kind.items()}
+    return [
+        volume.packed(shares.get(volume.key, mean.get(volume.stratum, 1.0)))
+        if not volume.stratum.deflated
+        else volume
+        for volume in population
+    ]
+
+
 def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
-    """The volumes of each kind, ordered by their basis; the kind with the most bytes first."""
+    """The volumes of each kind, from small to large; the kind with the most bytes first."""
     strata: dict[Stratum, list[Volume]] = {}
     for volume in population:
         strata.setdefault(volume.stratum, []).append(volume)
     for volumes in strata.values():
-        volumes.sort(key=lambda volume: (volume.basis, volume.key))
+        volumes.sort(key=lambda volume: (volume.packed_bytes, volume.key))
     weights = {stratum: _array_bytes(volumes) for stratum, volumes in strata.items()}
     return dict(sorted(strata.items(), key=lambda item: (-weights[item[0]], item[0])))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.readback import ReadShard, read_shard
 from ctrate_convert.conversion.sample import convert_sample
-from ctrate_convert.durable import PartialFile, create_once
+from ctrate_convert.durable import PartialFile, create_once, fsync_directory
 from ctrate_convert.errors import (
     DamageError,
     Interrupted,
@@ -67,7 +67,9 @@ def convert_shard(
     """
     final = dataset.shard(shard.index)
     with contextlib.suppress(FileNotFoundError):
-        return PublishedShard(load_record(dataset, plan, shard.index))
+        record = load_record(dataset, plan, shard.index)
+        fsync_directory(dataset.records)  # its writer may have been killed before it came to that
+        return PublishedShard(record)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     cpu_clock = time.process_time()
     samples = load_samples(dataset, plan, shard)

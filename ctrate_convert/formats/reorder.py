@@ -7,7 +7,6 @@ already moved inside. A block of the result then is one contiguous piece of ever
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.durable import write_all
+from ctrate_convert.durable import open_scratch_file, write_all
 from ctrate_convert.formats.npy import NpyHeader
 
 SLAB_BYTES = 2**23
@@ -51,9 +50,7 @@ class FortranReorder:
         self._slab = np.empty(min(self._planes_a_slab, self._planes) * self._plane, dtype)
         self._filled = 0
         self._slabs: list[int] = []
-        descriptor, name = tempfile.mkstemp(prefix=".reorder.", suffix=".partial", dir=directory)
-        os.unlink(name)
-        self._descriptor = descriptor
+        self._descriptor = open_scratch_file(directory)
 
     def put(self, values: NDArray[Any]) -> None:
         """Take the next elements, 1-D."""

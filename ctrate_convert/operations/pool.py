@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,11 +81,12 @@ def run_orders(
     num_workers: int,
     stop: StopFlag,
     on_message: Callable[[Message], None],
+    may_start: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Carry out ``orders``, at most ``num_workers`` at a time, largest concern first as given.
+    """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
 
     Every order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
-    ``stop`` was set. ``on_message`` may set ``stop``.
+    ``stop`` was set. ``on_message`` may set ``stop``. While ``may_start`` says no, none is begun.
     """
     # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
     context = multiprocessing.get_context("forkserver")
@@ -94,13 +96,15 @@ def run_orders(
     told_to_stop = False
     try:
         while running or (waiting and not stop):
-            while waiting and not stop and len(running) < num_workers:
+            while waiting and not stop and len(running) < num_workers and may_start():
                 started = _start(context, waiting.popleft())
                 running[started.connection] = started
             if stop and not told_to_stop:
                 told_to_stop = True
                 for one in running.values():
                     one.process.terminate()
+            if not running:
+                time.sleep(_POLL_S)
             for ready in wait(list(running), timeout=_POLL_S):
                 _receive(running, ready, on_message)  # type: ignore[arg-type]
     finally:

@@ -116,6 +116,7 @@ def run_work(
     authorised_by: str | None = None,
     scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
+    may_start: Callable[[], bool] = lambda: True,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> RunResult:
     """Carry out ``work`` with ``num_workers`` processes under one attempt.
@@ -154,7 +155,7 @@ def run_work(
 
     broken: BaseException | None = None
     try:
-        run_orders(orders, num_workers, stop, on_message)
+        run_orders(orders, num_workers, stop, on_message, may_start)
     except BaseException as error:
         broken = error
         raise
@@ -273,6 +274,7 @@ def run_pending(
     leave_tasks: frozenset[int] = frozenset(),
     scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
+    may_start: Callable[[], bool] = lambda: True,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> tuple[RunResult, Manifest]:
     """Everything that is pending in ``dataset``, then the merged manifest.
@@ -294,6 +296,7 @@ def run_pending(
         authorised_by=authorised_by,
         scheduler=scheduler,
         stop=stop,
+        may_start=may_start,
         on_change=on_change,
     )
     manifest = merge(dataset, plans)

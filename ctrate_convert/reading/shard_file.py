@@ -6,7 +6,7 @@ import os
 import tarfile
 
 from ctrate_convert.errors import environment_problem
-from ctrate_convert.reading.index import Member, Shard
+from ctrate_convert.reading.index import ArrayMember, Member, Shard
 
 
 class ShardFile:
@@ -49,7 +49,7 @@ class ShardFile:
         self.check_header(member)
         return self.read(member.offset, member.size_bytes)
 
-    def check_header(self, member: Member) -> None:
+    def check_header(self, member: ArrayMember | Member) -> None:
         """Make sure that the tar header in front of a member names it and its size.
 
         Raises:

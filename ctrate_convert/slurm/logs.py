@@ -76,8 +76,9 @@ def _log_of(submissions: list[SubmissionFiles], attempt: PastAttempt) -> Path | 
             continue
         for place, _ in enumerate(files.submission.arrays):
             answer = files.answer(place)
-            if answer is not None and answer.job_id == facts.get("array_job_id"):
-                return files.log(place, answer.job_id, int(facts["array_task_id"]))
+            job_id = answer.job_id if answer else None
+            if job_id and job_id == facts.get("array_job_id"):
+                return files.log(place, job_id, int(facts["array_task_id"]))
     return None
 
 

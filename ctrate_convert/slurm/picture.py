@@ -6,6 +6,7 @@ Every command works on such a picture. Looking also settles submissions whose an
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -179,18 +180,21 @@ def _ask(
     open_tasks: set[int],
     now: datetime,
 ) -> _Sight:
-    """At most one squeue and one sacct; none where no task is open."""
+    """At most one squeue, where a task is open, and one sacct, where there ever was a job."""
     sight = _Sight()
     names: dict[str, tuple[int, int]] = {}
+    wanted: set[str] = set()
     since = now
     for files in submissions:
         for number, array in enumerate(files.submission.arrays):
-            answer = files.answer(number)
-            sight.answers[files.submission.number, number] = answer
-            refused = answer is not None and answer.job_id is None
-            if not refused and (open_tasks & set(array.tasks) or answer is None):
-                names[array.job_name] = (files.submission.number, number)
-                since = min(since, files.submission.created_at)
+            place = (files.submission.number, number)
+            answer = sight.answers[place] = files.answer(number)
+            if answer is not None and answer.job_id is None:
+                continue
+            since = min(since, files.submission.created_at)
+            names[array.job_name] = place
+            if answer is None or open_tasks & set(array.tasks):
+                wanted.add(array.job_name)
     plain = {
         job
         for attempt in attempts
@@ -201,9 +205,10 @@ def _ask(
         if job
     }
     since = min(since, *(a.started_at for a in attempts if plain), now)
-    if not names and not plain:
-        return sight
-    queue = client.squeue([*names, PLAIN_JOB_NAME])
+    # Plain job scripts leave no word here before they run: ask for them too where there is Slurm.
+    by_hand = open_tasks and shutil.which("squeue") is not None
+    ask = bool(wanted or plain or by_hand)
+    queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
     if isinstance(queue, Unavailable):
         sight.unavailable.append(queue)
         sight.queue_asked = False

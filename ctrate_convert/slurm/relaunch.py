@@ -19,7 +19,6 @@ from ctrate_convert.slurm.submit import (
     Group,
     Selection,
     Submitted,
-    refuse_in_the_dark,
     submit_selected,
 )
 
@@ -82,9 +81,8 @@ def failed_selection(
     """The tasks that failed, grouped by why and by what they get now.
 
     Raises:
-        RefusedError: there is none, or nobody can know.
+        RefusedError: there is none.
     """
-    refuse_in_the_dark(picture)
     out = picture.dataset.out
     wanted = {"failed", "unknown"} if include_unknown else {"failed"}
     chosen = [
@@ -166,17 +164,17 @@ def _more(
 def _notes_on_limits(
     groups: Mapping[tuple[str, Resources], list[Task]], partition: PartitionLimits
 ) -> list[str]:
+    """Where a task gets no more than it had, since the partition has no more."""
     notes = []
-    for (why, resources), tasks in groups.items():
-        before = [task.element.resources for task in tasks if task.element]
-        if why == _WHY["time"] and any(
-            b and b.timeout_min >= resources.timeout_min for b in before
-        ):
-            notes.append(
-                f"{why}: partition {partition.name} grants no more than {partition.timeout_min} min"
-            )
-        if why == _WHY["memory"] and any(b and b.mem_mb >= resources.mem_mb for b in before):
-            notes.append(
-                f"{why}: partition {partition.name} grants no more than {resources.mem_mb} MB"
-            )
+    for (why, now), tasks in groups.items():
+        for before in {task.element.resources for task in tasks if task.element}:
+            if before is None:
+                continue
+            if why == _WHY["time"] and before.timeout_min >= now.timeout_min:
+                most = f"{partition.timeout_min} min"
+            elif why == _WHY["memory"] and before.mem_mb >= now.mem_mb:
+                most = f"{partition.mem_mb} MB"
+            else:
+                continue
+            notes.append(f"{why}: partition {partition.name} grants no more than {most}")
     return notes

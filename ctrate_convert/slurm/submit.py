@@ -95,7 +95,6 @@ def pending_selection(
     Raises:
         RefusedError: there is none, or it cannot be known.
     """
-    refuse_in_the_dark(picture)
     free = [task for task in picture.tasks if task.verdict.state == "pending" and not task.is_held]
     held = [task for task in picture.tasks if task.is_held and task.verdict.state != "done"]
     notes = []
@@ -181,10 +180,17 @@ def submit_selected(
 ) -> Submitted:
     """Look, ``select``, and submit that; look again where another submission came between."""
     looker = Looker(dataset, client)
-    limits = cluster_limits(client, profile, user_name())
-    if dry_run:
+    limits: ClusterLimits | None = None
+
+    def choose() -> tuple[Picture, Selection, ClusterLimits]:
+        nonlocal limits
         picture = looker.look()
-        selection = _that_fit(select(picture, limits), limits)
+        refuse_in_the_dark(picture)
+        limits = limits or cluster_limits(client, profile, user_name())
+        return picture, _that_fit(select(picture, limits), limits), limits
+
+    if dry_run:
+        picture, selection, limits = choose()
         arrays = _arrays(selection, limits, new_token(), _next_number(picture))
         intent = _intent(picture, profile, command, arrays)
         files = SubmissionFiles(dataset, intent)
@@ -193,8 +199,7 @@ def submit_selected(
     dataset.prepare()
     with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
         for _ in range(_TRIES):
-            picture = looker.look()
-            selection = _that_fit(select(picture, limits), limits)
+            picture, selection, limits = choose()
             arrays = _arrays(selection, limits, new_token(), _next_number(picture))
             # Everything that can be refused here is refused before the intent is written.
             intent = _intent(picture, profile, command, arrays)

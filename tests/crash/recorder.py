@@ -76,6 +76,8 @@ class Recorder:
         descriptor: int = self._os["open"](path, flags, mode, dir_fd=dir_fd)
         place = self._place(path, dir_fd)
         if place is None:
+            if dir_fd is None and os.path.abspath(path) == self._folder:
+                self._opened[descriptor] = ROOT
             return descriptor
         if place[1] not in self._names[place[0]]:
             self._rename("create", place[0], (place[1], self._new(b"")))
@@ -199,7 +201,7 @@ class Recorder:
         def stand_in(*words: Any, **more: Any) -> Any:
             result = function(*words, **more)
             final = words[1] if name == "publish_directory" else words[0]
-            paths = [final]
+            paths = list(words) if name == "make_directories" else [final]
             if name == "publish_directory":
                 paths += [final / part for part in words[0]]
             for path in paths:
@@ -212,6 +214,8 @@ class Recorder:
         if self._place(path) is None:
             return
         relative = os.path.abspath(path)[len(self._folder) + 1 :]
+        if ".partial" in relative:
+            return  # what is under way in a hidden folder is durable once that folder is
         inode, way = ROOT, []
         for part in relative.split("/"):
             way.append((inode, part))

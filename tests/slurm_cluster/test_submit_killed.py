@@ -77,7 +77,11 @@ def test_killed_right_after_sbatch_the_job_is_found_again(two: Site) -> None:
 
 def test_with_the_scheduler_silent_it_stays_unknown_and_is_refused(two: Site) -> None:
     submit_and_be_killed(two, 'touch "{told}"; exec sleep 600')
-    two.environment["SLURM_CONF"] = str(two.out.parent / "nowhere.conf")
+    for tool in ("squeue", "sacct"):
+        path = two.out.parent / "bin" / tool
+        path.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+        path.chmod(0o755)
+    two.environment["PATH"] = f"{two.out.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
     facts = two.status()
     assert {task["state"] for task in facts["tasks"]} == {"unknown"}
     assert any(problem.startswith("squeue: ") for problem in facts["unavailable"])
