@@ -1,4 +1,4 @@
-"""``python -m benchmarks [conversion|memory|limits|all] [--quick] [--write]``."""
+"""``python -m benchmarks [conversion|limits|memory|reading|all] [--quick] [--write]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import conversion, limits, memory, report
+from benchmarks import conversion, limits, memory, reading, report
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
 
@@ -26,10 +26,15 @@ def _memory(work: Path, quick: bool) -> list[Table]:
     return [memory.table(work, memory.QUICK if quick else memory.FULL)]
 
 
+def _reading(work: Path, quick: bool) -> list[Table]:
+    return reading.tables(work, reading.QUICK if quick else reading.FULL)
+
+
 SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "conversion": _conversion,
     "limits": _limits,
     "memory": _memory,
+    "reading": _reading,
 }
 
 

@@ -44,8 +44,14 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]
         writer.writerows(rows)
 
 
-def plan(inputs: Path, out: Path, samples_per_shard: int, encoding: Encoding = "npy") -> None:
-    """Plan the conversion of ``inputs`` into ``out``."""
+def plan(
+    inputs: Path,
+    out: Path,
+    samples_per_shard: int,
+    encoding: Encoding = "npy",
+    probe: int | None = 0,
+) -> None:
+    """Plan the conversion of ``inputs`` into ``out``, with or without a probe."""
     settings = PlanSettings(
         data_folder=str(inputs / "npz"),
         reports_file=str(inputs / "reports.csv"),
@@ -53,6 +59,7 @@ def plan(inputs: Path, out: Path, samples_per_shard: int, encoding: Encoding = "
         labels_file=str(inputs / "labels.csv"),
         samples_per_shard=samples_per_shard,
         encoding=encoding,
+        probe=probe,
     )
     make_plan(Dataset(out), settings)
 

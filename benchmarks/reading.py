@@ -28,7 +28,7 @@ from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Encoding
 
-FULL = Size((512, 512, 300), rounds=7)
+FULL = Size((512, 512, 300), rounds=5)
 QUICK = Size((480, 480, 60), rounds=2)
 
 CROP_TIMES = 15
@@ -96,11 +96,11 @@ def _candidates(work: Path, folder: Path, shape: Shape) -> list[Candidate]:
         plain = functools.partial(_plain, out, encoding)
         found += [
             Candidate(f"{encoding}: webdataset with decoder()", plain),
-            Candidate(f"{encoding}: open_dataset", functools.partial(_pipeline, out, None)),
+            Candidate(f"{encoding}: open_dataset", functools.partial(_arrays, open_dataset(out))),
             Candidate(_by_key(encoding), functools.partial(_whole, volumes)),
             Candidate(
                 f"{encoding}: open_dataset, crop",
-                functools.partial(_pipeline, out, crop),
+                functools.partial(_arrays, open_dataset(out, crop=crop)),
                 1 if encoding == "npy.gz" else _CROP_PASSES,
             ),
             Candidate(
@@ -154,8 +154,8 @@ def _plain(out: Path, encoding: Encoding) -> Iterable[Array]:
         yield sample[f"volume.{encoding}"]
 
 
-def _pipeline(out: Path, crop: Shape | None) -> Iterable[Array]:
-    for sample in open_dataset(out, crop=crop):
+def _arrays(samples: Iterable[dict[str, Any]]) -> Iterable[Array]:
+    for sample in samples:
         yield sample["array"]
 
 

@@ -58,23 +58,24 @@ def fsync_open_directory(descriptor: int) -> None:
 def make_directories(*directories: Path) -> None:
     """Create ``directories`` and their missing parents; their names are durable afterwards.
 
-    Also of those that exist: who made them may have been killed before the fsync.
+    Also of those that exist: who made them may have been killed before the fsync. One name at a
+    time, so that a kill leaves at most one that is not durable, and the next call finds it.
     """
-    missing: list[Path] = []
+    settled: set[Path] = set()
     for directory in directories:
+        missing: list[Path] = []
         path = directory
-        while not path.is_dir() and path not in missing:
+        while not path.is_dir():
             missing.append(path)
             path = path.parent
-    for path in sorted(missing):  # parents sort before what they hold
-        path.mkdir(exist_ok=True)
-    holders = {path.parent for path in missing}
-    for parent in sorted({path.parent for path in directories} | holders):
-        try:
-            fsync_directory(parent)
-        except PermissionError:  # a parent that may be entered but not read
-            if parent in holders:
-                raise
+        if path.parent not in settled:
+            with contextlib.suppress(PermissionError):  # it may be entered but not read
+                fsync_directory(path.parent)
+            settled.add(path.parent)
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            fsync_directory(path.parent)
+            settled.add(path.parent)
 
 
 def link_if_absent(temporary: Path, final: Path) -> bool:

@@ -57,7 +57,8 @@ def test_commands_of_the_documents_run_in_their_order(document: str, home: Path)
         if not any(verb in command for verb in SLURM_VERBS):
             shell(command, home)
     if document == "README.md":
-        for program in [*blocks("README.md", "python"), *blocks("docs/shards.md", "python")]:
+        documents = ("README.md", "docs/shards.md", "docs/reading.md")
+        for program in [text for name in documents for text in blocks(name, "python")]:
             (home / "program.py").write_text(program)
             shell(f"'{sys.executable}' program.py", home)
 

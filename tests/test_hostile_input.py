@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -334,12 +336,12 @@ def test_files_that_changed_between_plan_and_run(make_ctrate: Make, tmp_path: Pa
 
 def test_unreadable_file_and_folder(make_ctrate: Make, tmp_path: Path) -> None:
     """A file without permission fails as a sample, a folder without is named; both stay."""
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything")
     made = make_ctrate(4, kinds=("data",), layout="nested")
     out = tmp_path / "out"
     hidden, denied, *_ = made.keys[::-1]
     made.sources[denied].chmod(0)
+    if os.access(made.sources[denied], os.R_OK):
+        pytest.skip("this user reads everything")
     made.sources[hidden].parent.chmod(0)
     try:
         done = run_cli(*convert_words(made, out, *DELETE))
@@ -440,14 +442,19 @@ def test_replaced_while_it_is_read(tmp_path: Path) -> None:
         assert volume.fingerprint(path.name).inode != path.stat().st_ino
 
 
-def reader_of(path: Path, process: subprocess.Popen[str]) -> bool:
-    """Whether a process under ``process`` has ``path`` open."""
+READS = {"x86_64": (295, 327), "aarch64": (69, 286)}
+"""The numbers of preadv and preadv2."""
+
+
+def being_read(path: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether a process is within a read of ``path``'s array."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(entry) == str(path) for entry in (folder / "fd").iterdir()):
-                return True
-        except OSError:
-            continue
+        with contextlib.suppress(OSError, ValueError):
+            call, descriptor, *_ = (folder / "syscall").read_text().split()
+            if int(call) in READS[platform.machine()]:
+                held = os.readlink(folder / "fd" / str(int(descriptor, 16)))
+                if held == str(path):
+                    return True
     assert process.poll() is None, "the command ended too early"
     return False
 
@@ -459,6 +466,8 @@ def test_changed_while_a_worker_reads_it(make_ctrate: Make, tmp_path: Path) -> N
         pytest.skip("strace is not installed")
     if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace is not permitted here")
+    if platform.machine() not in READS:
+        pytest.skip("this processor's system call numbers are not known here")
     made = make_ctrate(4, kinds=("data",))
     out, (_, cut, grown, _) = tmp_path / "out", made.keys
     originals = load_originals(made)
@@ -476,7 +485,7 @@ def test_changed_while_a_worker_reads_it(make_ctrate: Make, tmp_path: Path) -> N
         text=True,
     ) as process:
         for key, change in ((cut, truncate), (grown, append)):
-            while not reader_of(made.sources[key], process):
+            while not being_read(made.sources[key], process):
                 time.sleep(0.005)
             change(made.sources[key])
         said, _ = process.communicate(timeout=TIMEOUT_S)

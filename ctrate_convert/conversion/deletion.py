@@ -81,7 +81,9 @@ def delete_sources(
             dataset.journal(shard.index), dataset.out, ready, kept, authorised_by, check_stop
         )
     except OSError as error:
-        raise environment_problem(error, "deleting sources, and noting it in the journal") from error
+        raise environment_problem(
+            error, "deleting sources, and noting it in the journal"
+        ) from error
 
 
 def _delete(

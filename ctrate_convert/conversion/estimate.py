@@ -65,8 +65,9 @@ def sample_cost(
         sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
     )
     prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
-    compressed = settings.encoding != "npy" and predicted_bytes is not None
-    array_member = predicted_bytes if compressed else len(prefix) + array_bytes
+    array_member = len(prefix) + array_bytes
+    if settings.encoding != "npy" and predicted_bytes is not None:
+        array_member = predicted_bytes
     # Conversion turns Fortran order into C order through a scratch file of the array's size;
     # a Blosc2 frame grows in one of its own.
     turned = array_bytes if header is not None and header.fortran_order else 0

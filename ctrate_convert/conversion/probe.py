@@ -6,11 +6,14 @@ only seconds differ between two probes. Of a large volume a part is converted, s
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ctrate_convert.conversion.intensity import Scale
 from ctrate_convert.conversion.probe_part import PART_BYTES, PART_KEY, Part, cut_part
@@ -128,16 +131,20 @@ def _try_volume(
         volume = volume.packed(share or 1.0)
     trials = []
     failed: list[tuple[Candidate, str]] = []
+    same: dict[Candidate, Trial] = {}
     for candidate in found.candidates:
         if candidate in found.failures and candidate != found.candidates[0]:
             continue  # that it fails once is enough to know
         update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
-        try:
-            array, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
-        except SampleError as error:
-            failed.append((candidate, error.one_line()))
-            continue
-        trials.append(_trial(volume, candidate, array, cpu_s, part))
+        does = _what_it_does(candidate, volume.dtype)
+        if does not in same:
+            try:
+                array, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
+            except SampleError as error:
+                failed.append((candidate, error.one_line()))
+                continue
+            same[does] = _trial(volume, candidate, array, cpu_s, part)
+        trials.append(dataclasses.replace(same[does], candidate=candidate))
     if not trials:
         found.unreadable += 1
         return
@@ -146,6 +153,16 @@ def _try_volume(
         found.failures.setdefault(candidate, []).append((volume.key, reason))
     intercept = sample.metadata.get("RescaleIntercept", "")
     found.looked.append(Scale(volume.key, array.intensity, intercept))
+
+
+def _what_it_does(candidate: Candidate, source: np.dtype[Any]) -> Candidate:
+    """Candidates that do the same with a volume of type ``source`` give the same here."""
+    if source.kind != "f" and np.can_cast(source, np.int16):
+        dtype: DType = "float16" if candidate.dtype == "float16" else "auto"
+        return candidate._replace(dtype=dtype, step=None)
+    if source.kind == "f" and candidate.dtype == "auto":
+        return candidate._replace(dtype="float16")
+    return candidate
 
 
 def _trial(
@@ -169,6 +186,5 @@ def _convert(
         tar = TarWriter(partial)
         converted = convert_sample(sample, settings, tar, folder, lambda _: None)
         tar.finish()
-        partial.settle()
         read_shard(partial.path, [converted], settings.layout).require_sound()
     return converted.array, time.process_time() - clock

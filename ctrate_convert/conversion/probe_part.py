@@ -27,7 +27,7 @@ from ctrate_convert.conversion.probe_peek import (
 from ctrate_convert.formats.cast import BLOCK_VOXELS
 from ctrate_convert.formats.npz import SourceVolume
 
-PART_BYTES = 2**25
+PART_BYTES = 2**24
 """Of elements as stored; a smaller volume is its own part."""
 
 PART_KEY = "part"
@@ -136,27 +136,27 @@ def _take_plane(
 
 
 def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    wide = -(-_WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
-    columns = max(2 * _BOX_COLUMNS, -(-wide // _BOX_COLUMNS) * _BOX_COLUMNS)
+    """Rows and columns of a box; columns are a part of all that leaves little over."""
+    least = max(2 * _BOX_COLUMNS, _WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
+    cells = max(1, shape[1] // least)
+    columns = -(-shape[1] // (cells * _BOX_COLUMNS)) * _BOX_COLUMNS
     return min(_BOX_ROWS, shape[0]), min(columns, shape[1])
 
 
 def _places(
     shape: tuple[int, ...], box: tuple[int, int], itemsize: int, start: int
 ) -> list[tuple[int, int]]:
-    """Where the boxes begin: row and column."""
+    """Where the boxes begin: row and column; none twice, or a compressor finds the copy."""
     number = max(1, PART_BYTES // (box[0] * box[1] * shape[2] * itemsize))
     places = []
     for index in range(number):
-        along = ((start + index) * step % 1 for step in _SPREAD)
         row, column = (
-            int(share * (size - width + align)) // align * align
-            for share, size, width, align in zip(
-                along, shape, box, (_BOX_ROWS, _BOX_COLUMNS), strict=False
-            )
+            # Cells side by side, so that the edges of the field count as much as its middle.
+            min(int((start + index) * step % 1 * -(-size // width)) * width, size - width)
+            for step, size, width in zip(_SPREAD, shape, box, strict=False)
         )
-        places.append((min(row, shape[0] - box[0]), min(column, shape[1] - box[1])))
-    return places
+        places.append((row, column))
+    return list(dict.fromkeys(places))
 
 
 def _read_cpu(path: Path) -> float:

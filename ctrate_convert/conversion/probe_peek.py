@@ -16,8 +16,8 @@ from isal import isal_zlib
 from ctrate_convert.conversion.headers import READERS
 
 MOST_PEEKED = 512
-PIECES, MANY_PIECES = 16, 128
-PIECE_BYTES = 2**14
+PIECES, MANY_PIECES = 64, 1024
+PIECE_BYTES = 2**11
 
 _LEVEL = 1
 _GOLDEN = 0.6180339887498949  # its multiples, without their whole part, are spread evenly

@@ -14,7 +14,7 @@ import numpy as np
 from ctrate_convert.conversion.probe_peek import peek_many
 from ctrate_convert.schemas.plan import ArrayHeader
 
-_MOST = 32
+_MOST = 16
 _MOST_BYTES = 3 * 2**30
 """Of arrays to be read: a few seconds' worth."""
 

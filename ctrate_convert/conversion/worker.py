@@ -11,6 +11,7 @@ import resource
 import signal
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -63,12 +64,17 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do. ``authorised_by`` is None where no source may be deleted."""
+    """What a worker is to do. ``authorised_by`` is None where no source may be deleted.
+
+    ``patience_s`` is how long to wait for a shard that another process holds: a node that went
+    down may leave its lock behind for a while.
+    """
 
     out: Path
     shard: int
     attempt: str
     authorised_by: str | None
+    patience_s: float = 0.0
 
 
 class _Reporter:
@@ -126,7 +132,7 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
     dataset = Dataset(order.out)
     plans = load_plans(dataset)
     plan, shard = planned_shards(plans)[order.shard]
-    with locked(dataset.lock(f"shard-{shard.index:06d}"), timeout_s=0) as mine:
+    with _held(dataset, shard, order.patience_s, reporter) as mine:
         if not mine:
             return ShardDone(shard.index, busy=True)
         published = convert_shard(dataset, plan, shard, order.attempt, reporter)
@@ -158,6 +164,21 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
         max_rss_bytes=usage.ru_maxrss * 1024,
         fresh=published.fresh,
     )
+
+
+@contextlib.contextmanager
+def _held(
+    dataset: Dataset, shard: PlannedShard, patience_s: float, reporter: _Reporter
+) -> Iterator[bool]:
+    """Hold the shard's lock; yields False where another process still does after ``patience_s``."""
+    path = dataset.lock(f"shard-{shard.index:06d}")
+    deadline = time.monotonic() + patience_s
+    while True:
+        reporter.check_stop()
+        with locked(path, timeout_s=min(1.0, patience_s)) as mine:
+            if mine or time.monotonic() >= deadline:
+                yield mine
+                return
 
 
 def _read_again(

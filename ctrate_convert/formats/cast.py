@@ -21,6 +21,9 @@ BLOCK_VOXELS = 2**17
 HALF_PRECISION = 2.0**-11
 """Half a unit in the last place of float16, relative: the most that rounding to it can cost."""
 
+_SINGLE_PRECISION = 2.0**-24
+"""Half a unit in the last place of float32, relative."""
+
 HALF_SUBNORMAL = 2.0**-25
 """The same for values too small for float16's exponent, absolute."""
 
@@ -151,13 +154,32 @@ class Caster:
                 seen=f"{low:g}…{high:g}",
                 expected=f"{limits.min}…{limits.max}",
             )
-        if self._source.kind == "f":
+        if self._source.kind != "f":
+            result[...] = values
+        elif self._source == np.float32 and self._target == np.int16:
+            self._count_steps(values, result, max(-low, high))
+        else:
             # In double precision: the error is a difference of nearly equal numbers.
             steps = np.rint(values.astype(np.float64) / scale)
             result[...] = steps
             self._error = max(self._error, float(np.abs(values - steps * scale).max()))
-        else:
-            result[...] = values
+
+    def _count_steps(self, values: Values, result: Values, largest: float) -> None:
+        """float32 to int16 in single precision, four times as fast as in double.
+
+        The product and the difference are each rounded once more; that much is added to the
+        error, so that the recorded one is never smaller than the true one.
+        """
+        back = self._back[: len(values)]
+        np.multiply(values, np.float32(1 / self.value_scale), out=back)
+        numkong.astype(back, "int16", out=result)  # to the nearest, ties to even
+        numkong.astype(result, "float32", out=back)
+        np.multiply(back, np.float32(self.value_scale), out=back)
+        np.subtract(values, back, out=back)
+        error = max(-float(back.min()), float(back.max()))
+        if error > 0:
+            error += 2 * _SINGLE_PRECISION * largest
+        self._error = max(self._error, error)
 
     def _note_error(self, values: Values, result: Values) -> None:
         infinite = np.isinf(result)

@@ -20,6 +20,7 @@ from ctrate_convert.errors import WorkerDied
 Message = Advanced | ShardDone | ShardFailed
 
 _POLL_S = 0.2
+_STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
 _FORKSERVER_PRELOAD = ["ctrate_convert.conversion.worker"]
 
 
@@ -93,16 +94,19 @@ def run_orders(
     context.set_forkserver_preload(_FORKSERVER_PRELOAD)
     waiting = deque(orders)
     running: dict[Connection, _Running] = {}
-    told_to_stop = False
+    told_to_stop_at: float | None = None
     try:
         while running or (waiting and not stop):
             while waiting and not stop and len(running) < num_workers and may_start():
                 started = _start(context, waiting.popleft())
                 running[started.connection] = started
-            if stop and not told_to_stop:
-                told_to_stop = True
+            if stop and told_to_stop_at is None:
+                told_to_stop_at = time.monotonic()
                 for one in running.values():
                     one.process.terminate()
+            if told_to_stop_at and time.monotonic() - told_to_stop_at > _STOP_PATIENCE_S:
+                for one in running.values():
+                    one.process.kill()
             if not running:
                 time.sleep(_POLL_S)
             for ready in wait(list(running), timeout=_POLL_S):

@@ -116,6 +116,7 @@ def run_work(
     authorised_by: str | None = None,
     scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
+    lock_patience_s: float = 0.0,
     may_start: Callable[[], bool] = lambda: True,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> RunResult:
@@ -141,7 +142,13 @@ def run_work(
         return result
     attempt = Attempt(dataset, _tasks(work), scheduler)
     orders = [
-        Order(dataset.out, shard.index, attempt.name, _authorisation(plan, authorised_by))
+        Order(
+            dataset.out,
+            shard.index,
+            attempt.name,
+            _authorisation(plan, authorised_by),
+            lock_patience_s,
+        )
         for plan, shard in work
     ]
     seen = _Counter(result, {shard.index: shard for _, shard in work}, recorded)
@@ -252,7 +259,7 @@ def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> N
     elif result.busy_shards:
         outcome, reason = "failed", "another process holds the shard"
     if result.stopped_by and broken is None:
-        outcome, reason = "interrupted", reason or result.stopped_by
+        outcome, reason = "interrupted", "; ".join(filter(None, (result.stopped_by, reason)))
     attempt.end(
         outcome,
         reason=reason,

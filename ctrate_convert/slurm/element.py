@@ -24,6 +24,9 @@ from ctrate_convert.slurm.here import scheduler_facts
 
 WARNING_SIGNAL = signal.SIGUSR2
 
+_LOCK_PATIENCE_S = 300.0
+"""A requeued element may meet the lock that its own earlier run on a lost node left behind."""
+
 
 class ConvertTask:
     """submitit's callable: converts what is pending of one task. Its arguments are plain values."""
@@ -84,7 +87,15 @@ def _convert(
             max_rss_bytes=0,
         )
         raise
-    return run_work(dataset, plans, work, num_workers=num_workers, scheduler=scheduler, stop=stop)
+    return run_work(
+        dataset,
+        plans,
+        work,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        stop=stop,
+        lock_patience_s=_LOCK_PATIENCE_S,
+    )
 
 
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:

@@ -145,7 +145,9 @@ def _requeued(facts: Facts, row: QueueRow) -> str:
     if not row.restarts:
         return ""
     before = [past.state for past in facts.accounts if past.ended and past.key == row.key]
-    return "requeued after " + (before[-1] if before else f"run {row.restarts}")
+    if before and before[-1] != "REQUEUED":
+        return f"requeued after {before[-1]}"
+    return f"requeued, run {row.restarts + 1}"
 
 
 def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Verdict:

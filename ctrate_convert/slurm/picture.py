@@ -31,7 +31,7 @@ from ctrate_convert.slurm.submissions import (
 )
 
 PLAIN_JOB_NAME = "ctrate-convert-array"
-"""The job name in ``slurm/convert_array.sbatch``; an element's index there is its task."""
+"""The job name in ``slurm/convert_array.sbatch``, and its words: the dataset, and an offset."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Task:
     element: Element | None
     live: QueueRow | None
     account: AccountRow | None
+    samples_recorded: int
 
     @property
     def is_held(self) -> bool:
@@ -124,7 +125,6 @@ class Looker:
         # After the scheduler was asked: a job that it calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         samples, recorded, damaged = _records(self.dataset, plans)
-        open_tasks = _open(by_task, recorded)
         elements = _elements(submissions, sight, attempts)
         tasks = []
         for number, shards in by_task.items():
@@ -137,9 +137,9 @@ class Looker:
                     elements.get(number, []),
                     sight,
                     now,
-                    recorded=number not in open_tasks,
+                    recorded=recorded,
                     damaged=next((damaged[s.index] for s in shards if s.index in damaged), None),
-                    out=os.fspath(self.dataset.out),
+                    out=os.fspath(self.dataset.out.absolute()),
                 )
             )
         return Picture(
@@ -305,7 +305,7 @@ def _task(
     sight: _Sight,
     now: datetime,
     *,
-    recorded: bool,
+    recorded: frozenset[int],
     damaged: str | None,
     out: str,
 ) -> Task:
@@ -318,14 +318,14 @@ def _task(
         row
         for row in sight.queue
         if (row.key in keys and row.name in names)
-        or (row.name == PLAIN_JOB_NAME and row.key[1] == number and _is_for(row, out))
+        or (row.name == PLAIN_JOB_NAME and _task_by_hand(row, out) == number)
     ]
     live = [row for row in rows if row.live]
     newest = (element.answer.job_id, element.index) if element and element.answer else None
     accounts = tuple(row for row in sight.accounts if row.key == newest)
     facts = Facts(
         task=number,
-        recorded=recorded,
+        recorded=all(shard.index in recorded for shard in shards),
         damaged=damaged,
         attempts=attempts,
         shards=frozenset(shard.index for shard in shards),
@@ -345,12 +345,17 @@ def _task(
         element,
         facts.live,
         accounts[-1] if accounts else None,
+        sum(shard.samples for shard in shards if shard.index in recorded),
     )
 
 
-def _is_for(row: QueueRow, out: str) -> bool:
-    """Whether a plain job script was given this dataset directory, as squeue shows its words."""
-    return row.command.rpartition(" ")[2].rstrip("/") == out.rstrip("/")
+def _task_by_hand(row: QueueRow, out: str) -> int | None:
+    """The task of a plain job script's element for this dataset: its index, and the offset."""
+    words = row.command.partition(" ")[2].rstrip()
+    if words.rstrip("/") == out:
+        return row.key[1]
+    place, _, offset = words.rpartition(" ")
+    return row.key[1] + int(offset) if place.rstrip("/") == out and offset.isdigit() else None
 
 
 def _sign_of_life(attempt: PastAttempt) -> bool | None:

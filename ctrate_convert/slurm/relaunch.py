@@ -151,7 +151,9 @@ def _more(
     """More of what it ran out of; a number that was given on the command line stands."""
     cause = task.verdict.cause if task.verdict.state == "failed" else "other"
     if cause == "memory" and not given.get("mem_gb"):
-        return base.model_copy(update={"mem_mb": math.ceil(base.mem_mb * profile.memory_factor)})
+        seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
+        more = math.ceil(max(base.mem_mb, seen_mb) * profile.memory_factor)
+        return base.model_copy(update={"mem_mb": more})
     if cause == "time" and not given.get("timeout_min"):
         more = math.ceil(base.timeout_min * profile.time_factor)
         return base.model_copy(update={"timeout_min": more})

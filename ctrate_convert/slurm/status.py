@@ -126,9 +126,11 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
         rss = max(rss, last.end.max_rss_bytes)
     samples = sum(shard.samples for shard in task.shards)
     state = task.verdict.state
-    done = samples if state == "done" else 0
-    if state == "running" and last is not None and last.progress is not None:
-        done = min(samples, last.progress.samples_done)
+    done = samples if state == "done" else task.samples_recorded
+    note = last.progress if last is not None and state == "running" else None
+    if last is not None and note is not None and len(last.start.tasks) == 1:
+        # An attempt counts what was left when it began.
+        done = min(samples, max(done, samples - note.samples_total + note.samples_done))
     return TaskLine(
         task=task.number,
         state=state,

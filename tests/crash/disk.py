@@ -8,7 +8,7 @@ short, or as zeros. A rename within one directory is atomic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,7 +188,9 @@ class Disk:
         yield self.now()
         for one in self._singles():
             yield self.state(f"only {_told(one)} kept", lambda change, one=one: change is one)  # type: ignore[misc]
-            yield self.state(f"only {_told(one)} dropped", lambda change, one=one: change is not one)  # type: ignore[misc]
+            yield self.state(
+                f"only {_told(one)} dropped", lambda change, one=one: change is not one
+            )  # type: ignore[misc]
 
     def _singles(self) -> list[Change]:
         """Every name change; of each file's data changes the first, one in the middle, the last."""
@@ -213,6 +215,15 @@ class Disk:
             ):
                 return promise
         return None
+
+
+def states_of(disk: Disk, log: Iterable[Entry]) -> Iterator[tuple[Disk, State]]:
+    """The states that a power loss may leave before, within and after ``log``, with their disk."""
+    disk = disk.copy()
+    yield from ((disk, state) for state in disk.states())
+    for entry in log:
+        disk.take(entry)
+        yield from ((disk, state) for state in disk.states())
 
 
 def written(data: bytes, change: DataChange) -> bytes:

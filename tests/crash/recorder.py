@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,11 +32,12 @@ Place = tuple[int, str]
 class Recorder:
     """The file operations of what runs within it, as entries of ``log``; a context manager.
 
-    ``disk`` is what ``folder`` holds at the start; it may have changes that are not durable yet.
+    ``told`` has the same in words, as the kernel would tell them. ``disk`` is what ``folder`` holds at the start; it may have changes that are not durable yet.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self.log: list[Entry] = []
+        self.told: list[str] = []
         self._folder = os.path.realpath(folder)
         now = disk.now()
         self._names: dict[int, dict[str, int]] = {inode: {} for inode in disk.names}
@@ -96,6 +97,7 @@ class Recorder:
             offset = os.lseek(descriptor, 0, os.SEEK_CUR) - count
             piece = bytes(memoryview(data).cast("B")[:count])
             self._change(DataChange(self._opened[descriptor], offset, piece))
+            self._tell("write", descriptor, count)
         return count
 
     def do_pwrite(self, descriptor: int, data: Any, offset: int) -> int:
@@ -103,17 +105,22 @@ class Recorder:
         if descriptor in self._opened:
             piece = bytes(memoryview(data).cast("B")[:count])
             self._change(DataChange(self._opened[descriptor], offset, piece))
+            self._tell("pwrite64", descriptor, count)
         return count
 
     def do_ftruncate(self, descriptor: int, length: int) -> None:
         self._os["ftruncate"](descriptor, length)
         if descriptor in self._opened:
             self._change(DataChange(self._opened[descriptor], 0, b"", length))
+            self._tell("ftruncate", descriptor)
 
     def do_fsync(self, descriptor: int) -> None:
         self._os["fsync"](descriptor)
         if descriptor in self._opened:
-            self.log.append(Fsync(self._opened[descriptor], _site(sys._getframe(1))))
+            inode = self._opened[descriptor]
+            what = "names" if inode in self._names else "data"
+            self.log.append(Fsync(inode, f"{what}: {_site(sys._getframe(1))}"))
+            self._tell("fsync", descriptor)
 
     def do_link(self, src: Any, dst: Any, **more: Any) -> None:
         self._os["link"](src, dst, **more)
@@ -184,12 +191,17 @@ class Recorder:
             else:
                 self._names[directory][name] = inode
         self.log.append(NameChange(what, directory, names, makes_directory))
+        self.told.append(" ".join([what, *(name for name, _ in names)]))
 
     def _remove(self, what: str, path: Any, dir_fd: int | None) -> None:
         place = self._place(path, dir_fd)
         self._os[what](path, dir_fd=dir_fd)
         if place is not None:
             self._rename(what, place[0], (place[1], None))
+
+    def _tell(self, what: str, descriptor: int, *more: object) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+        self.told.append(" ".join([what, os.path.basename(path), *map(str, more)]))
 
     def _change(self, change: DataChange) -> None:
         self._content[change.inode] = written(self._content[change.inode], change)
@@ -256,19 +268,25 @@ def _site(frame: FrameType) -> str:
         if one.f_code.co_filename != durable.__file__:
             module = Path(one.f_code.co_filename).stem
             return " < ".join([*told, f"{module}.{name}:{one.f_lineno}"])
-        told.append(name)
+        if not name.startswith("fsync_"):
+            told.append(name)
     return " < ".join(told)
 
 
-def count_lines(sites: Sequence[str]) -> dict[str, str]:
-    """Each site with its line number replaced by its place among its caller's lines."""
+def named_by_order(log: list[Entry]) -> list[Entry]:
+    """The log with each site's line number replaced by its place among its caller's lines."""
     lines: dict[str, set[int]] = {}
-    for site in sites:
-        name, _, line = site.rpartition(":")
-        lines.setdefault(name, set()).add(int(line))
-    named = {}
-    for site in set(sites):
+    for entry in log:
+        if isinstance(entry, Fsync):
+            name, _, line = entry.site.rpartition(":")
+            lines.setdefault(name, set()).add(int(line))
+
+    def renamed(site: str) -> str:
         name, _, line = site.rpartition(":")
         order = sorted(lines[name])
-        named[site] = name if len(order) == 1 else f"{name} #{order.index(int(line)) + 1}"
-    return named
+        return name if len(order) == 1 else f"{name} #{order.index(int(line)) + 1}"
+
+    return [
+        Fsync(entry.inode, renamed(entry.site)) if isinstance(entry, Fsync) else entry
+        for entry in log
+    ]

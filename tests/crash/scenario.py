@@ -268,9 +268,7 @@ class Ending:
 
 
 def _with(status: os.stat_result, identity: Identity) -> os.stat_result:
-    fields = {
-        name: getattr(status, name) for name in dir(status) if name.startswith("st_")
-    }
+    fields = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
     fields |= {"st_mtime_ns": identity.mtime_ns, "st_ctime_ns": identity.ctime_ns}
     plain = list(status)
     plain[1] = identity.inode
