@@ -57,7 +57,7 @@ class Compared:
             f"{self.promised_cpu_s / self.conversion.cpu_s:.2f}",
             f"{self.promised.hours * 3600 / self.conversion.wall_s:.2f}",
             f"{self.conversion.wall_s:.1f} s",
-            f"{self.planning.wall_s:.1f} s",
+            f"{self.planning.cpu_s:.1f} s",
         ]
 
 
@@ -82,7 +82,7 @@ def table(work: Path, size: Size) -> Table:
     shutil.rmtree(inputs)
     return Table(
         f"Prediction: {len(volumes)} volumes of float32 and int16, deflated and stored",
-        ["encoding", "probed", "bytes", "CPU", "wall clock", "conversion", "plan"],
+        ["encoding", "probed", "bytes", "CPU", "wall clock", "conversion", "plan, CPU"],
         [_median(compared).row() for compared in zip(*rounds, strict=True)],
         [
             "Promised by the plan's probe over what it then was: 1 is as promised. "

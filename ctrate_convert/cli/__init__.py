@@ -20,6 +20,7 @@ COMMANDS = (
     "run",
     "convert",
     "merge",
+    "report",
     "verify",
     "check",
     "delete",

@@ -30,6 +30,11 @@ class Scale:
     intercept: str
 
 
+def error_in_hu(max_abs_error: float, intensity: Intensity) -> float:
+    """An error in the source's own unit, in Hounsfield units."""
+    return max_abs_error * (1000.0 if intensity == "normalised" else 1.0)
+
+
 def intensity_notes(scales: Iterable[Scale]) -> list[str]:
     """Where the volumes do not all have one scale, and where the table's intercept misleads."""
     known = [one for one in scales if one.intensity in _MEANING]

@@ -142,7 +142,8 @@ class Prediction:
 
 def _kinship(volume: Volume) -> tuple[_Kin, ...]:
     """Whom a volume resembles: its own kind, those of its type, and in the end all."""
-    return (volume.stratum, (volume.stratum.dtype, volume.stratum.deflated), ())
+    stratum = volume.stratum
+    return (stratum, stratum.family, (stratum.dtype, stratum.deflated), ())
 
 
 def _is_integer(volume: Volume) -> bool:

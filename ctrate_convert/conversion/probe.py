@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctrate_convert.conversion.intensity import Scale
+from ctrate_convert.conversion.intensity import Scale, error_in_hu
 from ctrate_convert.conversion.probe_part import PART_BYTES, PART_KEY, Part, cut_part
 from ctrate_convert.conversion.probe_peek import MANY_PIECES, peek
 from ctrate_convert.conversion.probe_sample import Volume, choose
@@ -29,7 +29,8 @@ from ctrate_convert.schemas.record import ArrayRecord
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy", "npy.gz", "b2nd")
 _HU_STEP = 0.001
-_PATIENCE_S = 20.0
+_PATIENCE_S = 30.0
+"""Where storage is slow; else the sample takes a few seconds."""
 
 
 class Candidate(NamedTuple):
@@ -173,7 +174,7 @@ def _trial(
         candidate=candidate,
         array_bytes=array.size_bytes * (part.times if part else 1.0),
         cpu_s=part.cpu_of_whole(cpu_s) if part else cpu_s,
-        max_error_hu=array.max_abs_error * (1000.0 if array.intensity == "normalised" else 1.0),
+        max_error_hu=error_in_hu(array.max_abs_error, array.intensity),
     )
 
 

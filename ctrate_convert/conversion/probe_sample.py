@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ctrate_convert.conversion.probe_part import PART_BYTES
 from ctrate_convert.conversion.probe_peek import peek_many
 from ctrate_convert.schemas.plan import ArrayHeader
 
 _MOST = 16
-_MOST_BYTES = 3 * 2**30
-"""Of arrays to be read: a few seconds' worth."""
+_MOST_READ_BYTES = 3 * 2**30
+_MOST_CONVERTED_BYTES = 10 * PART_BYTES
+"""Together a few seconds' worth; in bytes, so that the same volumes are chosen every time."""
 
 _CLASSES_PER_OCTAVE = 0.5
 
@@ -28,6 +30,11 @@ class Stratum(NamedTuple):
     deflated: bool
     fortran_order: bool
     size_class: int
+
+    @property
+    def family(self) -> tuple[str, bool, bool]:
+        """The same of any size."""
+        return self.dtype, self.deflated, self.fortran_order
 
 
 @dataclass(frozen=True)
@@ -121,28 +128,39 @@ def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
     """
     strata = by_stratum(population)
     counts = dict.fromkeys(strata, 0)
-    left_bytes = math.inf if wanted is not None else _MOST_BYTES
+    order: list[Stratum] = []
+    read_bytes = converted_bytes = 0.0
     for _ in range(min(len(population), _MOST if wanted is None else wanted)):
         stratum = _next(strata, counts)
-        left_bytes -= _array_bytes(strata[stratum]) / len(strata[stratum])
-        if left_bytes < 0 and any(counts.values()):
+        typical_bytes = _array_bytes(strata[stratum]) / len(strata[stratum])
+        read_bytes += typical_bytes
+        converted_bytes += min(typical_bytes, PART_BYTES)
+        too_much = read_bytes > _MOST_READ_BYTES or converted_bytes > _MOST_CONVERTED_BYTES
+        if wanted is None and order and too_much:
             break
         counts[stratum] += 1
-    return [
-        volumes[int((place + 0.5) * len(volumes) / counts[stratum])]
-        for place in range(max(counts.values(), default=0))
-        for stratum, volumes in strata.items()
-        if place < counts[stratum]
-    ]
+        order.append(stratum)
+    taken = dict.fromkeys(strata, 0)
+    chosen = []
+    for stratum in order:
+        place = (taken[stratum] + 0.5) / counts[stratum]
+        chosen.append(strata[stratum][int(place * len(strata[stratum]))])
+        taken[stratum] += 1
+    return chosen
 
 
 def _next(strata: Mapping[Stratum, list[Volume]], counts: Mapping[Stratum, int]) -> Stratum:
-    """The first kind without any; then the one whose volumes stand for most, each."""
-    open_ones = [stratum for stratum, volumes in strata.items() if counts[stratum] < len(volumes)]
-    for stratum in open_ones:
-        if not counts[stratum]:
-            return stratum
-    return max(open_ones, key=lambda one: _array_bytes(strata[one]) / counts[one])
+    """One of each family, then one of each kind; then where each stands for the most bytes."""
+    seen = {stratum.family for stratum, count in counts.items() if count}
+
+    def need(stratum: Stratum) -> tuple[bool, bool, float]:
+        return (
+            stratum.family not in seen,
+            not counts[stratum],
+            _array_bytes(strata[stratum]) / (counts[stratum] + 1),
+        )
+
+    return max((one for one in strata if counts[one] < len(strata[one])), key=need)
 
 
 def _array_bytes(volumes: Sequence[Volume]) -> int:

@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ctrate_convert.conversion.intensity import Scale, intensity_notes
 from ctrate_convert.conversion.manifest import (
     load_manifest,
     manifest_shards,
     planned_shards,
     recorded_shards,
 )
+from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.precision import Precision, compare_with_source
 from ctrate_convert.conversion.readback import Damage, check_members, read_shard
 from ctrate_convert.conversion.sample import reconvert_digest
@@ -67,6 +69,7 @@ def verify(
     records = _load_records(dataset, report)
     report.shards = len(records)
     report.samples = sum(len(record.converted) for _, record in records)
+    report.notes += _intensity_notes(dataset, records)
     present = [entry for entry in records if _is_present(dataset, entry[1], report)]
     chosen = _choose(present, None if full else num_samples)
 
@@ -112,6 +115,24 @@ def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
         if not number.isdigit() or int(number) not in recorded:
             report.damage.append(Damage(path.name, None, "a shard that no record knows"))
     return found
+
+
+def _intensity_notes(dataset: Dataset, records: Sequence[Recorded]) -> list[str]:
+    """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
+    by_index = planned_shards(load(dataset))
+    scales, unknown = [], []
+    for plan, record in records:
+        try:
+            planned = load_samples(dataset, plan, by_index[record.shard][1])
+        except DamageError as error:
+            unknown.append(f"the table's intercepts are not known: {error.one_line()}")
+            planned = ()
+        intercepts = {one.key: one.metadata.get("RescaleIntercept", "") for one in planned}
+        scales += [
+            Scale(one.key, one.array.intensity, intercepts.get(one.key, ""))
+            for one in record.converted
+        ]
+    return [*intensity_notes(scales), *unknown]
 
 
 def _is_present(dataset: Dataset, record: ShardRecord, report: VerifyReport) -> bool:

@@ -102,7 +102,10 @@ class Worker(Record):
 
 
 class ShardRecord(Record):
-    """``records/shard-000123.json``. ``tar`` is None where every sample of the shard failed."""
+    """``records/shard-000123.json``. ``tar`` is None where every sample of the shard failed.
+
+    ``elapsed_s`` and ``cpu_s`` are of the whole shard, its re-read included.
+    """
 
     schema_number: Literal[1] = 1
     plan_id: Sha256

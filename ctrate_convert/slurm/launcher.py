@@ -19,7 +19,7 @@ from ctrate_convert.durable import make_directories
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.profile import ClusterProfile
-from ctrate_convert.slurm.submissions import Resources
+from ctrate_convert.slurm.submissions import ArrayIntent, Resources
 
 # An element decides itself whether another run makes sense; submitit's count must not.
 _REQUEUES = 1_000_000
@@ -65,9 +65,8 @@ class ArrayExecutor(SlurmExecutor):
 def executor(
     folder: Path,
     profile: ClusterProfile,
-    resources: Resources,
+    array: ArrayIntent,
     *,
-    job_name: str,
     client: SlurmClient,
     dependency: str | None = None,
 ) -> ArrayExecutor:
@@ -76,6 +75,7 @@ def executor(
     Raises:
         SettingsError: a parameter is not one that submitit knows, or the path cannot be used.
     """
+    resources = array.resources
     for bad in ("%", "\n"):
         if bad in str(folder):
             raise SettingsError(
@@ -110,11 +110,11 @@ def executor(
         "wckey": None,
     }
     made.update_parameters(
-        job_name=job_name,
+        job_name=array.job_name,
         time=resources.timeout_min,
         mem=f"{resources.mem_mb}MB",
         cpus_per_task=resources.cpus_per_task,
-        array_parallelism=profile.array_parallelism,
+        array_parallelism=array.parallelism,
         signal_delay_s=warning_s(profile, resources),
         stderr_to_stdout=True,
         # Since Slurm 22.05 srun does not take this over from sbatch.

@@ -68,8 +68,8 @@ class Status:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is going to change by itself."""
-        return not any(
+        """Whether it is known that nothing is going to change by itself."""
+        return self.picture.queue_asked and not any(
             task.is_held or task.verdict.state == "running" for task in self.picture.tasks
         )
 

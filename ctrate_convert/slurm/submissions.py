@@ -47,12 +47,16 @@ class Resources(Record):
 
 
 class ArrayIntent(Record):
-    """One array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks."""
+    """One array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks.
+
+    ``parallelism`` is its share of what may run at once: Slurm's own limit is per array.
+    """
 
     job_name: str
     kind: Literal["convert", "finalise"]
     tasks: tuple[int, ...]
     resources: Resources
+    parallelism: int
     why: str
 
 

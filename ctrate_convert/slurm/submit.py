@@ -191,7 +191,7 @@ def submit_selected(
 
     if dry_run:
         picture, selection, limits = choose()
-        arrays = _arrays(selection, limits, new_token(), _next_number(picture))
+        arrays = _arrays(selection, limits, profile, new_token(), _next_number(picture))
         intent = _intent(picture, profile, command, arrays)
         files = SubmissionFiles(dataset, intent)
         scripts = _scripts(files, profile, selection, client)
@@ -200,7 +200,7 @@ def submit_selected(
     with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
         for _ in range(_TRIES):
             picture, selection, limits = choose()
-            arrays = _arrays(selection, limits, new_token(), _next_number(picture))
+            arrays = _arrays(selection, limits, profile, new_token(), _next_number(picture))
             # Everything that can be refused here is refused before the intent is written.
             intent = _intent(picture, profile, command, arrays)
             scripts = _scripts(SubmissionFiles(dataset, intent), profile, selection, client)
@@ -234,8 +234,7 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
         made = executor(
             files.logs(place),
             profile,
-            array.resources,
-            job_name=array.job_name,
+            array,
             client=client,
             dependency=dependency,
         )
@@ -286,28 +285,37 @@ def _that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
 
 
 def _arrays(
-    selection: Selection, limits: ClusterLimits, token: str, number: int
+    selection: Selection,
+    limits: ClusterLimits,
+    profile: ClusterProfile,
+    token: str,
+    number: int,
 ) -> tuple[ArrayIntent, ...]:
     """Chunks that each run from 0, and the finaliser."""
     size = limits.elements_per_array
-    arrays: list[ArrayIntent] = []
-    for group in selection.groups:
-        tasks = [task.number for task in group.tasks]
-        for first in range(0, len(tasks), size):
-            arrays.append(
-                ArrayIntent(
-                    job_name=job_name(token, number, len(arrays)),
-                    kind="convert",
-                    tasks=tuple(tasks[first : first + size]),
-                    resources=group.resources,
-                    why=group.why,
-                )
-            )
+    chunks = [
+        (group, group.tasks[first : first + size])
+        for group in selection.groups
+        for first in range(0, len(group.tasks), size)
+    ]
+    share, more = divmod(profile.array_parallelism, len(chunks))
+    arrays = [
+        ArrayIntent(
+            job_name=job_name(token, number, place),
+            kind="convert",
+            tasks=tuple(task.number for task in tasks),
+            resources=group.resources,
+            parallelism=max(1, share + (place < more)),
+            why=group.why,
+        )
+        for place, (group, tasks) in enumerate(chunks)
+    ]
     finaliser = ArrayIntent(
         job_name=job_name(token, number, len(arrays)),
         kind="finalise",
         tasks=(),
         resources=limits.partition.cap(_FINALISER),
+        parallelism=1,
         why="merges, verifies and reports after all",
     )
     return (*arrays, finaliser)
@@ -346,8 +354,7 @@ def _scripts(
         made = executor(
             files.logs(place),
             profile,
-            array.resources,
-            job_name=array.job_name,
+            array,
             client=client,
             dependency=dependency,
         )

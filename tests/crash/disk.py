@@ -8,8 +8,10 @@ short, or as zeros. A rename within one directory is atomic.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = 0
@@ -187,10 +189,8 @@ class Disk:
         yield self.state("data kept, names dropped", lambda change: not _is_name(change))
         yield self.now()
         for one in self._singles():
-            yield self.state(f"only {_told(one)} kept", lambda change, one=one: change is one)  # type: ignore[misc]
-            yield self.state(
-                f"only {_told(one)} dropped", lambda change, one=one: change is not one
-            )  # type: ignore[misc]
+            yield self.state(f"only {_told(one)} kept", partial(operator.is_, one))
+            yield self.state(f"only {_told(one)} dropped", partial(operator.is_not, one))
 
     def _singles(self) -> list[Change]:
         """Every name change; of each file's data changes the first, one in the middle, the last."""

@@ -32,7 +32,8 @@ Place = tuple[int, str]
 class Recorder:
     """The file operations of what runs within it, as entries of ``log``; a context manager.
 
-    ``told`` has the same in words, as the kernel would tell them. ``disk`` is what ``folder`` holds at the start; it may have changes that are not durable yet.
+    ``told`` has the same in words, as the kernel would tell them. ``disk`` is what ``folder``
+    holds at the start; it may have changes that are not durable yet.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:

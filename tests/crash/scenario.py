@@ -48,13 +48,14 @@ class _Parent:
         self.send = on_message
 
 
-def _orders_here(
+def orders_here(
     orders: Sequence[worker.Order],
     num_workers: int,
     stop: StopFlag,
     on_message: Callable[[Message], None],
     *_: object,
 ) -> None:
+    """`run_orders` without processes: each order is carried out here, one after the other."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for order in orders:
@@ -121,7 +122,7 @@ class Scenario:
         dataset = Dataset(self.out)
         settings = settings_for(self.made, samples_per_shard=2, delete_source_files=True, probe=0)
         with (
-            mock.patch.object(run, "run_orders", _orders_here),
+            mock.patch.object(run, "run_orders", orders_here),
             mock.patch.object(tables, "read_tables", _read_tables_once),
         ):
             make_plan(dataset, settings)

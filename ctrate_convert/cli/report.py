@@ -1,0 +1,156 @@
+"""``ctrate-convert report``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.report import Report, ShardFacts, report
+from ctrate_convert.paths import Dataset
+
+_NAMED = 10
+
+_TOTALS = (
+    "samples", "source_bytes", "array_bytes", "predicted_bytes", "output_bytes",
+    "predicted_cpu_s", "cpu_s", "elapsed_s",
+)  # fmt: skip
+
+
+@click.command("report")
+@options.out_argument
+@options.json_option
+def command(out: Path, as_json: bool) -> int:
+    """Compare what the plan promised with what the finished shards are.
+
+    \b
+    Example:
+      ctrate-convert report /data/shards
+    """
+    found = report(Dataset(out))
+    if as_json:
+        show.as_json(report_facts(found))
+    else:
+        print_report(found)
+    return ExitCode.DONE
+
+
+def report_facts(found: Report) -> dict[str, Any]:
+    """The report as ``--json`` gives it."""
+    return {
+        **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
+        "failed": [{"key": key, "reason": reason} for key, reason in found.failed],
+        "total": {name: found.total(name) for name in _TOTALS},
+    }
+
+
+def print_report(found: Report) -> None:
+    """Sums first, then the shards that are farthest from their promise."""
+    show.line(
+        f"{len(found.shards):,} of {show.count(found.shards_planned, 'shard')} done, with "
+        f"{show.count(sum(shard.samples for shard in found.shards), 'sample')}."
+    )
+    if not found.shards:
+        show.line("Nothing to compare yet.")
+        return
+    show.table(("these shards", ">promised", ">became", ">promised / became"), _rows(found))
+    show.line(
+        "MB/s: of voxels as the sources hold them, a CPU second, checks and re-read included."
+    )
+    _print_farthest(found)
+    show.line(f"Voxels are: {_counts(found.intensities)}.")
+    if found.predicted_intensities:
+        show.line(f"Of those probed: {_counts(found.predicted_intensities)}.")
+    for key, reason in found.failed[:_NAMED]:
+        show.line(f"  failed, source kept: {key}: {reason}")
+    if len(found.failed) > _NAMED:
+        show.line(f"  … and {len(found.failed) - _NAMED:,} more (--json names all)")
+    freed = show.size(found.freed_bytes)
+    show.line(f"Deleted {show.count(found.deleted_files, 'source file')}, {freed} freed.")
+    attempts = found.attempts
+    ended = ", ".join(f"{number} {how}" for how, number in attempts.ended.items()) or "none"
+    show.line(
+        f"{show.count(attempts.attempts, 'attempt')} ({ended}), "
+        f"{show.duration(attempts.elapsed_s)} in all, "
+        f"at most {show.size(attempts.max_rss_bytes)} of memory in one process."
+    )
+
+
+def _rows(found: Report) -> list[tuple[str, str, str, str]]:
+    source_bytes = found.total("source_bytes") or 0.0
+    array_bytes = found.total("array_bytes") or 0.0
+    promised, became = found.total("predicted_bytes") or 0.0, found.total("output_bytes") or 0.0
+    promised_cpu_s, cpu_s = found.total("predicted_cpu_s"), found.total("cpu_s") or 0.0
+    promised_error = found.predicted_max_error_hu
+    rows = [
+        ("bytes out", show.size(promised), show.size(became), _ratio(promised, became)),
+        ("times smaller", _over(source_bytes, promised), _over(source_bytes, became), ""),
+        (
+            "max error, HU",
+            "not probed" if promised_error is None else f"{promised_error:.3g}",
+            f"{found.max_error_hu:.3g}",
+            "",
+        ),
+    ]
+    probed = promised_cpu_s is not None
+    expected_s = promised_cpu_s or 0.0
+    return [
+        *rows,
+        (
+            "CPU",
+            show.duration(expected_s) if probed else "not probed",
+            show.duration(cpu_s),
+            _ratio(expected_s, cpu_s) if probed else "",
+        ),
+        (
+            "MB/s a core",
+            _speed(array_bytes, expected_s) if probed else "not probed",
+            _speed(array_bytes, cpu_s),
+            "",
+        ),
+        ("workers' time", "", show.duration(found.total("elapsed_s") or 0.0), ""),
+    ]
+
+
+def _print_farthest(found: Report) -> None:
+    """Shards in which samples failed are smaller than promised, and named for it."""
+    far = sorted(found.shards, key=_distance, reverse=True)[:_NAMED]
+    show.table(
+        ("farthest from it", ">samples", ">failed", ">promised", ">became", ">promised / became"),
+        [
+            (
+                f"shard-{shard.shard:06d}",
+                shard.samples,
+                shard.failed,
+                show.size(shard.predicted_bytes),
+                show.size(shard.output_bytes),
+                _ratio(shard.predicted_bytes, shard.output_bytes),
+            )
+            for shard in far
+        ],
+    )
+
+
+def _distance(shard: ShardFacts) -> float:
+    return abs(shard.predicted_bytes - shard.output_bytes) / max(1, shard.predicted_bytes)
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items())) or "unknown"
+
+
+def _ratio(promised: float, became: float) -> str:
+    return f"{promised / became:.3f}" if became else "–"
+
+
+def _over(one: float, other: float) -> str:
+    return f"{one / other:.2f}×" if other else "–"
+
+
+def _speed(size_bytes: float, cpu_s: float) -> str:
+    return f"{size_bytes / cpu_s / 1e6:,.0f}" if cpu_s else "–"
