@@ -1,4 +1,4 @@
-"""``python -m benchmarks [conversion|limits|memory|reading|all] [--quick] [--write]``."""
+"""``python -m benchmarks [SUITE] [--quick] [--write]``: one of `SUITES`, or all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import conversion, limits, memory, reading, report
+from benchmarks import conversion, limits, memory, prediction, reading, report
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
 
@@ -26,6 +26,10 @@ def _memory(work: Path, quick: bool) -> list[Table]:
     return [memory.table(work, memory.QUICK if quick else memory.FULL)]
 
 
+def _prediction(work: Path, quick: bool) -> list[Table]:
+    return [prediction.table(work, prediction.QUICK if quick else prediction.FULL)]
+
+
 def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
@@ -34,6 +38,7 @@ SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "conversion": _conversion,
     "limits": _limits,
     "memory": _memory,
+    "prediction": _prediction,
     "reading": _reading,
 }
 

@@ -12,17 +12,21 @@ from pathlib import Path
 from benchmarks import original_way, our_way
 from benchmarks.report import Table
 from benchmarks.volumes import Shape, SourceKind, Volume, make
+from ctrate_convert.schemas.plan import Encoding
 
 LIMIT_MIB = 150
 """What a worker may take above an idle one, whatever the volume's size."""
 
-KINDS = (
-    SourceKind("float32", deflated=True),
-    SourceKind("float32", deflated=False),
-    SourceKind("float32", deflated=True, fortran=True),
-    SourceKind("float32", deflated=False, fortran=True),
+_DEFLATED = SourceKind("float32", deflated=True)
+_TURNED = SourceKind("float32", deflated=True, fortran=True)
+_STORED = SourceKind("float32", deflated=False)
+
+WAYS: tuple[tuple[SourceKind, Encoding], ...] = (
+    (_DEFLATED, "npy"),
+    (_STORED, "npy"),
+    (_TURNED, "npy"),
+    *((kind, encoding) for encoding in ("npy.gz", "b2nd") for kind in (_DEFLATED, _TURNED)),
 )
-_ORIGINALS = SourceKind("float32", deflated=False)
 _FAST_LEVEL = 1
 
 
@@ -39,25 +43,26 @@ QUICK = Sizes(small=(256, 256, 64), large=(256, 256, 256))
 
 
 def table(work: Path, sizes: Sizes) -> Table:
-    """Convert both sizes of every kind, each in a fresh worker process."""
+    """Convert both sizes in every way, each in a fresh worker process."""
     idle = _peak_mib(_nothing)
     rows = []
     worst = 0.0
-    for kind in KINDS:
+    for kind, encoding in WAYS:
         peaks = [
-            _ours(work, Volume(kind, s, level=_FAST_LEVEL)) for s in (sizes.small, sizes.large)
+            _ours(work, Volume(kind, shape, level=_FAST_LEVEL), encoding)
+            for shape in (sizes.small, sizes.large)
         ]
         above = [peak - idle for peak in peaks]
         worst = max(worst, above[1])
-        rows.append([f"{kind.name}, ours", *(f"{mib:.0f} MiB" for mib in above)])
-    large = Volume(_ORIGINALS, sizes.large, level=_FAST_LEVEL)
-    small = Volume(_ORIGINALS, sizes.small, level=_FAST_LEVEL)
+        rows.append([f"{kind.name} → {encoding}", *(f"{mib:.0f} MiB" for mib in above)])
+    large = Volume(_STORED, sizes.large, level=_FAST_LEVEL)
+    small = Volume(_STORED, sizes.small, level=_FAST_LEVEL)
     above = [_original(work, volume) - idle for volume in (small, large)]
-    rows.append([f"{_ORIGINALS.name}, original's way", *(f"{mib:.0f} MiB" for mib in above)])
+    rows.append([f"{_STORED.name}, original's way", *(f"{mib:.0f} MiB" for mib in above)])
     verdict = "within" if worst <= LIMIT_MIB else "NOT within"
     return Table(
         "Memory: a worker's peak above an idle worker",
-        ["source", _size(small), _size(large)],
+        ["source → encoding", _size(small), _size(large)],
         rows,
         [
             f"The high-water mark of resident memory (VmHWM) less that of a worker process of the "
@@ -72,11 +77,11 @@ def _size(volume: Volume) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
-def _ours(work: Path, volume: Volume) -> float:
+def _ours(work: Path, volume: Volume, encoding: Encoding) -> float:
     inputs, out = work / "inputs", work / "ours"
     shutil.rmtree(inputs, ignore_errors=True)
     our_way.write_inputs(inputs, make([volume], work / "volumes"))
-    our_way.plan(inputs, out, samples_per_shard=1)
+    our_way.plan(inputs, out, samples_per_shard=1, encoding=encoding)
     peak = _peak_mib(our_way.convert, out, 0)
     shutil.rmtree(inputs)
     shutil.rmtree(out)

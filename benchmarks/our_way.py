@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.planning import make_plan
@@ -45,13 +46,9 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def plan(
-    inputs: Path,
-    out: Path,
-    samples_per_shard: int,
-    encoding: Encoding = "npy",
-    probe: int | None = 0,
+    inputs: Path, out: Path, samples_per_shard: int, encoding: Encoding = "npy", **more: Any
 ) -> None:
-    """Plan the conversion of ``inputs`` into ``out``, with or without a probe."""
+    """Plan the conversion of ``inputs`` into ``out``; ``more`` is what else to set."""
     settings = PlanSettings(
         data_folder=str(inputs / "npz"),
         reports_file=str(inputs / "reports.csv"),
@@ -59,7 +56,7 @@ def plan(
         labels_file=str(inputs / "labels.csv"),
         samples_per_shard=samples_per_shard,
         encoding=encoding,
-        probe=probe,
+        **more,
     )
     make_plan(Dataset(out), settings)
 

@@ -24,6 +24,9 @@ from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Encoding, Plan
 
+FULL = Size((480, 480, 240), rounds=3)
+QUICK = Size((480, 480, 60), rounds=1)
+
 _KINDS = (
     SourceKind("float32", deflated=True),
     SourceKind("float32", deflated=False),
@@ -81,12 +84,13 @@ def table(work: Path, size: Size) -> Table:
         ]
     shutil.rmtree(inputs)
     return Table(
-        f"Prediction: {len(volumes)} volumes of float32 and int16, deflated and stored",
+        "Prediction: what the plan's probe promised over what it became",
         ["encoding", "probed", "bytes", "CPU", "wall clock", "conversion", "plan, CPU"],
         [_median(compared).row() for compared in zip(*rounds, strict=True)],
         [
-            "Promised by the plan's probe over what it then was: 1 is as promised. "
-            f"{_WORKERS} workers; the median round by CPU of {size.rounds}.",
+            f"1 is as promised. {len(volumes)} volumes of three lengths, kinds "
+            f"{'; '.join(kind.name for kind in _KINDS)}; {_WORKERS} workers; the median round by "
+            f"CPU of {size.rounds}.",
             "The plan promises CPU over workers; by wall clock it is therefore good where "
             "storage keeps up and others leave the cores alone.",
             "The last column is the whole plan, every encoding probed.",

@@ -67,9 +67,14 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def load_average() -> str:
+def load() -> float:
     """How busy the machine is, by the last minute's load."""
-    return f"{os.getloadavg()[0]:.1f}"
+    return os.getloadavg()[0]
+
+
+def load_average() -> str:
+    """The same as a text."""
+    return f"{load():.1f}"
 
 
 def write_results(tables: Sequence[Table], facts: Sequence[str], command: str) -> None:

@@ -24,6 +24,11 @@ class Dataset:
         return self.out / "manifest.json"
 
     @property
+    def card(self) -> Path:
+        """The dataset card, which tells some readers that the shards are the data."""
+        return self.out / "README.md"
+
+    @property
     def run(self) -> Path:
         """Everything about how the dataset was made."""
         return self.out / ".run"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import conversion, memory, reading, report
+from benchmarks import conversion, memory, prediction, reading, report
 from benchmarks.measure import Cost, ratios
 from benchmarks.volumes import REAL_CT_VARIABLE, SourceKind, Volume, make
 
@@ -20,6 +20,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick mode with volumes that cost nothing, the same with and without real voxels."""
     monkeypatch.setenv(REAL_CT_VARIABLE, "/nowhere")
     monkeypatch.setattr(conversion, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(prediction, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(memory, "QUICK", memory.Sizes(TINY, TINY))
 

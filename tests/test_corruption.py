@@ -379,8 +379,8 @@ def test_nothing_is_deleted_on_a_damaged_record(converted: Converted, damage: Da
     deleted = run_here("delete", converted.out, "--yes")
     assert hit <= sources_left(converted.made)
     if damage is not drop_a_record:
-        assert deleted.code in (ExitCode.DAMAGE, ExitCode.DONE)
-        assert ("error: " if deleted.code else "kept") in deleted.text
+        assert deleted.code in (ExitCode.DAMAGE, ExitCode.REFUSED)
+        assert ("error: " if deleted.code == ExitCode.DAMAGE else "kept") in deleted.text
 
 
 def test_edited_record_says_why(converted: Converted) -> None:
@@ -490,7 +490,7 @@ def test_changed_source(
         assert f"{key}: {note}" in seen.stdout
 
     deleted = run_here("delete", converted.out, "--yes")
-    assert deleted.code == ExitCode.DONE
+    assert deleted.code == ExitCode.REFUSED
     assert "it is not the file that was read any more (" in deleted.text
     assert f"{difference} " in deleted.text
     assert sources_left(converted.made) == {key}
@@ -504,5 +504,5 @@ def test_source_with_other_voxels(converted: Converted, tmp_path: Path) -> None:
     seen = run_here("verify", converted.out, "--full")
     assert seen.code == ExitCode.DONE
     assert f"{one}: its source was changed after it was converted" in seen.stdout
-    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.REFUSED
     assert sources_left(converted.made) == {one}

@@ -129,7 +129,9 @@ def test_floats_to_int16(values: Array) -> None:
         return
     result, caster = cast(values, "int16")
     assert np.array_equal(result, np.rint(values))
-    assert caster.measured().max_abs_error == finite_error(values, result)
+    # Measured in single precision, whose own rounding is added: never less than the true error.
+    true_error, measured = finite_error(values, result), caster.measured().max_abs_error
+    assert true_error <= measured <= true_error + 2**-22 * float(np.abs(values).max())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

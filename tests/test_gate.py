@@ -348,7 +348,7 @@ def test_folder_turned_into_a_link(make_ctrate: Make, tmp_path: Path) -> None:
     there = sorted(elsewhere.iterdir())
 
     deleted = run_here("delete", converted.out, "--yes")
-    assert deleted.code == ExitCode.DONE
+    assert deleted.code == ExitCode.REFUSED
     assert "its path cannot be followed safely: " in deleted.text
     assert sorted(elsewhere.iterdir()) == there
 

@@ -315,9 +315,10 @@ def test_slices_at_their_recorded_offset(converted: Converted) -> None:
 
 
 def test_nothing_else_that_a_reader_could_take(converted: Converted) -> None:
-    """Beside the shards there is the manifest, and nothing else that is not hidden."""
-    names = sorted(path.name for path in converted.out.iterdir())
-    assert names == [".run", "manifest.json", "shard-000000.tar", "shard-000001.tar"]
+    """Beside the shards there are manifest and dataset card, and nothing else unhidden."""
+    names = {path.name for path in converted.out.iterdir()}
+    shards = {"shard-000000.tar", "shard-000001.tar"}
+    assert names == {".run", "README.md", "manifest.json", *shards}
 
 
 def test_same_bytes_each_time(make_ctrate: Make, tmp_path: Path) -> None:
@@ -350,15 +351,6 @@ def test_manifest_totals(converted: Converted) -> None:
 
 # --- Other readers, where they are installed --------------------------------------------------
 
-CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: "*.tar"
----
-"""
-
 
 @pytest.fixture
 def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
@@ -384,19 +376,23 @@ def test_hugging_face(make_ctrate: Make, tmp_path: Path, load_dataset: Callable[
         assert len(sample["json"]["metadata"]) == 44
 
 
-@pytest.mark.parametrize("how", ["data_files", "dataset card"])
 def test_hugging_face_with_a_single_shard(
-    make_ctrate: Make, tmp_path: Path, load_dataset: Callable[..., Any], how: str
+    make_ctrate: Make, tmp_path: Path, load_dataset: Callable[..., Any]
 ) -> None:
-    """A single shard beside the manifest is found through data_files, or through a dataset card."""
+    """A single shard beside the manifest is found too, through the dataset card."""
     made = make_ctrate(4, kinds=("volume",))
     out = convert_here(made, tmp_path / "out").out
-    if how == "dataset card":
-        (out / "README.md").write_text(CARD)
-        loaded = load_dataset(str(out))
-    else:
-        loaded = load_dataset("webdataset", data_files={"train": str(out / "*.tar")})
+    loaded = load_dataset(str(out))
     assert {sample["__key__"] for sample in loaded} == set(made.keys)
+
+
+def test_own_dataset_card(converted: Converted) -> None:
+    """A dataset card that a user wrote is left as it is."""
+    card = converted.out / "README.md"
+    assert "shard-*.tar" in card.read_text()
+    card.write_text("mine")
+    assert run_here("merge", converted.out).code == ExitCode.DONE
+    assert card.read_text() == "mine"
 
 
 def test_wids(converted: Converted, tmp_path: Path) -> None:

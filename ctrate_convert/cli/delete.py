@@ -37,7 +37,8 @@ _MEANING = {
 def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool) -> int:
     """Show which sources could go and why the others stay; with --yes delete them.
 
-    Every shard is read again from storage first; only what it proves is deleted.
+    Every shard is read again from storage first; only what it proves is deleted. Where the gate
+    keeps a converted sample's source, the exit code is 4.
 
     \b
     Examples:
@@ -66,7 +67,9 @@ def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool
     else:
         _print_result(result, after)
         print_sources(after)
-    return result.exit_code
+    left = any(source.state in ("deletable", "kept") for source in after)
+    refused = left and result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED)
+    return ExitCode.REFUSED if refused else result.exit_code
 
 
 def _show(dataset: Dataset, sources: Sequence[Source], *, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def print_report(found: Report) -> None:
     ended = ", ".join(f"{number} {how}" for how, number in attempts.ended.items()) or "none"
     show.line(
         f"{show.count(attempts.attempts, 'attempt')} ({ended}), "
-        f"{show.duration(attempts.elapsed_s)} in all, "
+        f"{_seconds(attempts.elapsed_s)} in all, "
         f"at most {show.size(attempts.max_rss_bytes)} of memory in one process."
     )
 
@@ -103,8 +103,8 @@ def _rows(found: Report) -> list[tuple[str, str, str, str]]:
         *rows,
         (
             "CPU",
-            show.duration(expected_s) if probed else "not probed",
-            show.duration(cpu_s),
+            _seconds(expected_s) if probed else "not probed",
+            _seconds(cpu_s),
             _ratio(expected_s, cpu_s) if probed else "",
         ),
         (
@@ -113,7 +113,7 @@ def _rows(found: Report) -> list[tuple[str, str, str, str]]:
             _speed(array_bytes, cpu_s),
             "",
         ),
-        ("workers' time", "", show.duration(found.total("elapsed_s") or 0.0), ""),
+        ("workers' time", "", _seconds(found.total("elapsed_s") or 0.0), ""),
     ]
 
 
@@ -134,6 +134,10 @@ def _print_farthest(found: Report) -> None:
             for shard in far
         ],
     )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else show.duration(seconds)
 
 
 def _distance(shard: ShardFacts) -> float:

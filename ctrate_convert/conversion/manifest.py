@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.durable import locked, replace
+from ctrate_convert.durable import create_once, locked, replace
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
@@ -15,6 +15,16 @@ from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
 
 LOCK_TIMEOUT_S = 120.0
+
+DATASET_CARD = b"""---
+configs:
+- config_name: default
+  data_files: "shard-*.tar"
+---
+
+Chest CT volumes in WebDataset shards. `manifest.json` lists the shards, their SHA-256 and totals.
+"""
+"""Without it, Hugging Face's bare ``load_dataset(OUT)`` takes a single shard's manifest for data."""
 
 
 def planned_shards(plans: Sequence[Plan]) -> dict[int, tuple[Plan, PlannedShard]]:
@@ -54,11 +64,13 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozen
                 if index in by_index
             ]
             merged = _sum_up(plans, entries)
-            if merged != manifest:
-                try:
+            try:
+                if merged != manifest:
                     replace(dataset.manifest, merged.to_pretty_json())
-                except OSError as error:
-                    raise environment_problem(error, "writing the manifest") from error
+                if merged.num_shards and not dataset.card.exists():
+                    create_once(dataset.card, DATASET_CARD)
+            except OSError as error:
+                raise environment_problem(error, "writing the manifest") from error
             if recorded_shards(dataset) == recorded:
                 return merged
 

@@ -9,7 +9,7 @@ from ctrate_convert.errors import RefusedError, SettingsError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.picture import Looker, Picture
-from ctrate_convert.slurm.submit import refuse_in_the_dark
+from ctrate_convert.slurm.selection import refuse_in_the_dark
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ Every command works on such a picture. Looking also settles submissions whose an
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from ctrate_convert.conversion.manifest import merge, planned_shards, recorded_shards
 from ctrate_convert.conversion.shard import load_record
@@ -21,17 +20,13 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.slurm.client import SlurmClient, Unavailable
 from ctrate_convert.slurm.evidence import Element, Facts, Verdict, job_of, judge
-from ctrate_convert.slurm.resolve import settle
 from ctrate_convert.slurm.rows import AccountRow, JobKey, QueueRow
+from ctrate_convert.slurm.sight import PLAIN_JOB_NAME, Sight, ask, elements_of, task_by_hand
 from ctrate_convert.slurm.submissions import (
-    ArrayAnswer,
     SubmissionFiles,
     load_submissions,
     process_start,
 )
-
-PLAIN_JOB_NAME = "ctrate-convert-array"
-"""The job name in ``slurm/convert_array.sbatch``, and its words: the dataset, and an offset."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ class Looker:
         for plan in plans:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
-        sight = _ask(
+        sight = ask(
             self.client,
             submissions,
             load_attempts(self.dataset, self._ended),
@@ -125,7 +120,7 @@ class Looker:
         # After the scheduler was asked: a job that it calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         samples, recorded, damaged = _records(self.dataset, plans)
-        elements = _elements(submissions, sight, attempts)
+        elements = elements_of(submissions, sight, attempts)
         tasks = []
         for number, shards in by_task.items():
             mine = tuple(a for a in attempts if number in a.start.tasks)
@@ -162,147 +157,12 @@ def _open(by_task: dict[int, list[PlannedShard]], recorded: frozenset[int]) -> s
     }
 
 
-@dataclass
-class _Sight:
-    """What the scheduler said."""
-
-    queue: list[QueueRow] = field(default_factory=list)
-    accounts: list[AccountRow] = field(default_factory=list)
-    answers: dict[tuple[int, int], ArrayAnswer | None] = field(default_factory=dict)
-    unavailable: list[Unavailable] = field(default_factory=list)
-    queue_asked: bool = True
-
-
-def _ask(
-    client: SlurmClient,
-    submissions: Sequence[SubmissionFiles],
-    attempts: Sequence[PastAttempt],
-    open_tasks: set[int],
-    now: datetime,
-) -> _Sight:
-    """At most one squeue, where a task is open, and one sacct, where there ever was a job."""
-    sight = _Sight()
-    names: dict[str, tuple[int, int]] = {}
-    wanted: set[str] = set()
-    since = now
-    for files in submissions:
-        for number, array in enumerate(files.submission.arrays):
-            place = (files.submission.number, number)
-            answer = sight.answers[place] = files.answer(number)
-            if answer is not None and answer.job_id is None:
-                continue
-            since = min(since, files.submission.created_at)
-            names[array.job_name] = place
-            if answer is None or open_tasks & set(array.tasks):
-                wanted.add(array.job_name)
-    plain = {
-        job
-        for attempt in attempts
-        if attempt.start.scheduler
-        and "submission" not in attempt.start.scheduler
-        and open_tasks & set(attempt.start.tasks)
-        for job in [attempt.start.scheduler.get("array_job_id")]
-        if job
-    }
-    since = min(since, *(a.started_at for a in attempts if plain), now)
-    # Plain job scripts leave no word here before they run: ask for them too where there is Slurm.
-    by_hand = open_tasks and shutil.which("squeue") is not None
-    ask = bool(wanted or plain or by_hand)
-    queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
-    if isinstance(queue, Unavailable):
-        sight.unavailable.append(queue)
-        sight.queue_asked = False
-    else:
-        sight.queue = queue
-    by_name = settle(submissions, sight.answers, sight.queue, [], attempts, names, now)
-    ids = {answer.job_id for place in names.values() if (answer := sight.answers[place])} | plain
-    accounts = client.sacct(
-        job_ids=() if by_name else filter(None, ids),
-        names=names if by_name else (),
-        since=since - timedelta(hours=1),
-    )
-    if isinstance(accounts, Unavailable):
-        sight.unavailable.append(accounts)
-    else:
-        # Ids wrap and may name somebody else's old job: the name, which is unique, decides.
-        sight.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
-    if by_name:
-        settle(
-            submissions,
-            sight.answers,
-            sight.queue,
-            sight.accounts,
-            attempts,
-            names,
-            now,
-            may_give_up=sight.queue_asked,
-        )
-    return sight
-
-
-def _elements(
-    submissions: Sequence[SubmissionFiles], sight: _Sight, attempts: Sequence[PastAttempt]
-) -> dict[int, list[Element]]:
-    """The elements of each task, oldest first, those that never came to be left out."""
-    found: dict[int, list[Element]] = {}
-    for files in submissions:
-        number = files.submission.number
-        cancelled = {task for cancel in files.cancels() for task in cancel.tasks}
-        for place, array in enumerate(files.submission.arrays):
-            answer = sight.answers[number, place]
-            if answer is not None and answer.job_id is None:
-                continue
-            for index, task in enumerate(array.tasks):
-                found.setdefault(task, []).append(
-                    Element(
-                        task,
-                        index,
-                        array.job_name,
-                        array.resources,
-                        files.submission.created_at,
-                        answer,
-                        number,
-                        place,
-                        task in cancelled,
-                    )
-                )
-    for attempt in attempts:
-        facts = attempt.start.scheduler
-        if facts.get("array_job_id") and "submission" not in facts:
-            element = _by_hand(attempt)
-            known = found.setdefault(element.task, [])
-            if element.job not in [one.job for one in known]:
-                known.append(element)
-    return {task: sorted(found[task], key=lambda element: element.created) for task in found}
-
-
-def _by_hand(attempt: PastAttempt) -> Element:
-    """The element of a plain job script, which nothing but its attempt tells of."""
-    facts = attempt.start.scheduler
-    index = facts.get("array_task_id", "")
-    answer = ArrayAnswer(
-        job_name=PLAIN_JOB_NAME,
-        job_id=facts["array_job_id"],
-        found_by="attempt",
-        time=attempt.start.started,
-    )
-    return Element(
-        attempt.start.tasks[0],
-        int(index) if index.isdigit() else 0,
-        PLAIN_JOB_NAME,
-        None,
-        attempt.started_at,
-        answer,
-        None,
-    )
-
-
 def _task(
     number: int,
     shards: tuple[PlannedShard, ...],
     attempts: tuple[PastAttempt, ...],
     elements: Sequence[Element],
-    sight: _Sight,
+    sight: Sight,
     now: datetime,
     *,
     recorded: frozenset[int],
@@ -318,7 +178,7 @@ def _task(
         row
         for row in sight.queue
         if (row.key in keys and row.name in names)
-        or (row.name == PLAIN_JOB_NAME and _task_by_hand(row, out) == number)
+        or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
     ]
     live = [row for row in rows if row.live]
     newest = (element.answer.job_id, element.index) if element and element.answer else None
@@ -347,15 +207,6 @@ def _task(
         accounts[-1] if accounts else None,
         sum(shard.samples for shard in shards if shard.index in recorded),
     )
-
-
-def _task_by_hand(row: QueueRow, out: str) -> int | None:
-    """The task of a plain job script's element for this dataset: its index, and the offset."""
-    words = row.command.partition(" ")[2].rstrip()
-    if words.rstrip("/") == out:
-        return row.key[1]
-    place, _, offset = words.rpartition(" ")
-    return row.key[1] + int(offset) if place.rstrip("/") == out and offset.isdigit() else None
 
 
 def _sign_of_life(attempt: PastAttempt) -> bool | None:

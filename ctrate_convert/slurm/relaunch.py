@@ -14,13 +14,9 @@ from ctrate_convert.slurm.limits import ClusterLimits, PartitionLimits
 from ctrate_convert.slurm.picture import Picture, Task
 from ctrate_convert.slurm.profile import ClusterProfile, load_profile, profile_from
 from ctrate_convert.slurm.resources import default_resources
+from ctrate_convert.slurm.selection import Group, Selection
 from ctrate_convert.slurm.submissions import Resources, load_submissions
-from ctrate_convert.slurm.submit import (
-    Group,
-    Selection,
-    Submitted,
-    submit_selected,
-)
+from ctrate_convert.slurm.submit import Submitted, submit_selected
 
 _WHY: dict[Cause, str] = {
     "memory": "ran out of memory",

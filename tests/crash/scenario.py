@@ -11,7 +11,7 @@ import shutil
 import signal
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -100,8 +100,7 @@ class Scenario:
             key: disk / "npz" / path.relative_to(made.data_folder)
             for key, path in made.sources.items()
         }
-        fields = {**vars(made), "data_folder": disk / "npz", "sources": moved}
-        made = SyntheticCtRate(**fields)
+        made = replace(made, data_folder=disk / "npz", sources=moved)
         identities = {}
         for path in moved.values():
             status = path.stat()
@@ -109,6 +108,15 @@ class Scenario:
                 status.st_ino, status.st_mtime_ns, status.st_ctime_ns
             )
         return cls(disk, made, load_originals(made), identities)
+
+    def at(self, folder: Path) -> Scenario:
+        """The same files, looked for in another place."""
+        sources = {
+            key: folder / path.relative_to(self.disk_folder)
+            for key, path in self.made.sources.items()
+        }
+        made = replace(self.made, data_folder=folder / "npz", sources=sources)
+        return replace(self, disk_folder=folder, made=made)
 
     @property
     def out(self) -> Path:

@@ -10,10 +10,13 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-Fault = Literal["memory", "error", "hang", "slow"]
-"""``hang`` waits and is deaf to being stopped, as on a dead file system; ``slow`` is not."""
+Fault = Literal["memory", "error", "hang", "slow", "exit"]
+"""``hang`` waits and is deaf to being stopped, as on a dead file system; ``slow`` is not.
 
-_HOOK = '''
+``exit`` ends the job script before the element has begun: nothing but Slurm can tell of it.
+"""
+
+_HOOK = """
 import errno, os, pathlib, sys, time
 
 fault = pathlib.Path(__file__).with_name(os.environ.get("SLURM_ARRAY_TASK_ID", "none"))
@@ -46,7 +49,7 @@ def befall_the_worker():
 
 
 os.register_at_fork(after_in_child=befall_the_worker)
-'''
+"""
 
 
 class Faults:
@@ -57,9 +60,11 @@ class Faults:
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(_HOOK)
 
-    def words(self) -> tuple[str, str]:
-        """The option that lets an element have them."""
-        return "--setup", f"export PYTHONPATH={shlex.quote(str(self._folder))}"
+    def words(self) -> tuple[str, ...]:
+        """The options that let an element have them."""
+        folder = shlex.quote(str(self._folder))
+        ends = f'case "$(cat {folder}/"$SLURM_ARRAY_TASK_ID" 2> /dev/null)" in exit) exit 3;; esac'
+        return "--setup", ends, "--setup", f"export PYTHONPATH={folder}"
 
     def at(self, index: int, fault: Fault) -> None:
         """Let element ``index`` have ``fault``, or another one than it had."""

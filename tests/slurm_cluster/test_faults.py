@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def befall(one: Site, faults: Faults, roles: Roles) -> str:
     one.cluster.expire(tasks[roles.slow]["job"], 60)  # so soon that the warning is due
     one.cluster.expire(tasks[roles.hang]["job"], 5)
     one.cluster.run("scontrol", "requeue", tasks[roles.requeued]["job"])
-    assert f"Cancelled 1 task ({roles.cancelled})" in one.ok(
-        "cancel", one.out, roles.cancelled
-    ).stdout
+    assert (
+        f"Cancelled 1 task ({roles.cancelled})" in one.ok("cancel", one.out, roles.cancelled).stdout
+    )
     # Else Slurm runs it again by itself.
     one.cluster.run("scontrol", "update", f"jobid={tasks[roles.node]['job']}", "requeue=0")
     node: str = tasks[roles.node]["node"]
@@ -114,7 +115,7 @@ def assert_nothing_ran_twice_at_once(one: Site, twice: set[int]) -> None:
     runs = runs_by_task(one)
     assert {task for task, times in runs.items() if len(times) == 2} == twice
     for task, times in [*runs.items(), *attempts.items()]:
-        for (_, ended), (started, _) in zip(times, times[1:], strict=False):
+        for (_, ended), (started, _) in pairwise(times):
             assert ended <= started, f"task {task}"
 
 

@@ -27,9 +27,11 @@ SUFFIX = "b2nd"
 ATTRIBUTES = "ctrate"
 """The frame's metalayer that holds the scale of the stored integers."""
 
-_CHUNK = 64
-_BLOCK = (32, 32, 60)
+_ROWS, _ACROSS = 32, 64
+_BLOCK_ROWS, _BLOCK_ACROSS = 16, 32
+_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 75, "slab": 300}
 _ROW_BYTES = 2**24
+_CHUNK_BYTES = 2**22
 _COPY_BYTES = 2**20
 
 
@@ -38,18 +40,21 @@ def chunks_and_blocks(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Chunk and block shapes. A row of chunks along the first axis fits 16 MiB.
 
-    ``cube``: columns of 64×64 along the last axis, for crops. ``slab``: whole planes, for reading
-    from front to back.
+    A crop decodes the blocks that it touches. ``cube``: blocks that keep a crop cheap. ``slab``:
+    whole planes with long blocks, smaller and faster where volumes are read from front to back.
     """
     depth, height, width = shape
-    rows = _CHUNK
+    rows = min(_ROWS, depth)
     while rows > 1 and rows * height * width * itemsize > _ROW_BYTES:
         rows //= 2
-    rows = min(rows, depth)
-    across = min(_CHUNK if chunk_shape == "cube" else height, height)
-    chunk = (rows, across, width)
-    block = tuple(min(size, limit) for size, limit in zip(chunk, _BLOCK, strict=True))
-    return chunk, block
+    across = min(_ACROSS if chunk_shape == "cube" else height, height)
+    # Each chunk has its price, so small ones grow.
+    while across < height and 2 * across * rows * width * itemsize <= _CHUNK_BYTES:
+        across = min(2 * across, height)
+    blocks_along = max(1, round(width / _BLOCK_ALONG[chunk_shape]))
+    along = -(-width // blocks_along)  # evenly: the rest of a block is padding that costs time
+    columns = _BLOCK_ACROSS if 2 * along > _BLOCK_ALONG["cube"] else 2 * _BLOCK_ACROSS
+    return (rows, across, width), (min(rows, _BLOCK_ROWS), min(across, columns), along)
 
 
 class _Writer(ArrayWriter):

@@ -1,0 +1,164 @@
+"""Which tasks a command submits, in which arrays, with what resources. Nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.slurm.limits import ClusterLimits
+from ctrate_convert.slurm.picture import Picture, Task
+from ctrate_convert.slurm.profile import ClusterProfile
+from ctrate_convert.slurm.resources import default_resources
+from ctrate_convert.slurm.submissions import ArrayIntent, Resources, job_name
+
+_FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks that get the same resources for the same reason."""
+
+    why: str
+    tasks: tuple[Task, ...]
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be submitted, and what a person should know about the rest."""
+
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks."""
+        return sum(len(group.tasks) for group in self.groups)
+
+
+Select = Callable[[Picture, ClusterLimits], Selection]
+
+
+def pending_selection(
+    picture: Picture, profile: ClusterProfile, limits: ClusterLimits
+) -> Selection:
+    """The tasks that nobody has tried or holds.
+
+    Raises:
+        RefusedError: there is none, or it cannot be known.
+    """
+    free = [task for task in picture.tasks if task.verdict.state == "pending" and not task.is_held]
+    held = [task for task in picture.tasks if task.is_held and task.verdict.state != "done"]
+    notes = []
+    if held:
+        jobs = sorted({task.job.partition("_")[0] for task in held if task.job})
+        at = f", job {', '.join(jobs)}" if jobs else ", a submission that is under way"
+        notes.append(f"{_count(held)} live or being submitted{at}")
+    out = picture.dataset.out
+    for state, command in (
+        ("failed", f"ctrate-convert relaunch {out}"),
+        ("unknown", f"ctrate-convert status {out}"),
+    ):
+        others = [t for t in picture.tasks if t.verdict.state == state and not t.is_held]
+        if others:
+            notes.append(f"{_count(others)} {state}; see: {command}")
+    local = [t for t in picture.tasks if t.verdict.state == "running" and not t.is_held]
+    if local:
+        notes.append(f"{_count(local)} being converted by hand")
+    if not free:
+        raise RefusedError(
+            "nothing is free to be submitted: " + ("; ".join(notes) or "every task is done"),
+            where=out,
+            next_command=f"ctrate-convert status {out}",
+        )
+    resources = default_resources(
+        picture.dataset,
+        picture.plans,
+        [task.shards for task in free],
+        picture.attempts,
+        profile,
+        limits.partition,
+    )
+    return Selection((Group("pending", tuple(free), resources),), tuple(notes))
+
+
+def refuse_in_the_dark(picture: Picture) -> None:
+    """Raise where the queue could not be asked, and so nobody knows what is live.
+
+    Raises:
+        RefusedError: that is so.
+    """
+    if not picture.queue_asked:
+        raise RefusedError(
+            "the scheduler cannot be asked which tasks are live: "
+            + "; ".join(map(str, picture.unavailable)),
+            where=picture.dataset.out,
+            next_command=f"ctrate-convert status {picture.dataset.out}, once squeue answers",
+        )
+
+
+def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
+    """As many tasks as may be in the queue now, with a note on the rest."""
+    room = limits.elements_now
+    if room is None or selection.tasks <= room:
+        return selection
+    if room < 1:
+        raise RefusedError(
+            "the limit on submitted jobs leaves no room for one more",
+            next_command="give the same command again once some jobs have ended",
+        )
+    groups = []
+    left = room
+    for group in selection.groups:
+        taken = group.tasks[:left]
+        left -= len(taken)
+        if taken:
+            groups.append(Group(group.why, taken, group.resources))
+    note = (
+        f"the limit on submitted jobs leaves room for {room} of {selection.tasks} tasks; "
+        "give the same command again later for the rest"
+    )
+    return Selection(tuple(groups), (*selection.notes, note))
+
+
+def arrays_of(
+    selection: Selection,
+    limits: ClusterLimits,
+    profile: ClusterProfile,
+    token: str,
+    number: int,
+) -> tuple[ArrayIntent, ...]:
+    """Chunks that each run from 0, and the finaliser."""
+    size = limits.elements_per_array
+    chunks = [
+        (group, group.tasks[first : first + size])
+        for group in selection.groups
+        for first in range(0, len(group.tasks), size)
+    ]
+    share, more = divmod(profile.array_parallelism, len(chunks))
+    arrays = [
+        ArrayIntent(
+            job_name=job_name(token, number, place),
+            kind="convert",
+            tasks=tuple(task.number for task in tasks),
+            resources=group.resources,
+            parallelism=max(1, share + (place < more)),
+            why=group.why,
+        )
+        for place, (group, tasks) in enumerate(chunks)
+    ]
+    finaliser = ArrayIntent(
+        job_name=job_name(token, number, len(arrays)),
+        kind="finalise",
+        tasks=(),
+        resources=limits.partition.cap(_FINALISER),
+        parallelism=1,
+        why="merges, verifies and reports after all",
+    )
+    return (*arrays, finaliser)
+
+
+def _count(tasks: Sequence[Task]) -> str:
+    number = len(tasks)
+    return f"{number:,} task{' is' if number == 1 else 's are'}"
