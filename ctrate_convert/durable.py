@@ -171,9 +171,11 @@ def replace_unsynced(final: Path, data: Bytes) -> None:
 def append_lines(path: Path, lines: Sequence[str]) -> None:
     """Append whole lines to ``path`` in one write and make them durable.
 
-    A last line that a crash cut short is closed first, so that it cannot swallow the next one.
+    A last line that a crash cut short is closed first, so that it cannot swallow the next one. No
+    link is followed: what is appended to is this file or none.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
     try:
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes == 0:  # its name first: an empty file is taken for a new one again

@@ -142,13 +142,15 @@ def edit(chance: random.Random, value: Any, outside: Path) -> None:
 
 def edited_json(chance: random.Random, data: bytes, outside: Path) -> bytes:
     """One line, or the whole, with one value changed."""
+    lines = data.splitlines(keepends=True)
+    place = chance.randrange(len(lines))
     try:
         value = json.loads(data)
     except ValueError:
-        lines = data.splitlines()
-        place = chance.randrange(len(lines))
-        lines[place] = edited_json(chance, lines[place], outside)
-        return b"\n".join(lines) + b"\n"
+        value = json.loads(lines[place])
+        edit(chance, value, outside)
+        lines[place] = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        return b"".join(lines)
     edit(chance, value, outside)
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -189,7 +191,7 @@ def fuzz_table(chance: random.Random, stage: Stage) -> str:
     except SettingsError:
         return "refused"
     for table in found.by_setting.values():
-        for key in table:
+        for key in table.rows:
             assert all(isinstance(cell, str) for cell in table.row(key).values())
     return "read"
 
@@ -322,10 +324,6 @@ class Stage:
             "metadata": made.meta_file.read_bytes(),
         }
         holds = {"precious.npz": volumes[made.keys[0]], "notes.jsonl": b"{}\n"}
-        outside = folder / "outside"
-        outside.mkdir()
-        for name, data in holds.items():
-            (outside / name).write_bytes(data)
         (scenario.disk_folder / "npz" / "extra.npz").write_bytes(volumes[made.keys[1]])
         disk = Disk.load(scenario.disk_folder)
         trees = []
@@ -350,6 +348,10 @@ class Stage:
 
     def put(self, tree: Tree) -> None:
         """Everything as it was at one moment, and a link in the data folder that leads out."""
+        shutil.rmtree(self.outside, ignore_errors=True)
+        self.outside.mkdir()
+        for name, data in self.outside_holds.items():
+            (self.outside / name).write_bytes(data)
         shutil.rmtree(self.out, ignore_errors=True)
         link = self.scenario.disk_folder / "npz" / "link"
         link.unlink(missing_ok=True)
@@ -365,8 +367,6 @@ class Stage:
         for name, data in self.outside_holds.items():
             path = self.outside / name
             if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
-                path.unlink(missing_ok=True)
-                path.write_bytes(data)
                 raise Found(f"{name} outside the data folder was changed")
         if sorted(os.listdir(self.outside)) != sorted(self.outside_holds):
             raise Found(f"outside the data folder there is now {os.listdir(self.outside)}")

@@ -28,8 +28,8 @@ ATTRIBUTES = "ctrate"
 """The frame's metalayer that holds the scale of the stored integers."""
 
 _ROWS, _ACROSS = 32, 64
-_BLOCK_ROWS, _BLOCK_ACROSS = 16, 32
-_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 75, "slab": 300}
+_BLOCK_ACROSS = 32
+_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 64, "slab": 300}
 _ROW_BYTES = 2**24
 _CHUNK_BYTES = 2**22
 _COPY_BYTES = 2**20
@@ -54,7 +54,7 @@ def chunks_and_blocks(
     blocks_along = max(1, round(width / _BLOCK_ALONG[chunk_shape]))
     along = -(-width // blocks_along)  # evenly: the rest of a block is padding that costs time
     columns = _BLOCK_ACROSS if 2 * along > _BLOCK_ALONG["cube"] else 2 * _BLOCK_ACROSS
-    return (rows, across, width), (min(rows, _BLOCK_ROWS), min(across, columns), along)
+    return (rows, across, width), (rows, min(across, columns), along)
 
 
 class _Writer(ArrayWriter):
@@ -137,11 +137,17 @@ def read_blocks(
     import blosc2
 
     try:
-        array = blosc2.open(str(path), mode="r", offset=offset)
+        one_thread = blosc2.DParams(nthreads=1)
+        array = blosc2.open(str(path), mode="r", offset=offset, dparams=one_thread)
+        if not isinstance(array, blosc2.NDArray):
+            raise ValueError(f"the frame holds a {type(array).__name__}")
         if (array.shape, array.dtype) != (shape, dtype):
             raise ValueError(f"the frame holds {array.dtype} {array.shape}")
-        rows = array.chunks[0]
-        for first in range(0, shape[0], rows):
-            yield array[first : first + rows].reshape(-1)
+        row = np.empty((array.chunks[0], *shape[1:]), dtype)
+        for first in range(0, shape[0], len(row)):
+            part = row[: shape[0] - first]
+            # What array[first : …] does too, but there with new memory for every part.
+            array.get_slice_numpy(part, ((first, 0, 0), (first + len(part), *shape[1:])))
+            yield part.reshape(-1)
     except RuntimeError as error:
         raise ValueError(f"Blosc2 frame is damaged: {error}") from error
