@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check lint bench slurm-demo clean
+.PHONY: demo test check lint bench slurm-demo fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +30,11 @@ bench: $(READY)  ## side-by-side benchmarks, in ratios
 	$(BIN)/python -m benchmarks all
 
 slurm-demo: $(READY)  ## the demo through a real three-node Slurm on this machine
+	rm -rf slurm-demo
 	$(BIN)/python -m slurm.demo slurm-demo
+
+fuzz: $(READY)   ## tampered files and hostile volumes, for five minutes
+	$(BIN)/python -m tests.fuzz --seconds 300
 
 clean:
 	rm -rf $(VENV) demo slurm-demo bench-work
