@@ -53,6 +53,7 @@ def command(folder: Path) -> int:
     _run(["run", out, "--num_workers", "2"], ExitCode.SAMPLES_FAILED)
     _run(["verify", out, "--full", "--check_precision"])
     _run(["delete", out, "--yes"])
+    _run(["merge", out])
     show.line(f"\nThe shards are in {out}; read them with webdataset, or with tar and numpy alone.")
     return ExitCode.DONE
 

@@ -15,7 +15,7 @@ from slurm.testbed import Cluster
 from tests.slurm_cluster.faults import Faults
 from tests.slurm_cluster.site import Site, site
 from tests.slurm_cluster.test_submit_end_to_end import assert_same_as_local_run, shards
-from tests.support import assert_finished, load_originals
+from tests.support import TIMEOUT_S, Finished, assert_finished, load_originals
 
 ERROR, EXIT = 0, 1
 """Fails and says so; ends before it can say anything."""
@@ -76,18 +76,29 @@ def wait_until_published(one: Site, shard: int) -> None:
         time.sleep(0.1)
 
 
-def assert_refused(one: Site) -> None:
-    """Nothing that could run a task twice is done while nobody knows which are live."""
+def at_once(one: Site, *commands: tuple[object, ...]) -> list[Finished]:
+    """How these commands end, begun together: each waits 9 s for a controller that is down."""
+    processes = [one.start(*words) for words in commands]
+    said = [process.communicate(timeout=TIMEOUT_S) for process in processes]
+    return [
+        Finished(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)
+    ]
+
+
+def status_and_refusals(one: Site, *commands: tuple[object, ...]) -> dict[str, Any]:
+    """The status; nothing that could run a task twice is done while nobody knows what is live."""
     submissions = sorted(one.dataset.submissions.iterdir())
     before = shards(one.out)
-    for verb in ("submit", "relaunch", "cancel", "run"):
-        done = one.cli(verb, one.out)
-        assert done.code == 4, (verb, done.text)
-        assert "cannot be asked" in done.stderr, verb
-        assert "squeue: " in done.stderr, verb
-    assert one.cli("relaunch", one.out, "--include_unknown").code == 4
+    status, *refused = at_once(one, ("status", one.out, "--json"), *commands)
+    for words, done in zip(commands, refused, strict=True):
+        assert done.code == 4, (words, done.text)
+        assert "cannot be asked" in done.stderr, words
+        assert "squeue: " in done.stderr, words
     assert sorted(one.dataset.submissions.iterdir()) == submissions
     assert shards(one.out) == before
+    assert status.code == 0, status.text
+    facts: dict[str, Any] = status.json()
+    return facts
 
 
 def test_accounting_stops_in_mid_run_then_the_controller(cluster: Cluster, tmp_path: Path) -> None:
@@ -115,7 +126,14 @@ def test_accounting_stops_in_mid_run_then_the_controller(cluster: Cluster, tmp_p
         with no_controller(cluster):
             faults.clear(3)
             wait_until_published(one, 3)
-            facts = one.status()
+            facts = status_and_refusals(
+                one,
+                ("run", one.out),
+                ("cancel", one.out),
+                ("submit", one.out),
+                ("relaunch", one.out),
+                ("relaunch", one.out, "--include_unknown", "--dry_run"),
+            )
             (missing,) = facts["unavailable"]
             assert missing.startswith("squeue: ")
             certain[3] = ("done", "record")
@@ -124,10 +142,9 @@ def test_accounting_stops_in_mid_run_then_the_controller(cluster: Cluster, tmp_p
             assert seen[EXIT] == ("failed", "sacct")
             assert {seen[4], seen[5]} <= {("running", "attempt"), ("unknown", "none")}
             assert facts["samples"] == {"converted": 2, "failed": 0, "pending": 4, "excluded": 1}
-            assert_refused(one)
 
             with no_accounting(cluster):
-                facts = one.status()
+                facts = status_and_refusals(one, ("run", one.out), ("relaunch", one.out))
                 assert [what.partition(":")[0] for what in facts["unavailable"]] == [
                     "squeue", "sacct"
                 ]  # fmt: skip
@@ -135,7 +152,6 @@ def test_accounting_stops_in_mid_run_then_the_controller(cluster: Cluster, tmp_p
                 assert {task: seen[task] for task in certain} == certain
                 assert seen[EXIT] == ("unknown", "none")
                 assert {seen[4], seen[5]} <= {("running", "attempt"), ("unknown", "none")}
-                assert_refused(one)
 
         faults.clear()
         facts = one.wait_until_settled()

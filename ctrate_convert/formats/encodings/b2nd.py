@@ -143,11 +143,11 @@ def read_blocks(
             raise ValueError(f"the frame holds a {type(array).__name__}")
         if (array.shape, array.dtype) != (shape, dtype):
             raise ValueError(f"the frame holds {array.dtype} {array.shape}")
-        row = np.empty((array.chunks[0], *shape[1:]), dtype)
+        row = np.empty((min(array.chunks[0], shape[0]), *shape[1:]), dtype)
         for first in range(0, shape[0], len(row)):
             part = row[: shape[0] - first]
             # What array[first : …] does too, but there with new memory for every part.
             array.get_slice_numpy(part, ((first, 0, 0), (first + len(part), *shape[1:])))
             yield part.reshape(-1)
-    except RuntimeError as error:
+    except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
         raise ValueError(f"Blosc2 frame is damaged: {error}") from error
