@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import conversion, limits, memory, prediction, reading, report
+from benchmarks import conversion, limits, memory, prediction, reading, report, size
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
 
@@ -14,8 +14,8 @@ WORK = Path(__file__).resolve().parents[1] / "bench-work"
 
 
 def _conversion(work: Path, quick: bool) -> list[Table]:
-    size = conversion.QUICK if quick else conversion.FULL
-    return conversion.tables(conversion.measure(work, size))
+    amount = conversion.QUICK if quick else conversion.FULL
+    return conversion.tables(conversion.measure(work, amount))
 
 
 def _limits(work: Path, quick: bool) -> list[Table]:
@@ -34,12 +34,17 @@ def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
 
+def _size(work: Path, quick: bool) -> list[Table]:
+    return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
+
+
 SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "conversion": _conversion,
     "limits": _limits,
     "memory": _memory,
     "prediction": _prediction,
     "reading": _reading,
+    "size": _size,
 }
 
 

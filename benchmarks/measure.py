@@ -65,17 +65,23 @@ def ratios(numerators: Sequence[Cost], denominators: Sequence[Cost]) -> Spread:
 
 
 def in_turns(
-    candidates: Sequence[Callable[[], Cost]], rounds: int, warm_up: int = 1
+    candidates: Sequence[Callable[[], Cost]],
+    rounds: int,
+    warm_up: int = 1,
+    *,
+    settled: bool = True,
 ) -> list[list[Cost]]:
     """Run the candidates A B A B …; the costs of each, without the rounds that warm up.
 
-    Every second round goes backwards, so that none always follows the same other one.
+    Every second round goes backwards, so that none always follows the same other one. Where they
+    write little, ``settled`` can be spared.
     """
     costs: list[list[Cost]] = [[] for _ in candidates]
     for number in range(warm_up + rounds):
         order = list(range(len(candidates)))
         for index in reversed(order) if number % 2 else order:
-            settle()
+            if settled:
+                settle()
             cost = candidates[index]()
             if number >= warm_up:
                 costs[index].append(cost)

@@ -116,7 +116,9 @@ def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
             functools.partial(gzip.compress, stored.elements.tobytes(), _GZIP_LEVEL),
             functools.partial(gzip.decompress, packed),
         ]
-        costs = in_turns([functools.partial(cost_of, one) for one in work_of], rounds)
+        costs = in_turns(
+            [functools.partial(cost_of, one) for one in work_of], rounds, settled=False
+        )
         sizes = {way.name: member.size_bytes for way, member in written.items()}
         sizes[f"gzip {_GZIP_LEVEL}"] = len(packed)
         for number, (way_name, size_bytes) in enumerate(sizes.items()):

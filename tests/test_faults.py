@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import pytest
 
 from ctrate_convert.errors import ExitCode
 from tests.crash.disk import Disk, Tree
-from tests.crash.scenario import Ending, Scenario
+from tests.crash.scenario import Ending, Scenario, quick_folder
 from tests.one_process import hidden
 from tests.support import TIMEOUT_S, Finished, convert_words, read_shard_file, run_here
 from tests.test_data_loss import needs
@@ -139,11 +140,12 @@ class Laid:
 
 
 @pytest.fixture(scope="module")
-def laid_once(tmp_path_factory: pytest.TempPathFactory) -> Laid:
-    scenario = Scenario.make(tmp_path_factory.mktemp("faults"))
-    start = Disk.load(scenario.disk_folder).now().tree
-    assert scenario.run() == ExitCode.DONE
-    return Laid(scenario, start, Ending(scenario.shards(), scenario.manifest()))
+def laid_once() -> Iterator[Laid]:
+    with quick_folder("faults") as folder:
+        scenario = Scenario.make(folder)
+        start = Disk.load(scenario.disk_folder).now().tree
+        assert scenario.run() == ExitCode.DONE
+        yield Laid(scenario, start, Ending(scenario.shards(), scenario.manifest()))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -178,6 +179,8 @@ class TestAttempt:
         assert memory.cause == "memory"
         assert judged(attempts=(killed,), accounts=(in_accounting("FAILED"),)).cause == "other"
         assert judged(attempts=(killed,)).cause == "memory"  # accounting cannot tell
+        not_yet = replace(in_accounting("RUNNING"), ended=None)
+        assert judged(attempts=(killed,), accounts=(not_yet,)).cause == "memory"
 
     def test_a_fresh_note_is_a_sign_of_life_where_the_queue_cannot_be_asked(self) -> None:
         living = attempt(900, None, noted_s=990)

@@ -194,7 +194,8 @@ def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
             words = "TIMEOUT: stopped at the warning before the time limit, not one shard done"
             return Verdict("failed", "attempt", words, "time")
         return Verdict("failed", "attempt", f"stopped by {end.reason}")
-    runs = [row for row in facts.accounts if _overlaps(row, last)]
+    # Accounting may hear of an end later than files do: a run that it calls running tells nothing.
+    runs = [row for row in facts.accounts if row.ended and _overlaps(row, last)]
     out_of_memory = any(row.out_of_memory for row in runs)
     if not out_of_memory and not runs:
         out_of_memory = _KILLED in end.reason

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.crash.disk import Disk, Entry
 from tests.crash.recorder import named_by_order
-from tests.crash.scenario import Ending, Scenario
-
-_IN_MEMORY = Path("/dev/shm")
+from tests.crash.scenario import Ending, Scenario, quick_folder
 
 
 @dataclass(frozen=True)
@@ -29,10 +24,9 @@ class Recorded:
 
 @pytest.fixture(scope="session")
 def recorded() -> Iterator[Recorded]:
-    """An undisturbed run; its files are in memory where that is possible, being put so often."""
-    folder = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix="crash-states-", dir=folder) as place:
-        scenario = Scenario.make(Path(place))
+    """An undisturbed run."""
+    with quick_folder("crash-states") as place:
+        scenario = Scenario.make(place)
         start = Disk.load(scenario.disk_folder)
         log = named_by_order(scenario.record(start).log)
         ending = Ending(scenario.shards(), scenario.manifest())

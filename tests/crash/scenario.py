@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,17 @@ from tests.support import (
 )
 
 AUTHORISED_BY = "the crash tests"
+
+
+_IN_MEMORY = Path("/dev/shm")
+
+
+@contextlib.contextmanager
+def quick_folder(name: str) -> Iterator[Path]:
+    """A folder for files that are put there thousands of times: in memory where possible."""
+    where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=where) as folder:
+        yield Path(folder)
 
 
 class _Parent:

@@ -108,7 +108,9 @@ class _Writer(ArrayWriter):
 
     def _flush(self) -> None:
         rows = self._rows_now()
-        self._array[self._rows_done : self._rows_done + rows] = self._row[:rows]
+        # What assigning to array[first : …] does too, but there with its own detours.
+        stop = (self._rows_done + rows, *self._target.shape[1:])
+        self._array.set_slice(((self._rows_done, 0, 0), stop), self._row[:rows])
         self._rows_done += rows
         self._filled = 0
 

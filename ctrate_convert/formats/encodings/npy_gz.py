@@ -30,11 +30,26 @@ class _Writer(ArrayWriter):
         self._tar.begin(target.name, None)
         self._deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_CONTAINER)
         self._tar.put(self._deflater.compress(header_bytes(target.dtype, target.shape)))
+        # What igzip writes depends on how its input is cut, so it is always cut alike.
+        self._piece = memoryview(bytearray(_BLOCK_BYTES))
+        self._filled = 0
 
     def put(self, block: NDArray[Any]) -> None:
-        self._tar.put(self._deflater.compress(block.data.cast("B")))
+        data = block.data.cast("B")
+        while data:
+            taken = data[: _BLOCK_BYTES - self._filled]
+            self._piece[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            data = data[len(taken) :]
+            if self._filled == _BLOCK_BYTES:
+                self._deflate()
+
+    def _deflate(self) -> None:
+        self._tar.put(self._deflater.compress(self._piece[: self._filled]))
+        self._filled = 0
 
     def finish(self) -> WrittenMember:
+        self._deflate()
         self._tar.put(self._deflater.flush())
         return self._tar.end()
 
