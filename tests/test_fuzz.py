@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations import run
 from tests import fuzz
-from tests.crash.scenario import quick_folder
+from tests.crash.scenario import orders_here, quick_folder
+from tests.support import run_here
 
 VOLUMES, TABLES, DATASETS = 5_000, 500, 500
 
@@ -67,3 +71,19 @@ def test_harm_is_found(stage: fuzz.Stage, harm: Callable[[fuzz.Stage], None]) ->
     harm(stage)
     with pytest.raises(fuzz.Found):
         stage.check(before, shards)
+
+
+def test_a_journal_that_is_a_link(stage: fuzz.Stage) -> None:
+    """Nothing is appended through a link, and without a journal nothing is deleted."""
+    _, tree = next(entry for entry in stage.trees if entry[0] == "link shard-000000.json")
+    stage.put(tree)
+    before = stage.sources_left()
+    journal = stage.out / ".run" / "deletions" / "shard-000000.jsonl"
+    journal.symlink_to(stage.outside / "notes.jsonl")
+    with stage.scenario.same_files(), mock.patch.object(run, "run_orders", orders_here):
+        done = run_here("run", stage.out, "--num_workers", 1)
+    assert done.code == ExitCode.ENVIRONMENT
+    assert "Too many levels of symbolic links" in done.text
+    stage.check(before, {})
+    shard = stage.scenario.made.keys[:2]
+    assert set(shard) <= stage.sources_left()

@@ -38,6 +38,8 @@ ONLY_PROMISED = (
     "names: publish_directory < planning._publish",  # once ``plan`` has ended, the plan is there
     "data: _temporary_with < replace < manifest.merge",  # a cache: the next merge makes it anew
     "names: replace < manifest.merge",
+    "data: _temporary_with < create_once < manifest.merge",  # the dataset card, for readers
+    "names: create_once < manifest.merge",
     "data: append_lines < deletion._delete #2",  # the next run writes ``found_gone`` instead
     "data: _temporary_with < create_once < attempts.__init__",  # a note: an attempt goes unseen
     "names: create_once < attempts.__init__",

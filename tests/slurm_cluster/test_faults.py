@@ -242,6 +242,30 @@ def test_each_fault_is_named_and_only_what_failed_runs_again(eight: Site, tmp_pa
     assert f"not on {node}" in text
 
 
+def test_a_preempted_task_says_so_and_goes_on_by_itself(cluster: Cluster, tmp_path: Path) -> None:
+    """A more urgent job takes its node: it is pending, never failed, and relaunch leaves it be."""
+    with site(cluster, tmp_path, tasks=1) as one:
+        faults = Faults(tmp_path / "faults")
+        faults.at(0, "slow")
+        one.submit(*faults.words())
+
+        def task(facts: dict[str, Any]) -> dict[str, Any]:
+            return by_task(facts)[0]
+
+        running = task(one.wait(lambda facts: task(facts)["attempts"] == 1))
+        urgent = ("--partition=urgent", f"--nodelist={running['node']}", "--ntasks=2", "--mem=100M")
+        cluster.run("sbatch", *urgent, "--output=/dev/null", "--wrap", "true")
+        waiting = task(one.wait(lambda facts: "PREEMPTED" in task(facts)["reason"]))
+        assert (waiting["state"], waiting["evidence"]) == ("pending", "squeue")
+        assert waiting["job"] == running["job"]
+        assert one.cli("relaunch", one.out).code == 4
+        faults.clear()
+        cluster.start_now(running["job"])
+        ended = task(one.wait_until_settled())
+        assert (ended["state"], ended["attempts"], ended["job"]) == ("done", 2, running["job"])
+        assert_nothing_ran_twice_at_once(one, twice={0})
+
+
 def _unfold(text: str) -> Iterator[int]:
     for part in text.split(","):
         first, _, last = part.partition("-")
