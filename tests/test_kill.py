@@ -96,9 +96,8 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
     expected = shards(tmp_path / "expected")
     assert len(expected) == VOLUMES // 5
 
-    kills = rounds = 0
+    kills = 0
     while kills < KILLS // PARTS:
-        rounds += 1
         made = write_volumes(tmp_path / "again")
         out = tmp_path / "out"
         words = command(made, out)
@@ -127,4 +126,3 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
         assert not [p.name for p in out.iterdir() if p.name.endswith(".partial")]
         shutil.rmtree(out)
         shutil.rmtree(tmp_path / "again")
-    print(f"{kills} kills in {rounds} rounds")
