@@ -24,7 +24,7 @@ configs:
 
 Chest CT volumes in WebDataset shards. `manifest.json` lists the shards, their SHA-256 and totals.
 """
-"""Without it, a bare Hugging Face ``load_dataset(OUT)`` takes a single shard's manifest for data."""
+"""Without it, Hugging Face's ``load_dataset(OUT)`` takes a single shard's manifest for data."""
 
 
 def planned_shards(plans: Sequence[Plan]) -> dict[int, tuple[Plan, PlannedShard]]:
