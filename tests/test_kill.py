@@ -34,7 +34,7 @@ def command(made: SyntheticCtRate, out: Path) -> list[str]:
         "--labels_file", str(made.labels_file),
         "--output_dir", str(out),
         "--samples_per_shard", "5", "--num_workers", "2",
-        "--delete_source_files", "--yes",
+        "--delete_source_files", "--yes", "--probe", "0",
     ]  # fmt: skip
 
 
