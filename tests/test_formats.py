@@ -454,3 +454,15 @@ def test_names_that_not_every_reader_opens(tmp_path: Path, name: str) -> None:
         pytest.raises(SampleError, match="does not fit a tar member"),
     ):
         TarWriter(partial).add(name, b"")
+
+
+def test_half_a_step_is_within_the_default_bound() -> None:
+    """A step that was asked for may cost half of itself; integers without one may not."""
+    values = (np.arange(-400, 401) / 1000 + 0.0004999).astype(np.float32)
+    caster = Caster(values.dtype, np.dtype("<i2"), 0.001)
+    caster.cast(values)
+    caster.measured().check(None)
+    whole = Caster(values.dtype, np.dtype("<i2"))
+    whole.cast(values)
+    with pytest.raises(SampleError, match="precision loss"):
+        whole.measured().check(None)

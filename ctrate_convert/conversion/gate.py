@@ -145,6 +145,7 @@ def _measured(array: ArrayRecord) -> Measured:
         infinite_count=array.infinite_count,
         new_infinite_count=0,
         intensity=array.intensity,
+        value_scale=array.value_scale,
     )
 
 

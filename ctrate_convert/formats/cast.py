@@ -59,11 +59,13 @@ class Measured:
     infinite_count: int
     new_infinite_count: int
     intensity: Intensity
+    value_scale: float = 1.0
 
     def check(self, max_error: float | None) -> None:
         """Refuse a volume that the shard's type would silently degrade.
 
-        Without ``max_error`` the bound is what float16 itself costs: 2⁻¹¹ of the largest value.
+        Without ``max_error`` the bound is what float16 itself costs, 2⁻¹¹ of the largest value,
+        or where a step was asked for, half that step if that is more.
 
         Raises:
             SampleError: NaN, new infinities, or an error past the bound.
@@ -80,6 +82,8 @@ class Measured:
         if bound is None:
             largest = max(abs(self.value_min), abs(self.value_max))
             bound = HALF_PRECISION * largest + HALF_SUBNORMAL
+            if self.value_scale != 1.0:
+                bound = max(bound, self.value_scale / 2 + 4 * _SINGLE_PRECISION * largest)
         if self.max_abs_error > bound:
             raise SampleError(
                 "precision loss past the bound", seen=self.max_abs_error, expected=f"≤ {bound:.6g}"
@@ -212,4 +216,5 @@ class Caster:
             infinite_count=self._infinite,
             new_infinite_count=self._new_infinite,
             intensity=self._histogram.intensity(self._min, self._max),
+            value_scale=self.value_scale,
         )
