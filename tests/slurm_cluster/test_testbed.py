@@ -48,6 +48,13 @@ def accounted(cluster: Cluster, job: str) -> list[tuple[str, str]]:
     return [(job, state) for job, _, state in (line.partition("|") for line in lines.splitlines())]
 
 
+@pytest.fixture(scope="module")
+def cluster(real_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Not the shared one: here accounting and queue are compared job by job, of all jobs."""
+    with Cluster(tmp_path_factory.mktemp("testbed")) as running:
+        yield running
+
+
 @pytest.fixture
 def bare(real_slurm: None, tmp_path: Path) -> Iterator[Cluster]:
     """The least there is: one node, no accounting, memory limited by polling."""
