@@ -33,7 +33,7 @@ PART_BYTES = 2**24
 PART_KEY = "part"
 """The part's name in its NPZ."""
 
-_BOX_ROWS = 32
+_BOX_ROWS = 16
 _BOX_COLUMNS = 32
 _WINDOW_BYTES = 2**15
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -22,6 +23,7 @@ from ctrate_convert.errors import (
     SampleError,
     environment_problem,
 )
+from ctrate_convert.formats.npz import fetch_ahead
 from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
@@ -132,8 +134,10 @@ def _convert_samples(
     outcomes: list[ConvertedSample | FailedSample] = []
     source_bytes = 0
     scratch = partial.final.parent
-    for sample in samples:
+    for sample, following in itertools.zip_longest(samples, samples[1:]):
         start = tar.position
+        if following:
+            fetch_ahead(Path(plan.settings.data_folder) / following.source)
         try:
             done = convert_sample(
                 sample, plan.settings, tar, scratch, lambda size: on_progress(size, 0)

@@ -101,6 +101,7 @@ class Caster:
         self._histogram = IntensityHistogram()
         self._source = source.newbyteorder("=")
         self._target = target
+        self._limits = np.iinfo(target if target.kind == "i" else np.int16)
         self._exact = self._source == target
         self._fast = self._source == np.float32 and target == np.float16
         self._result = np.empty(BLOCK_VOXELS, target)
@@ -149,40 +150,47 @@ class Caster:
             self._error = max(self._error, -low, high)
 
     def _round_to_integers(self, values: Values, result: Values, low: float, high: float) -> None:
-        limits = np.iinfo(self._target)
+        if self._source == np.float32 and self._target == np.int16:
+            return self._count_steps(values, result, low, high)
         scale = self.value_scale
-        if np.rint(low / scale) < limits.min or np.rint(high / scale) > limits.max:
-            kind = SampleError if self._source.kind == "f" else Int16Overflow
-            raise kind(
-                f"values do not fit {self._target.name}",
-                seen=f"{low:g}…{high:g}",
-                expected=f"{limits.min}…{limits.max}",
-            )
+        self._require_room(low, high, np.rint(low / scale), np.rint(high / scale))
         if self._source.kind != "f":
             result[...] = values
-        elif self._source == np.float32 and self._target == np.int16:
-            self._count_steps(values, result, max(-low, high))
         else:
             # In double precision: the error is a difference of nearly equal numbers.
             steps = np.rint(values.astype(np.float64) / scale)
             result[...] = steps
             self._error = max(self._error, float(np.abs(values - steps * scale).max()))
+        return None
 
-    def _count_steps(self, values: Values, result: Values, largest: float) -> None:
+    def _require_room(self, low: float, high: float, first: float, last: float) -> None:
+        """Refuse values of which ``first`` and ``last``, the outermost integers, do not fit."""
+        if first < self._limits.min or last > self._limits.max:
+            kind = SampleError if self._source.kind == "f" else Int16Overflow
+            raise kind(
+                f"values do not fit {self._target.name}",
+                seen=f"{low:g}…{high:g}",
+                expected=f"{self._limits.min}…{self._limits.max}",
+            )
+
+    def _count_steps(self, values: Values, result: Values, low: float, high: float) -> None:
         """float32 to int16 in single precision, four times as fast as in double.
 
         The product and the difference are each rounded once more; that much is added to the
         error, so that the recorded one is never smaller than the true one.
         """
         back = self._back[: len(values)]
-        np.multiply(values, np.float32(1 / self.value_scale), out=back)
-        numkong.astype(back, "int16", out=result)  # to the nearest, ties to even
-        numkong.astype(result, "float32", out=back)
+        a_step = np.float32(1 / self.value_scale)
+        # Multiplying and rounding keep order: what fits at both ends fits everywhere.
+        self._require_room(low, high, *np.rint(np.float32([low, high]) * a_step))
+        np.multiply(values, a_step, out=back)
+        np.rint(back, out=back)
+        np.copyto(result, back, casting="unsafe")  # exact: integers that fit
         np.multiply(back, np.float32(self.value_scale), out=back)
         np.subtract(values, back, out=back)
         error = max(-float(back.min()), float(back.max()))
         if error > 0:
-            error += 2 * _SINGLE_PRECISION * largest
+            error += 2 * _SINGLE_PRECISION * max(-low, high)
         self._error = max(self._error, error)
 
     def _note_error(self, values: Values, result: Values) -> None:

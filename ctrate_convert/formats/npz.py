@@ -5,6 +5,7 @@ zipfile reads the directory; the members are inflated here with igzip, a block a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -28,6 +29,8 @@ MAX_VOXELS = 2**32
 
 _MAX_MEMBERS = 64
 _COMPRESSED_BLOCK_BYTES = 2**18
+_AHEAD_BYTES = 2**24
+"""What the kernel is asked to fetch while the bytes before it are worked on."""
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
@@ -54,6 +57,7 @@ class _Member:
         if not 0 <= info.header_offset < file_bytes:
             raise self._broken("zip member lies outside its file")
         self._position = self._data_offset()
+        self._asked_for = self._position
         self._end = self._position + info.compress_size
         if self._end > file_bytes:
             raise self._broken("zip file cut short")
@@ -84,6 +88,12 @@ class _Member:
         self.crc32 = isal_zlib.crc32(buffer[:filled], self.crc32)
         self.produced_bytes += filled
         return filled
+
+    def fetch_ahead(self) -> None:
+        """Have the kernel fetch the next bytes in the background."""
+        while self._asked_for < min(self._end, self._position + _AHEAD_BYTES):
+            _fetch(self._descriptor, self._asked_for)
+            self._asked_for += _AHEAD_BYTES
 
     def read(self, size_bytes: int) -> bytes:
         """Up to ``size_bytes`` more."""
@@ -229,6 +239,7 @@ class SourceVolume:
         if left == 0:
             return 0
         try:
+            self._member.fetch_ahead()
             filled = self._member.read_into(buffer[: min(len(buffer), left)])
             if filled < min(len(buffer), left):
                 raise SampleError("array data ends early", where=self.path)
@@ -288,6 +299,21 @@ def read_array_header(path: Path, array_key: str | None = None) -> ArrayHeader:
     """
     with SourceVolume(path, array_key) as volume:
         return volume.header
+
+
+def fetch_ahead(path: Path) -> None:
+    """Have the kernel fetch the start of the source that is next, where it can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _fetch(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+
+def _fetch(descriptor: int, offset: int) -> None:
+    with contextlib.suppress(OSError):  # advice that a file system does not take
+        os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _unreadable(path: Path, error: OSError) -> SampleError:

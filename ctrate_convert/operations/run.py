@@ -149,7 +149,8 @@ def run_work(
             _authorisation(plan, authorised_by),
             lock_patience_s,
         )
-        for plan, shard in work
+        # The largest first, so that no worker is still busy with one when the others are done.
+        for plan, shard in sorted(work, key=lambda one: one[1].source_bytes, reverse=True)
     ]
     seen = _Counter(result, {shard.index: shard for _, shard in work}, recorded)
 

@@ -27,9 +27,9 @@ SUFFIX = "b2nd"
 ATTRIBUTES = "ctrate"
 """The frame's metalayer that holds the scale of the stored integers."""
 
-_ROWS, _ACROSS = 32, 64
-_BLOCK_ACROSS = 32
-_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 64, "slab": 300}
+_BLOCK_ROWS, _BLOCK_ACROSS = 16, 32
+_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 100, "slab": 300}
+_BLOCK_VOXELS = 2**15
 _ROW_BYTES = 2**24
 _CHUNK_BYTES = 2**22
 _COPY_BYTES = 2**20
@@ -41,20 +41,30 @@ def chunks_and_blocks(
     """Chunk and block shapes. A row of chunks along the first axis fits 16 MiB.
 
     A crop decodes the blocks that it touches. ``cube``: blocks that keep a crop cheap. ``slab``:
-    whole planes with long blocks, smaller and faster where volumes are read from front to back.
+    longer blocks, smaller and faster where volumes are read from front to back.
     """
     depth, height, width = shape
-    rows = min(_ROWS, depth)
-    while rows > 1 and rows * height * width * itemsize > _ROW_BYTES:
-        rows //= 2
-    across = min(_ACROSS if chunk_shape == "cube" else height, height)
-    # Each chunk has its price, so small ones grow.
-    while across < height and 2 * across * rows * width * itemsize <= _CHUNK_BYTES:
-        across = min(2 * across, height)
-    blocks_along = max(1, round(width / _BLOCK_ALONG[chunk_shape]))
-    along = -(-width // blocks_along)  # evenly: the rest of a block is padding that costs time
-    columns = _BLOCK_ACROSS if 2 * along > _BLOCK_ALONG["cube"] else 2 * _BLOCK_ACROSS
-    return (rows, across, width), (rows, min(across, columns), along)
+    plane_bytes = height * width * itemsize
+    block_rows = min(_BLOCK_ROWS, depth)
+    while block_rows > 1 and block_rows * plane_bytes > _ROW_BYTES:
+        block_rows //= 2
+    # Each chunk has its price: they are as deep and as wide as 4 MiB allow, and even.
+    most_rows = block_rows * max(1, _CHUNK_BYTES // (block_rows * plane_bytes))
+    rows = min(depth, _evenly(depth, most_rows, block_rows))
+    across = height
+    while across > _BLOCK_ACROSS and across * rows * width * itemsize > _CHUNK_BYTES:
+        across = -(-across // 2)
+    along = -(-width // max(1, round(width / _BLOCK_ALONG[chunk_shape])))
+    columns = _BLOCK_ACROSS
+    while 2 * columns <= across and block_rows * columns * along < _BLOCK_VOXELS:
+        columns *= 2
+    return (rows, across, width), (block_rows, min(across, columns), along)
+
+
+def _evenly(length: int, most: int, unit: int) -> int:
+    """The size, in units, of as few equal parts as may be; what is missing is padding."""
+    parts = -(-length // most)
+    return -(-length // (parts * unit)) * unit
 
 
 class _Writer(ArrayWriter):
