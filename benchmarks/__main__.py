@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import conversion, limits, memory, prediction, reading, report, size
+from benchmarks import conversion, limits, memory, prediction, reading, report, scaling, size
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
 
@@ -15,7 +15,7 @@ WORK = Path(__file__).resolve().parents[1] / "bench-work"
 
 def _conversion(work: Path, quick: bool) -> list[Table]:
     amount = conversion.QUICK if quick else conversion.FULL
-    return conversion.tables(conversion.measure(work, amount))
+    return [conversion.table(conversion.measure(work, amount))]
 
 
 def _limits(work: Path, quick: bool) -> list[Table]:
@@ -34,6 +34,10 @@ def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
 
+def _scaling(work: Path, quick: bool) -> list[Table]:
+    return [scaling.table(work, conversion.QUICK if quick else conversion.FULL)]
+
+
 def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
@@ -44,6 +48,7 @@ SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "memory": _memory,
     "prediction": _prediction,
     "reading": _reading,
+    "scaling": _scaling,
     "size": _size,
 }
 

@@ -6,18 +6,19 @@ re-read from storage by an independent reader, publication, record.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 from pathlib import Path
 
 from benchmarks import original_way, our_way
 from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
-from benchmarks.report import Table, load
+from benchmarks.report import Table
 from benchmarks.volumes import Shape, SourceKind, Volume, make
 from ctrate_convert.schemas.plan import DType, Encoding
 
@@ -28,11 +29,8 @@ KINDS = (
     SourceKind("int16", deflated=False),
 )
 
-_SAMPLES_A_SHARD = 2
-_WORKERS = (1, 2)
+_SAMPLES = 2
 _ONE_HU = 0.001
-_QUIET = 0.5
-"""The load average up to which nobody else is taken to use the machine."""
 
 Job = Callable[[], object]
 
@@ -64,23 +62,18 @@ class Candidate:
         return self.encoding + (f", {self.dtype}{steps}" if self.dtype != "auto" else "")
 
 
-def candidates(kind: SourceKind, workers: int) -> list[Candidate]:
-    """What is measured on ``kind``; the slowest with a single worker only."""
+def candidates(kind: SourceKind) -> list[Candidate]:
+    """What is measured on ``kind``; the slowest on deflated volumes only."""
     b2nd = Candidate("b2nd", "int16", _ONE_HU) if kind.dtype == "float32" else Candidate("b2nd")
-    return [Candidate("npy"), b2nd, *([Candidate("npy.gz")] if workers == 1 else [])]
+    return [Candidate("npy"), b2nd, *([Candidate("npy.gz")] if kind.deflated else [])]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate on one kind of source with so many workers: each round's costs.
-
-    ``load`` is the machine's load average before anything was measured.
-    """
+    """One candidate on one kind of source: each round's costs."""
 
     kind: SourceKind
     candidate: Candidate
-    workers: int
-    load: float
     original: list[Cost]
     ours: list[Cost]
 
@@ -89,14 +82,9 @@ class Measured:
         """Source and candidate."""
         return f"{self.kind.name} → {self.candidate.name}"
 
-    @property
-    def samples(self) -> int:
-        """Samples a round."""
-        return _SAMPLES_A_SHARD * self.workers
-
     def cpu_per_sample(self) -> float:
         """The median of our CPU seconds for one sample."""
-        return Spread.of(cost.cpu_s for cost in self.ours).median / self.samples
+        return Spread.of(cost.cpu_s for cost in self.ours).median / _SAMPLES
 
     def wall_ratio(self) -> Spread:
         """The original's wall clock over ours."""
@@ -106,56 +94,62 @@ class Measured:
 
 def measure(work: Path, size: Size, kinds: Sequence[SourceKind] = KINDS) -> list[Measured]:
     """Run everything, one kind after the other, the candidates within a kind in turns."""
-    before = load()
-    with multiprocessing.get_context("spawn").Pool(max(_WORKERS)) as pool:
-        return [
-            measured
-            for kind in kinds
-            for workers in _WORKERS
-            for measured in _measure_kind(pool, work, size, kind, workers, before)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return [measured for kind in kinds for measured in _measure_kind(pool, work, size, kind)]
+
+
+def _measure_kind(pool: Pool, work: Path, size: Size, kind: SourceKind) -> list[Measured]:
+    with inputs_of(work, kind, size, _SAMPLES) as inputs:
+        wanted = candidates(kind)
+        ways = [functools.partial(original, pool, inputs, work / "original", _SAMPLES, _SAMPLES)]
+        ways += [
+            functools.partial(ours, pool, inputs, work / "ours", _SAMPLES, _SAMPLES, candidate)
+            for candidate in wanted
         ]
+        theirs, *costs = in_turns(ways, size.rounds)
+    return [
+        Measured(kind, candidate, theirs, its) for candidate, its in zip(wanted, costs, strict=True)
+    ]
 
 
-def _measure_kind(
-    pool: Pool, work: Path, size: Size, kind: SourceKind, workers: int, before: float
-) -> list[Measured]:
-    volumes = [Volume(kind, size.shape, seed) for seed in range(_SAMPLES_A_SHARD)] * workers
+@contextlib.contextmanager
+def inputs_of(work: Path, kind: SourceKind, size: Size, samples: int) -> Iterator[Path]:
+    """A data folder of so many samples of ``kind``, removed afterwards."""
+    volumes = [Volume(kind, size.shape, seed=number % 2) for number in range(samples)]
     inputs = work / "inputs"
     shutil.rmtree(inputs, ignore_errors=True)
     our_way.write_inputs(inputs, make(volumes, work / "volumes"))
-    wanted = candidates(kind, workers)
-    ways = [functools.partial(_original, pool, inputs, work / "original", workers)]
-    ways += [
-        functools.partial(_ours, pool, inputs, work / "ours", workers, candidate)
-        for candidate in wanted
-    ]
-    original, *ours = in_turns(ways, size.rounds)
+    yield inputs
     shutil.rmtree(inputs)
-    return [
-        Measured(kind, candidate, workers, before, original, costs)
-        for candidate, costs in zip(wanted, ours, strict=True)
-    ]
 
 
-def _original(pool: Pool, inputs: Path, out: Path, workers: int) -> Cost:
-    sources = sorted((inputs / "npz").iterdir())
+def original(pool: Pool, inputs: Path, out: Path, samples: int, samples_a_shard: int) -> Cost:
+    """The first ``samples`` of ``inputs`` in the original's way, its shards over the pool."""
+    sources = sorted((inputs / "npz").iterdir())[:samples]
     out.mkdir()
     jobs: list[Job] = [
         functools.partial(
             original_way.convert,
-            sources[shard * _SAMPLES_A_SHARD :][:_SAMPLES_A_SHARD],
-            out / f"shard-{shard:06d}.tar",
+            sources[first : first + samples_a_shard],
+            out / f"shard-{first:06d}.tar",
         )
-        for shard in range(workers)
+        for first in range(0, samples, samples_a_shard)
     ]
     return _run(pool, jobs, out)
 
 
-def _ours(pool: Pool, inputs: Path, out: Path, workers: int, candidate: Candidate) -> Cost:
-    our_way.plan(inputs, out, _SAMPLES_A_SHARD, **vars(candidate))
-    return _run(
-        pool, [functools.partial(our_way.convert, out, shard) for shard in range(workers)], out
-    )
+def ours(
+    pool: Pool,
+    inputs: Path,
+    out: Path,
+    samples: int,
+    samples_a_shard: int,
+    candidate: Candidate,
+) -> Cost:
+    """The same in our way, the plan not counted."""
+    our_way.plan(inputs, out, samples_a_shard, **vars(candidate))
+    shards = range(samples // samples_a_shard)
+    return _run(pool, [functools.partial(our_way.convert, out, shard) for shard in shards], out)
 
 
 def _run(pool: Pool, jobs: list[Job], out: Path) -> Cost:
@@ -167,31 +161,26 @@ def _run(pool: Pool, jobs: list[Job], out: Path) -> Cost:
     return Cost(cpu_s, wall_s)
 
 
-def tables(results: Sequence[Measured]) -> list[Table]:
-    """Ratios first, then how two workers scale."""
-    return [_ratio_table(results), _scaling_table(results)]
-
-
-def _ratio_table(results: Sequence[Measured]) -> Table:
+def table(results: Sequence[Measured]) -> Table:
+    """Ratios to the original's way."""
     rows = []
     slower = []
     for one in results:
         cpu = ratios(one.original, one.ours)
         wall = one.wall_ratio()
-        rows.append(
-            [one.name, str(one.workers), str(cpu), str(wall), f"{one.cpu_per_sample():.2f} s"]
-        )
+        rows.append([one.name, str(cpu), str(wall), f"{one.cpu_per_sample():.2f} s"])
         slower += [
-            f"{one.name}, {one.workers} worker(s): {spread.median:.2f}× in {what}"
+            f"{one.name}: {spread.median:.2f}× in {what}"
             for what, spread in (("CPU", cpu), ("wall clock", wall))
             if spread.median < 1
         ]
     return Table(
         "Conversion: how many times faster than the original's way",
-        ["source → encoding", "workers", "CPU", "wall clock", "our CPU per sample"],
+        ["source → encoding", "CPU", "wall clock", "our CPU per sample"],
         rows,
         [
-            "Medians over the rounds, lowest and highest in brackets; above 1× ours is faster.",
+            "One worker. Medians over the rounds, lowest and highest in brackets; above 1× ours is "
+            "faster.",
             "Ours checks CRC-32, measures every voxel's error, hashes, syncs, and reads the shard "
             "back from storage; the original's way does nothing of this, and its bytes are still "
             "on their way to storage when its clock stops.",
@@ -200,41 +189,3 @@ def _ratio_table(results: Sequence[Measured]) -> Table:
             "Slower than the original's way: " + ("; ".join(slower) or "nothing in this run") + ".",
         ],
     )
-
-
-def _scaling_table(results: Sequence[Measured]) -> Table:
-    rows = []
-    alone = {(one.kind, one.candidate): one for one in results if one.workers == 1}
-    for two in results:
-        if two.workers != 2:
-            continue
-        one = alone[two.kind, two.candidate]
-        rows.append(
-            [
-                one.name,
-                f"{_scaling(one.ours, two.ours):.2f}×",
-                f"{_scaling(one.original, two.original):.2f}×",
-                f"{two.cpu_per_sample() / one.cpu_per_sample():.2f}×",
-            ]
-        )
-    before = results[0].load
-    quiet = (
-        "nobody else seemed to use the machine"
-        if before <= _QUIET
-        else "others used the machine, so the columns of samples/s show nothing but that"
-    )
-    return Table(
-        "Two workers against one",
-        ["source → encoding", "samples/s, ours", "samples/s, original's", "CPU per sample, ours"],
-        rows,
-        [
-            f"Load average before the run {before:.1f}: {quiet}.",
-            "Twice the samples with twice the workers: 2× is perfect, by wall clock.",
-            "CPU per sample shows what the workers cost each other: 1× is nothing.",
-        ],
-    )
-
-
-def _scaling(one: Sequence[Cost], two: Sequence[Cost]) -> float:
-    alone, both = (Spread.of(cost.wall_s for cost in costs).median for costs in (one, two))
-    return 2 * alone / both

@@ -182,7 +182,7 @@ class Caster:
         back = self._back[: len(values)]
         a_step = np.float32(1 / self.value_scale)
         # Multiplying and rounding keep order: what fits at both ends fits everywhere.
-        self._require_room(low, high, *np.rint(np.float32([low, high]) * a_step))
+        self._require_room(low, high, *np.rint(np.array([low, high], np.float32) * a_step))
         np.multiply(values, a_step, out=back)
         np.rint(back, out=back)
         np.copyto(result, back, casting="unsafe")  # exact: integers that fit
