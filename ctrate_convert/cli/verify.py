@@ -7,6 +7,10 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.operations.pool import StopFlag, stop_on_signals
+from ctrate_convert.operations.repair import RepairReport, repair
 from ctrate_convert.operations.verify import VerifyReport, verify
 from ctrate_convert.paths import Dataset
 
@@ -24,10 +28,23 @@ _NAMED = 50
 )
 @click.option("--check_precision", is_flag=True, help="Compare voxels with the sources' voxels.")
 @click.option("--full", is_flag=True, help="Read every shard whole instead of some samples.")
+@click.option(
+    "--repair",
+    "repairing",
+    is_flag=True,
+    help="Convert damaged shards' samples again into new shards, from sources that still exist. "
+    "With --full.",
+)
 @options.num_workers_option
 @options.json_option
 def command(
-    out: Path, num_samples: int, check_precision: bool, full: bool, num_workers: int, as_json: bool
+    out: Path,
+    num_samples: int,
+    check_precision: bool,
+    full: bool,
+    repairing: bool,
+    num_workers: int,
+    as_json: bool,
 ) -> int:
     """Check the shards against their records, and against the sources that still exist.
 
@@ -35,8 +52,15 @@ def command(
     Examples:
       ctrate-convert verify /data/shards --num_samples 10 --check_precision
       ctrate-convert verify /data/shards --full
+      ctrate-convert verify /data/shards --full --repair
     """
     dataset = Dataset(out)
+    if repairing and not full:
+        raise SettingsError(
+            "--repair needs to know every damaged shard",
+            seen="--repair without --full",
+            next_command=f"ctrate-convert verify {out} --full --repair",
+        )
     report = verify(
         dataset,
         num_samples=num_samples,
@@ -44,11 +68,49 @@ def command(
         full=full,
         num_workers=num_workers,
     )
-    if as_json:
-        show.as_json(report)
-    else:
+    if not as_json:
         print_verify(dataset, report)
-    return report.exit_code
+    if not repairing or not report.damage:
+        if as_json:
+            show.as_json(report)
+        return report.exit_code
+    with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
+        done = repair(dataset, report, num_workers=num_workers, stop=stop, on_change=progress)
+    if as_json:
+        show.as_json({"verified": report, "repaired": done})
+    else:
+        _print_repair(dataset, done)
+    return done.exit_code
+
+
+def _print_repair(dataset: Dataset, report: RepairReport) -> None:
+    show.line(
+        f"Repaired {show.count(report.repaired, 'sample')} from their sources"
+        + (f" into {', '.join(report.new_shards[:_NAMED])}." if report.new_shards else ".")
+    )
+    if report.superseded:
+        show.line(
+            f"Not read any more, and may be moved away: {', '.join(report.superseded[:_NAMED])}. "
+            "Raw readers of shard-*.tar see both copies until you do."
+        )
+    for key, reason in report.failed[:_NAMED]:
+        show.line(f"Failed: {key}: {reason}")
+    if report.lost:
+        show.line(
+            f"LOST, {show.count(len(report.lost), 'sample')}: damaged, and without a source that "
+            "could be converted again:"
+        )
+    for key, shard in report.lost[:_NAMED]:
+        show.line(f"  {shard}, {key}")
+    if report.waiting:
+        show.line(
+            f"Still damaged, {show.count(len(report.waiting), 'sample')}, since the conversion "
+            f"was stopped. Go on with: ctrate-convert verify {dataset.out} --full --repair"
+        )
+    if report.other_damage:
+        show.line(
+            f"Not mended: {show.count(report.other_damage, 'finding')} that are not in a shard."
+        )
 
 
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -53,14 +53,36 @@ def write_draft(
     prediction: Prediction | None,
 ) -> Draft:
     """The generation after ``earlier`` with the samples of ``headers``, in that order."""
+    return draft_of(
+        (planned_sample(survey, key, header) for key, header in headers.items()),
+        settings,
+        table_sha256={name: table.sha256 for name, table in survey.tables.by_setting.items()},
+        excluded=excluded,
+        retries=retries,
+        earlier=earlier,
+        prediction=prediction,
+    )
+
+
+def draft_of(
+    samples: Iterable[PlannedSample],
+    settings: PlanSettings,
+    *,
+    table_sha256: Mapping[str, str],
+    excluded: Sequence[ExcludedSample],
+    earlier: Sequence[Plan],
+    retries: Sequence[str] = (),
+    repairs: Mapping[str, int] | None = None,
+    prediction: Prediction | None = None,
+) -> Draft:
+    """The generation after ``earlier`` with ``samples``, in that order."""
     lines = io.BytesIO()
     ends: list[int] = []
     costs: list[SampleCost] = []
-    for key, header in headers.items():
-        sample = planned_sample(survey, key, header)
+    for sample in samples:
         lines.write(sample.to_json() + b"\n")
         ends.append(lines.tell())
-        predicted = prediction.chosen_array_bytes(key) if prediction else None
+        predicted = prediction.chosen_array_bytes(sample.key) if prediction else None
         costs.append(sample_cost(sample, settings, predicted))
     samples_data = lines.getvalue()
     excluded_data = b"".join(sample.to_json() + b"\n" for sample in excluded)
@@ -72,10 +94,11 @@ def write_draft(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         program_version=__version__,
         settings=settings,
-        table_sha256={name: table.sha256 for name, table in survey.tables.by_setting.items()},
+        table_sha256=dict(table_sha256),
         samples=len(costs),
         samples_sha256=sha256_hex(samples_data),
         retries=tuple(retries),
+        repairs=dict(repairs or {}),
         excluded=dict(sorted(Counter(sample.reason for sample in excluded).items())),
         excluded_sha256=sha256_hex(excluded_data),
         shards=shards,

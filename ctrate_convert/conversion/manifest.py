@@ -39,6 +39,22 @@ def recorded_shards(dataset: Dataset) -> frozenset[int]:
     )
 
 
+def superseded_samples(dataset: Dataset, plans: Sequence[Plan]) -> dict[int, frozenset[str]]:
+    """By shard number: the samples of which a repair has published and recorded another copy.
+
+    Raises:
+        DamageError: the record of a repair's shard is damaged or belongs to another plan.
+    """
+    found: dict[int, set[str]] = {}
+    for plan in plans:
+        for shard in plan.shards if plan.repairs else ():
+            with contextlib.suppress(FileNotFoundError):
+                for sample in load_record(dataset, plan, shard.index).converted:
+                    if sample.key in plan.repairs:
+                        found.setdefault(plan.repairs[sample.key], set()).add(sample.key)
+    return {shard: frozenset(keys) for shard, keys in found.items()}
+
+
 def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozenset()) -> Manifest:
     """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
 
@@ -58,11 +74,14 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozen
             for index in anew:
                 old.pop(shard_name(index), None)
             recorded = recorded_shards(dataset)
-            entries = [
-                old.get(shard_name(index)) or _entry(dataset, *by_index[index])
-                for index in sorted(recorded)
-                if index in by_index
-            ]
+            superseded = superseded_samples(dataset, plans)
+            entries = []
+            for index in sorted(recorded & by_index.keys()):
+                gone = superseded.get(index, frozenset())
+                entry = old.get(shard_name(index))
+                if entry is None or set(entry.superseded) != gone:
+                    entry = _entry(dataset, *by_index[index], gone)
+                entries.append(entry)
             merged = _sum_up(plans, entries)
             try:
                 if merged != manifest:
@@ -82,26 +101,31 @@ def load_manifest(dataset: Dataset) -> Manifest | None:
     return None
 
 
-def _entry(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ManifestShard:
+def _entry(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: frozenset[str]
+) -> ManifestShard:
     record = load_record(dataset, plan, shard.index)
     return ManifestShard(
         name=shard.name,
-        samples=len(record.converted),
+        samples=sum(1 for sample in record.converted if sample.key not in superseded),
         failed=len(record.failed),
         size_bytes=record.tar.size_bytes if record.tar else 0,
         sha256=record.tar.sha256 if record.tar else None,
         record_sha256=record.stored_sha256(),
+        superseded=tuple(sorted(superseded)),
     )
 
 
 def _sum_up(plans: Sequence[Plan], entries: list[ManifestShard]) -> Manifest:
     first, newest = plans[0], plans[-1]
-    by_index = planned_shards(plans)
+    # A repair adds a copy of a sample, not a sample.
+    once = {shard.name: shard for plan in plans if not plan.repairs for shard in plan.shards}
     retries = sum(len(plan.retries) for plan in plans)
-    converted = sum(entry.samples for entry in entries)
-    failed = sum(entry.failed for entry in entries)
-    planned = sum(shard.samples for _, shard in by_index.values())
-    size_bytes = sum(entry.size_bytes for entry in entries)
+    outcomes = [entry for entry in entries if entry.name in once]
+    converted = sum(entry.samples + len(entry.superseded) for entry in outcomes)
+    failed = sum(entry.failed for entry in outcomes)
+    planned = sum(shard.samples for shard in once.values())
+    size_bytes = sum(entry.size_bytes for entry in entries if entry.samples)
     return Manifest(
         num_shards=sum(1 for entry in entries if entry.samples),
         samples_per_shard=first.settings.samples_per_shard,

@@ -8,7 +8,6 @@ others plan what that one left.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,17 @@ from ctrate_convert.conversion.draft import planned_sample, write_draft
 from ctrate_convert.conversion.headers import Progress, read_headers
 from ctrate_convert.conversion.intensity import intensity_notes
 from ctrate_convert.conversion.join import join
+from ctrate_convert.conversion.plan_refusals import (
+    numbers_in_use,
+    refuse_foreign,
+    refuse_other_format,
+)
 from ctrate_convert.conversion.plan_warnings import header_warnings, survey_warnings
 from ctrate_convert.conversion.plans import (
     PlannedBefore,
     load_excluded,
     load_plans,
     load_samples,
-    next_numbers,
     planned_before,
 )
 from ctrate_convert.conversion.prediction import Prediction
@@ -35,7 +38,6 @@ from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_conver
 from ctrate_convert.durable import locked, publish_directory
 from ctrate_convert.errors import (
     EnvironmentProblem,
-    RefusedError,
     SampleError,
     environment_problem,
 )
@@ -44,8 +46,7 @@ from ctrate_convert.schemas.plan import ArrayHeader, ExcludedSample, Plan, PlanS
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
 
-_LOCK_PATIENCE_S = 600.0
-_SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
+LOCK_PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def make_plan(
         if not selection.keys:
             return _report(survey, selection)
         dataset.prepare()
-        with locked(dataset.lock("plan"), timeout_s=_LOCK_PATIENCE_S):
+        with locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
             for _ in range(2):
                 selection = _select(dataset, settings, survey, retry_failed)
                 if not selection.keys:
@@ -213,10 +214,10 @@ def _select(
     retry_failed: frozenset[str] | None,
 ) -> _Selection:
     # Numbers first: a shard seen now cannot be of a plan that is published later.
-    numbers = _numbers_in_use(dataset)
+    numbers = numbers_in_use(dataset)
     earlier = load_plans(dataset)
-    _refuse_foreign(dataset, earlier, numbers)
-    _refuse_other_format(dataset, earlier, settings)
+    refuse_foreign(dataset, earlier, numbers)
+    refuse_other_format(dataset, earlier, settings)
     before = planned_before(dataset, earlier)
     mended = _mended(before, survey.found, settings)
     if retry_failed is not None:
@@ -269,49 +270,3 @@ def _excluded_elsewhere(
 
 def _in_folder(folder: str, source: str | None) -> str | None:
     return None if source is None else os.fspath(Path(folder) / source)
-
-
-def _numbers_in_use(dataset: Dataset) -> dict[int, Path]:
-    """The shard numbers that a tar or a record has."""
-    numbers = {}
-    for folder in (dataset.out, dataset.records):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            match = _SHARD_NUMBER.fullmatch(path.name)
-            if match is not None:
-                numbers[int(match[1])] = path
-    return numbers
-
-
-def _refuse_foreign(
-    dataset: Dataset, earlier: tuple[Plan, ...], numbers: Mapping[int, Path]
-) -> None:
-    """Shards are never overwritten, so the numbers to come must be free."""
-    first_free, _ = next_numbers(earlier)
-    foreign = [numbers[number] for number in sorted(numbers) if number >= first_free]
-    if foreign:
-        raise RefusedError(
-            "the output directory holds shards that no plan here has made",
-            where=dataset.out,
-            seen=f"{len(foreign)}, the first is {foreign[0].name}",
-            expected="an empty directory, or one with its plans" if not earlier else "none",
-            next_command="choose another --output_dir; shards are never overwritten",
-        )
-
-
-def _refuse_other_format(
-    dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings
-) -> None:
-    """All shards of a dataset have one format, or no reader could read them in one go."""
-    if not earlier:
-        return
-    first = earlier[0].settings
-    for name in ("layout", "encoding", "dtype"):
-        seen, expected = getattr(settings, name), getattr(first, name)
-        if seen != expected:
-            raise RefusedError(
-                f"--{name} is not the one that this dataset was begun with",
-                where=dataset.out,
-                seen=seen,
-                expected=expected,
-                next_command=f"give --{name} {expected}, or choose another --output_dir",
-            )

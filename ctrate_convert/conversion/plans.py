@@ -117,6 +117,8 @@ def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
     failed: dict[str, FailedSample] = {}
     failed_with: dict[str, PlanSettings] = {}
     for plan in plans:
+        if plan.repairs:  # of samples that an earlier one has planned and converted
+            continue
         for shard in plan.shards:
             for sample in load_samples(dataset, plan, shard):
                 keys.add(sample.key)
@@ -180,6 +182,7 @@ def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
     facts: list[tuple[str, object, object]] = [
         ("generation", plan.generation, len(earlier)),
         ("has shards", bool(plan.shards), True),
+        ("all or no samples are repairs", len(plan.repairs) in (0, plan.samples), True),
         ("samples in shards", sum(s.samples for s in plan.shards), plan.samples),
         ("first shard number", numbers[:1], [shard]),
         ("shard numbers in a row", numbers == _count(shard, len(numbers)), True),

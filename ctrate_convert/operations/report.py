@@ -11,7 +11,11 @@ import numpy as np
 
 from ctrate_convert.conversion.deletion import read_journal
 from ctrate_convert.conversion.intensity import error_in_hu
-from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
+from ctrate_convert.conversion.manifest import (
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.operations.attempts import load_attempts
 from ctrate_convert.operations.run import load
@@ -79,6 +83,7 @@ def report(dataset: Dataset) -> Report:
     """
     plans = load(dataset)
     by_index = planned_shards(plans)
+    superseded = superseded_samples(dataset, plans)
     found = Report(shards_planned=len(by_index), attempts=_attempts(dataset))
     _add_promises(found, plans)
     for index in sorted(recorded_shards(dataset) & by_index.keys()):
@@ -87,6 +92,8 @@ def report(dataset: Dataset) -> Report:
         found.shards.append(_shard_facts(plan, shard, record))
         found.failed += [(sample.key, sample.reason) for sample in record.failed]
         for sample in record.converted:
+            if sample.key in superseded.get(index, ()):
+                continue
             array = sample.array
             found.intensities[array.intensity] += 1
             error_hu = error_in_hu(array.max_abs_error, array.intensity)

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ctrate_convert.conversion.deletion import Deletion, read_journal
-from ctrate_convert.conversion.manifest import merge, planned_shards, recorded_shards
+from ctrate_convert.conversion.manifest import (
+    merge,
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
 from ctrate_convert.durable import remove_stale_partials
@@ -93,17 +98,26 @@ def load(dataset: Dataset) -> tuple[Plan, ...]:
 def pending_work(dataset: Dataset, plans: Sequence[Plan], *, deleting: bool) -> list[Work]:
     """Shards without a record; and, when deleting, recorded ones whose sources await the gate."""
     recorded = recorded_shards(dataset)
+    superseded = superseded_samples(dataset, plans)
     work = []
     for index, (plan, shard) in planned_shards(plans).items():
         delete_here = deleting or plan.settings.delete_source_files
-        if index not in recorded or (delete_here and not _deletion_settled(dataset, shard)):
+        if index not in recorded or (
+            delete_here
+            and not _deletion_settled(dataset, shard, superseded.get(index, frozenset()))
+        ):
             work.append((plan, shard))
     return work
 
 
-def _deletion_settled(dataset: Dataset, shard: PlannedShard) -> bool:
-    """Whether each sample's deletion was done or given up, as far as the journal tells."""
-    settled = {line.key for line in read_journal(dataset, shard.index) if line.event != "intent"}
+def _deletion_settled(dataset: Dataset, shard: PlannedShard, superseded: frozenset[str]) -> bool:
+    """Whether each sample's deletion was done or given up, as far as the journal tells.
+
+    The source of a superseded sample is the business of the shard that holds it now.
+    """
+    settled = superseded | {
+        line.key for line in read_journal(dataset, shard.index) if line.event != "intent"
+    }
     return bool(settled) and len(settled) >= shard.samples
 
 

@@ -10,7 +10,11 @@ from typing import Literal
 
 from ctrate_convert.conversion.deletion import interrupted_deletions, read_journal
 from ctrate_convert.conversion.gate import doubt_about_source
-from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
+from ctrate_convert.conversion.manifest import (
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.paths import Dataset
@@ -41,9 +45,18 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
     """Every source that the plans know, one by one, in shard order, the excluded ones last."""
     recorded = recorded_shards(dataset)
     retried = {key for plan in plans for key in plan.retries}
+    superseded = superseded_samples(dataset, plans)
     for index, (plan, shard) in planned_shards(plans).items():
         if index in recorded:
-            yield from _of_record(dataset, plan, load_record(dataset, plan, index), retried)
+            record = load_record(dataset, plan, index)
+            for source in _of_record(dataset, plan, record, retried):
+                if source.key in superseded.get(index, ()):
+                    continue  # it comes with its new shard
+                if plan.repairs and source.state == "failed":
+                    continue  # it came with the shard that holds it still
+                yield source
+            continue
+        if plan.repairs:  # each comes with the shard that holds it so far
             continue
         for sample in load_samples(dataset, plan, shard):
             yield Source(

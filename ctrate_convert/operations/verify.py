@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from ctrate_convert.conversion.manifest import (
     manifest_shards,
     planned_shards,
     recorded_shards,
+    superseded_samples,
 )
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.precision import Precision, compare_with_source
@@ -27,7 +29,18 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
 
-Recorded = tuple[Plan, ShardRecord]
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A shard's record, and those of its samples of which no repair has made another copy."""
+
+    plan: Plan
+    record: ShardRecord
+    live: tuple[ConvertedSample, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.live) == len(self.record.converted)
 
 
 @dataclass
@@ -43,6 +56,11 @@ class VerifyReport:
     damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     precision: list[Precision] = field(default_factory=list)
+
+    @property
+    def damaged_shards(self) -> frozenset[str]:
+        """The names of the shards that are missing or not what their records say."""
+        return frozenset(one.shard for one in self.damage if one.shard.endswith(".tar"))
 
     @property
     def exit_code(self) -> ExitCode:
@@ -68,17 +86,19 @@ def verify(
     report = VerifyReport()
     records = _load_records(dataset, report)
     report.shards = len(records)
-    report.samples = sum(len(record.converted) for _, record in records)
+    report.samples = sum(len(shard.live) for shard in records)
     report.notes += _intensity_notes(dataset, records)
-    present = [entry for entry in records if _is_present(dataset, entry[1], report)]
+    present = [shard for shard in records if _is_present(dataset, shard, report)]
     chosen = _choose(present, None if full else num_samples)
 
-    def check(entry: tuple[Recorded, list[ConvertedSample]]) -> VerifyReport:
-        (plan, record), samples = entry
+    def check(entry: tuple[_Recorded, list[ConvertedSample]]) -> VerifyReport:
+        shard, samples = entry
         part = VerifyReport()
-        _check_shard(dataset, plan, record, samples, part, full=full)
+        _check_shard(dataset, shard, samples, part, full=full)
         for sample in samples:
-            _check_source(dataset, plan, record, sample, part, check_precision=check_precision)
+            _check_source(
+                dataset, shard.plan, shard.record, sample, part, check_precision=check_precision
+            )
         return part
 
     with ThreadPoolExecutor(num_workers) as pool:  # digests and inflate run outside the GIL
@@ -88,8 +108,12 @@ def verify(
     return report
 
 
-def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
-    by_index = planned_shards(load(dataset))
+def _load_records(dataset: Dataset, report: VerifyReport) -> list[_Recorded]:
+    plans = load(dataset)
+    by_index = planned_shards(plans)
+    superseded: dict[int, frozenset[str]] = {}
+    with contextlib.suppress(DamageError):  # a damaged record is named below
+        superseded = superseded_samples(dataset, plans)
     recorded = recorded_shards(dataset)
     manifest = load_manifest(dataset)
     merged = manifest_shards(manifest) if manifest else {}
@@ -109,7 +133,9 @@ def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
         if entry is not None and entry.record_sha256 != record.stored_sha256():
             what = "this record was changed after it was merged into the manifest"
             report.damage.append(Damage(path.name, None, what))
-        found.append((plan, record))
+        gone = superseded.get(index, frozenset())
+        live = tuple(sample for sample in record.converted if sample.key not in gone)
+        found.append(_Recorded(plan, record, live))
     for path in sorted(dataset.out.glob("shard-*.tar")):
         number = path.stem.removeprefix("shard-")
         if not number.isdigit() or int(number) not in recorded:
@@ -117,46 +143,53 @@ def _load_records(dataset: Dataset, report: VerifyReport) -> list[Recorded]:
     return found
 
 
-def _intensity_notes(dataset: Dataset, records: Sequence[Recorded]) -> list[str]:
+def _intensity_notes(dataset: Dataset, records: Sequence[_Recorded]) -> list[str]:
     """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
     by_index = planned_shards(load(dataset))
     scales, unknown = [], []
-    for plan, record in records:
+    for shard in records:
         try:
-            planned = load_samples(dataset, plan, by_index[record.shard][1])
+            planned = load_samples(dataset, shard.plan, by_index[shard.record.shard][1])
         except DamageError as error:
             unknown.append(f"the table's intercepts are not known: {error.one_line()}")
             planned = ()
         intercepts = {one.key: one.metadata.get("RescaleIntercept", "") for one in planned}
         scales += [
-            Scale(one.key, one.array.intensity, intercepts.get(one.key, ""))
-            for one in record.converted
+            Scale(one.key, one.array.intensity, intercepts.get(one.key, "")) for one in shard.live
         ]
     return [*intensity_notes(scales), *unknown]
 
 
-def _is_present(dataset: Dataset, record: ShardRecord, report: VerifyReport) -> bool:
+def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> bool:
+    record = shard.record
     if record.tar is None:
         return False
     path = dataset.shard(record.shard)
+    if not shard.live:
+        if os.path.lexists(path):
+            report.notes.append(
+                f"{path.name}: all its samples were repaired into other shards; no reader of the "
+                "manifest opens it any more, and you may move it away"
+            )
+        return False
     try:
         size_bytes = os.stat(path, follow_symlinks=False).st_size
     except OSError as error:
-        what = f"cannot be seen: {error.strerror}; it held {len(record.converted)} samples"
+        what = f"cannot be seen: {error.strerror}; it held {len(shard.live)} samples"
         report.damage.append(Damage(path.name, None, what))
         return False
-    if size_bytes != record.tar.size_bytes:
+    if shard.is_whole and size_bytes != record.tar.size_bytes:
         what = f"size {size_bytes} bytes, expected {record.tar.size_bytes}"
         report.damage.append(Damage(path.name, None, what))
     return True
 
 
 def _choose(
-    present: list[Recorded], num_samples: int | None
-) -> list[tuple[Recorded, list[ConvertedSample]]]:
+    present: list[_Recorded], num_samples: int | None
+) -> list[tuple[_Recorded, list[ConvertedSample]]]:
     if num_samples is None:
-        return [(entry, list(entry[1].converted)) for entry in present]
-    every = [(at, sample) for at, (_, r) in enumerate(present) for sample in r.converted]
+        return [(shard, list(shard.live)) for shard in present]
+    every = [(at, sample) for at, shard in enumerate(present) for sample in shard.live]
     picked: dict[int, list[ConvertedSample]] = {}
     for at, sample in random.sample(every, min(num_samples, len(every))):
         picked.setdefault(at, []).append(sample)
@@ -165,17 +198,17 @@ def _choose(
 
 def _check_shard(
     dataset: Dataset,
-    plan: Plan,
-    record: ShardRecord,
+    shard: _Recorded,
     samples: Sequence[ConvertedSample],
     report: VerifyReport,
     *,
     full: bool,
 ) -> None:
+    plan, record = shard.plan, shard.record
     path = dataset.shard(record.shard)
     report.samples_checked += len(samples)
     try:
-        if not full:
+        if not full or not shard.is_whole:  # what was repaired is damaged, and no matter any more
             report.damage.extend(check_members(path, samples, plan.settings.layout))
             return
         found = read_shard(path, record.converted, plan.settings.layout)

@@ -133,9 +133,10 @@ class Index:
             raise DamageError(
                 "a record is not the one that the manifest knows", where=path, next_command=verify
             )
+        superseded = frozenset(merged.superseded)
         shard = Shard(str(self._dataset.shard(number)), fields["tar"]["size_bytes"], verify)
         for sample in fields["samples"]:
-            if sample["state"] == "converted":
+            if sample["state"] == "converted" and sample["key"] not in superseded:
                 yield self._stored(sample, shard)
 
     def _stored(self, sample: dict[str, Any], shard: Shard) -> StoredSample:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Record, Sha256
+from ctrate_convert.schemas.base import Key, Record, Sha256
 
 MIB = 2**20
 GIB = 2**30
 
 
 class ManifestShard(Record):
-    """One shard with a record. ``name`` is absent from ``OUT`` where ``samples`` is 0."""
+    """One shard with a record.
+
+    ``samples`` of its samples count and are read; those in ``superseded`` do not: a repair has
+    published another copy in a later shard. ``name`` may be absent where ``samples`` is 0.
+    """
 
     name: str
     samples: int
@@ -19,6 +23,7 @@ class ManifestShard(Record):
     size_bytes: int
     sha256: Sha256 | None
     record_sha256: Sha256
+    superseded: tuple[Key, ...] = ()
 
 
 class Manifest(Record):

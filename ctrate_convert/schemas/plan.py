@@ -165,8 +165,10 @@ class Plan(Record):
     """``plan.json``: one generation of the plan. Later generations add shards and tasks.
 
     ``retries`` are samples that failed in an earlier generation and get another try in this one;
-    each takes the place of one failed outcome. ``excluded`` counts by reason; the newest
-    generation's list stands for the whole dataset.
+    each takes the place of one failed outcome. ``repairs`` are samples that are converted once
+    more, with the number of the damaged shard whose copy the new one supersedes; a generation has
+    nothing but repairs or none. ``excluded`` counts by reason; the newest generation's list stands
+    for the whole dataset.
     """
 
     schema_number: Literal[1] = 1
@@ -179,6 +181,7 @@ class Plan(Record):
     samples: int
     samples_sha256: Sha256
     retries: tuple[Key, ...] = ()
+    repairs: dict[Key, int] = Field(default_factory=dict)
     excluded: dict[str, int]
     excluded_sha256: Sha256
     shards: tuple[PlannedShard, ...]

@@ -240,9 +240,11 @@ def _records(
             damaged[index] = error.one_line()
             continue
         good.add(index)
+        if plan.repairs:  # another copy of a sample, not a sample
+            continue
         converted += len(record.converted)
         failed += len(record.failed)
-    planned = sum(shard.samples for _, shard in by_index.values())
+    planned = sum(shard.samples for plan, shard in by_index.values() if not plan.repairs)
     retries = sum(len(plan.retries) for plan in plans)
     return (
         {
