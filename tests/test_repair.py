@@ -222,9 +222,12 @@ def test_repair_needs_a_full_verification(converted: Converted) -> None:
 
 def test_nothing_to_repair(converted: Converted) -> None:
     """On a sound dataset --repair plans and writes nothing."""
+    before = converted.dataset.manifest.read_bytes()
     done = repair(converted)
     assert done.code == ExitCode.DONE
     assert "No damage found." in done.stdout
+    assert "Nothing to repair." in done.stdout
+    assert converted.dataset.manifest.read_bytes() == before
     assert len(load_plans(converted.dataset)) == 1
 
 

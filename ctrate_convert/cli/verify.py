@@ -70,9 +70,11 @@ def command(
     )
     if not as_json:
         print_verify(dataset, report)
-    if not repairing or not report.damage:
+    if not repairing:
         if as_json:
             show.as_json(report)
+        elif report.damaged_shards:
+            show.line(f"Mend it with: ctrate-convert verify {out} --full --repair")
         return report.exit_code
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
         done = repair(dataset, report, num_workers=num_workers, stop=stop, on_change=progress)
@@ -84,10 +86,14 @@ def command(
 
 
 def _print_repair(dataset: Dataset, report: RepairReport) -> None:
-    show.line(
-        f"Repaired {show.count(report.repaired, 'sample')} from their sources"
-        + (f" into {', '.join(report.new_shards[:_NAMED])}." if report.new_shards else ".")
-    )
+    if report.repaired or report.new_shards:
+        into = ", ".join(report.new_shards[:_NAMED])
+        show.line(
+            f"Repaired {show.count(report.repaired, 'sample')} from their sources"
+            + (f" into {into}." if into else ".")
+        )
+    elif not (report.lost or report.waiting or report.other_damage):
+        show.line("Nothing to repair.")
     if report.superseded:
         show.line(
             f"Not read any more, and may be moved away: {', '.join(report.superseded[:_NAMED])}. "

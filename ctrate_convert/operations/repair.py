@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.manifest import planned_shards, superseded_samples
+from ctrate_convert.conversion.manifest import merge, planned_shards, superseded_samples
 from ctrate_convert.conversion.readback import check_members
 from ctrate_convert.conversion.repair import plan_repairs
 from ctrate_convert.conversion.shard import load_record
@@ -83,6 +83,7 @@ def repair(
         )
         report.conversion, report.failed = result.exit_code, result.failed_samples
     plans = load(dataset)
+    merge(dataset, plans)  # also what a killed repair had no time to merge
     superseded = superseded_samples(dataset, plans)
     for index in sorted(damaged):
         plan, shard = by_index[index]

@@ -13,8 +13,7 @@ from ctrate_convert.slurm.evidence import Cause
 from ctrate_convert.slurm.limits import ClusterLimits, PartitionLimits
 from ctrate_convert.slurm.picture import Picture, Task
 from ctrate_convert.slurm.profile import ClusterProfile, load_profile, profile_from
-from ctrate_convert.slurm.resources import default_resources
-from ctrate_convert.slurm.selection import Group, Selection
+from ctrate_convert.slurm.selection import Group, Selection, usual_resources
 from ctrate_convert.slurm.submissions import Resources, load_submissions
 from ctrate_convert.slurm.submit import Submitted, submit_selected
 
@@ -99,14 +98,7 @@ def failed_selection(
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    usual = default_resources(
-        picture.dataset,
-        picture.plans,
-        [task.shards for task in chosen],
-        picture.attempts,
-        profile,
-        limits.partition,
-    )
+    usual = usual_resources(picture, chosen, profile, limits)
     groups: dict[tuple[str, Resources], list[Task]] = {}
     for task in chosen:
         before = task.element.resources if task.element else None

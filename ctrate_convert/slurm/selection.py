@@ -72,15 +72,22 @@ def pending_selection(
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    resources = default_resources(
+    resources = usual_resources(picture, free, profile, limits)
+    return Selection((Group("pending", tuple(free), resources),), tuple(notes))
+
+
+def usual_resources(
+    picture: Picture, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
+) -> Resources:
+    """What ``tasks`` get where nobody asked for anything else."""
+    return default_resources(
         picture.dataset,
         picture.plans,
-        [task.shards for task in free],
+        [task.shards for task in tasks],
         picture.attempts,
         profile,
         limits.partition,
     )
-    return Selection((Group("pending", tuple(free), resources),), tuple(notes))
 
 
 def refuse_in_the_dark(picture: Picture) -> None:
