@@ -351,10 +351,11 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def open_beneath(root: Path, relative: str) -> Iterator[tuple[int, str]]:
+def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
     """Open the directory that holds ``root/relative``, following no link below ``root``.
 
-    Yields its descriptor and the file's own name, for calls with ``dir_fd``.
+    Yields its descriptor and the file's own name, for calls with ``dir_fd``. ``make``: folders
+    that are missing are made, durably.
 
     Raises:
         OSError: a component is missing, or is a link (ELOOP, ENOTDIR).
@@ -366,9 +367,26 @@ def open_beneath(root: Path, relative: str) -> Iterator[tuple[int, str]]:
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=descriptor)
+                    fsync_open_directory(descriptor)
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = deeper
         yield descriptor, parts[-1]
     finally:
         os.close(descriptor)
+
+
+def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
+    """Rename within one file system unless the new name is taken, durably; True if it was done.
+
+    Both directories are open. The new name is durable before the old one is known to be gone.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
+        return False
+    os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+    fsync_open_directory(new_directory)
+    return True

@@ -24,6 +24,7 @@ COMMANDS = (
     "verify",
     "check",
     "delete",
+    "restore",
     "audit",
     "doctor",
     "demo",

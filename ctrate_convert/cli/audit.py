@@ -56,6 +56,7 @@ def command(out: Path, share: float, num_workers: int, as_json: bool) -> int:
             ("plans", ", ".join(plan[:12] for plan in summary.plans)),
             ("sources deleted", f"{summary.deleted_sources:,}"),
             ("their size", show.size(summary.deleted_bytes)),
+            ("of these moved to a trash", f"{summary.in_the_trash:,}"),
             ("in a recorded shard", f"{summary.in_a_recorded_shard:,}"),
             ("read again and compared now", f"{summary.checked_now:,}"),
             ("findings", f"{summary.findings:,}"),

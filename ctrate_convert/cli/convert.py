@@ -44,7 +44,9 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
             next_command="add --yes to the same command, or leave --delete_source_files out",
         )
     # The plan itself authorises deletion only where nobody is left to be asked.
-    dataset, settings = options.plan_settings(values | {"delete_source_files": deleting and yes})
+    dataset, settings = options.plan_settings(
+        values | {"delete_source_files": deleting and yes}, deleting=deleting
+    )
     report = make_plan(dataset, settings)
     if not as_json:
         print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
@@ -53,7 +55,9 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
         show.line()
     authorised_by = None
     if deleting:
-        authorised_by = "convert --delete_source_files --yes" if yes else _ask(dataset)
+        authorised_by = (
+            "convert --delete_source_files --yes" if yes else _ask(dataset, settings.trash)
+        )
     return convert_pending(
         dataset,
         num_workers=num_workers,
@@ -63,7 +67,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
     )
 
 
-def _ask(dataset: Dataset) -> str | None:
+def _ask(dataset: Dataset, trash: str | None) -> str | None:
     """The warning, the true count and bytes, and the typed word; None for any other answer."""
     candidates = [
         source
@@ -71,9 +75,10 @@ def _ask(dataset: Dataset) -> str | None:
         if source.state in ("pending", "deletable")
     ]
     total_bytes = sum(source.size_bytes for source in candidates)
+    fate = f"moved to {trash}" if trash else "deleted for good"
     click.echo(
         f"WARNING: up to {show.count(len(candidates), 'source file')} "
-        f"({show.size(total_bytes)}) will be deleted for good, each only after its shard was\n"
+        f"({show.size(total_bytes)}) will be {fate}, each only after its shard was\n"
         "read back from storage and proven. Failed and excluded samples keep theirs.",
         err=True,
     )

@@ -9,6 +9,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.conversion.deletion import Deletion
 from ctrate_convert.errors import ExitCode, SettingsError
 from ctrate_convert.operations.delete import deletable_sources, delete_sources_of
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
@@ -20,6 +21,7 @@ _NAMED = 20
 _MEANING = {
     "deletable": "converted; deleted with --yes, once its shard is proven anew",
     "deleted": "deleted after its proof",
+    "trashed": "moved to the trash after its proof; `restore` brings it back",
     "kept": "converted, but something speaks against deleting it",
     "failed": "could not be converted",
     "pending": "not converted yet",
@@ -32,9 +34,12 @@ _MEANING = {
 @options.out_argument
 @click.option("--dry_run", is_flag=True, help="Show only; this is the default.")
 @click.option("--yes", is_flag=True, help="Delete what the gate lets go.")
+@options.trash_option
 @options.num_workers_option
 @options.json_option
-def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool) -> int:
+def command(
+    out: Path, dry_run: bool, yes: bool, trash: str | None, num_workers: int, as_json: bool
+) -> int:
     """Show which sources could go and why the others stay; with --yes delete them.
 
     Every shard is read again from storage first; only what it proves is deleted. Where the gate
@@ -44,6 +49,7 @@ def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool
     Examples:
       ctrate-convert delete /data/shards
       ctrate-convert delete /data/shards --yes
+      ctrate-convert delete /data/shards --yes --trash /data/trash
     """
     if dry_run and yes:
         raise SettingsError("--dry_run and --yes do not go together")
@@ -58,6 +64,7 @@ def command(out: Path, dry_run: bool, yes: bool, num_workers: int, as_json: bool
             sources,
             num_workers=num_workers,
             authorised_by="delete --yes",
+            trash=Path(trash).expanduser().resolve() if trash else None,
             stop=stop,
             on_change=progress,
         )
@@ -88,6 +95,8 @@ def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, obj
         "totals": totals(sources),
         "deleted_files": result.deletion.deleted_files if result else 0,
         "freed_bytes": result.deletion.freed_bytes if result else 0,
+        "trashed_files": result.deletion.trashed_files if result else 0,
+        "trashed_bytes": result.deletion.trashed_bytes if result else 0,
         "kept_by_gate": result.deletion.kept if result else [],
         "sources": [source for source in sources if source.state != "deleted"],
     }
@@ -96,16 +105,27 @@ def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, obj
 def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     for failure in result.failed_shards.values():
         show.line("error: " + "\n".join(failure.error.lines()))
-    show.line(
-        f"Deleted {show.count(result.deletion.deleted_files, 'source file')}, "
-        f"{show.size(result.deletion.freed_bytes)} freed."
-    )
+    print_deleted(result.deletion)
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
     for entry in kept[:_NAMED]:
         show.line(f"  kept: {entry.source} — {entry.reason}")
     if len(kept) > _NAMED:
         show.line(f"  … and {len(kept) - _NAMED:,} more (--json names all)")
+
+
+def print_deleted(deletion: Deletion) -> None:
+    """What was deleted, and what was only moved."""
+    if deletion.deleted_files or not deletion.trashed_files:
+        show.line(
+            f"Deleted {show.count(deletion.deleted_files, 'source file')}, "
+            f"{show.size(deletion.freed_bytes)} freed."
+        )
+    if deletion.trashed_files:
+        show.line(
+            f"Moved {show.count(deletion.trashed_files, 'source file')} to the trash, "
+            f"{show.size(deletion.trashed_bytes)}; nothing is freed until you empty it."
+        )
 
 
 def print_sources(sources: Sequence[Source]) -> None:

@@ -20,6 +20,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=str)
 
 
+def trash_option(function: F) -> F:
+    """``--trash``."""
+    return click.option(
+        "--trash",
+        type=_PATH,
+        metavar="DIR",
+        help="Move sources into this folder, on their own file system, instead of deleting them.",
+    )(function)
+
+
 def plan_options(function: F) -> F:
     """All that a plan is made of."""
     options = [
@@ -107,6 +117,7 @@ def plan_options(function: F) -> F:
             is_flag=True,
             help="Delete each shard's NPZ once the shard is proven.",
         ),
+        trash_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -159,8 +170,10 @@ def yes_option(function: F) -> F:
     return click.option("--yes", is_flag=True, help="Do not ask before deleting.")(function)
 
 
-def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
+def plan_settings(values: dict[str, Any], *, deleting: bool) -> tuple[Dataset, PlanSettings]:
     """The plan's settings and its dataset from the options' values.
+
+    ``deleting``: whether sources were asked to be deleted, though the plan may not say so.
 
     Raises:
         SettingsError: an option is missing or does not go with another.
@@ -189,6 +202,11 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
                 expected="--encoding npy, or --layout webdataset",
             )
         values["dtype"] = "float16"
+    if values["trash"] and not deleting:
+        raise SettingsError(
+            "--trash tells where sources go that are deleted, and none is to be",
+            expected="--delete_source_files too",
+        )
     if values["step"] and values["dtype"] != "int16":
         raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {values['dtype']}")
     try:

@@ -33,7 +33,7 @@ def command(as_json: bool, **values: Any) -> int:
         --meta_file train_metadata.csv --labels_file train_predicted_labels.csv \\
         --output_dir /data/shards
     """
-    dataset, settings = options.plan_settings(values)
+    dataset, settings = options.plan_settings(values, deleting=values["delete_source_files"])
     report = make_plan(dataset, settings)
     if as_json:
         show.as_json(plan_facts(dataset, report))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
@@ -130,6 +131,8 @@ def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
         "busy_shards": result.busy_shards,
         "deleted_files": result.deletion.deleted_files,
         "freed_bytes": result.deletion.freed_bytes,
+        "trashed_files": result.deletion.trashed_files,
+        "trashed_bytes": result.deletion.trashed_bytes,
         "kept": result.deletion.kept,
         "output_bytes": result.output_bytes,
         "elapsed_s": round(result.elapsed_s, 3),
@@ -156,11 +159,8 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
     if result.busy_shards:
         show.line(f"{show.count(len(result.busy_shards), 'shard')} left to another process.")
     deletion = result.deletion
-    if deletion.deleted_files or deletion.kept:
-        show.line(
-            f"Deleted {show.count(deletion.deleted_files, 'source file')}, "
-            f"{show.size(deletion.freed_bytes)} freed."
-        )
+    if deletion.deleted_files or deletion.trashed_files or deletion.kept:
+        print_deleted(deletion)
         not_deleted = len(deletion.kept) + len(result.failed_samples)
         if not_deleted:
             were = "was" if not_deleted == 1 else "were"

@@ -1,13 +1,16 @@
-"""Deleting a proven shard's sources: intent to the journal, unlink, done to the journal."""
+"""Deleting a proven shard's sources: intent to the journal, unlink, done to the journal.
+
+Where there is a trash, they are moved into it instead.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
 
 from ctrate_convert.conversion.gate import (
     DeletionProof,
@@ -15,20 +18,20 @@ from ctrate_convert.conversion.gate import (
     doubt_about_source,
     prove,
     settle_unlinks,
+    trash_source,
     unlink_source,
 )
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.readback import ReadShard
+from ctrate_convert.conversion.trash import is_in_trash, place_in_trash, trash_of
 from ctrate_convert.durable import append_lines
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse
-from ctrate_convert.schemas.journal import JournalLine
+from ctrate_convert.schemas.journal import Event, JournalLine
 from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import ShardRecord
-
-Event = Literal["intent", "deleted", "found_gone", "kept"]
 
 
 @dataclass
@@ -37,12 +40,16 @@ class Deletion:
 
     deleted_files: int = 0
     freed_bytes: int = 0
+    trashed_files: int = 0
+    trashed_bytes: int = 0
     kept: list[Kept] = field(default_factory=list)
 
     def add(self, other: Deletion) -> None:
         """Sum up."""
         self.deleted_files += other.deleted_files
         self.freed_bytes += other.freed_bytes
+        self.trashed_files += other.trashed_files
+        self.trashed_bytes += other.trashed_bytes
         self.kept.extend(other.kept)
 
 
@@ -55,10 +62,12 @@ def delete_sources(
     manifest: Manifest,
     authorised_by: str,
     check_stop: Callable[[], None] = lambda: None,
+    trash: Path | None = None,
 ) -> Deletion:
     """Delete what the gate lets go of this shard's sources; the rest is kept, with reasons.
 
-    Killed in between, the journal holds the intents, and the next call finishes the work.
+    With ``trash`` they are moved there. Killed in between, the journal holds the intents, and the
+    next call finishes the work.
 
     Raises:
         EnvironmentProblem: the journal cannot be written; then nothing is deleted.
@@ -66,7 +75,8 @@ def delete_sources(
     """
     samples = load_samples(dataset, plan, shard)
     proofs, kept = prove(dataset, plan, samples, record, read_back, manifest)
-    already = {line.key for line in read_journal(dataset, shard.index) if _is_done(line)}
+    journal = read_journal(dataset, shard.index)
+    already = {line.key for line in journal if is_done(line)}
     ready: list[DeletionProof] = []
     for proof in proofs:
         if proof.key in already and not _exists(proof):
@@ -76,44 +86,98 @@ def delete_sources(
             kept.append(Kept(proof.key, proof.source.source, proof.source.size_bytes, doubt))
         else:
             ready.append(proof)
+    taking = _Taking(dataset.out, shard.index, trash, journal, authorised_by)
     try:
-        return _delete(
-            dataset.journal(shard.index), dataset.out, ready, kept, authorised_by, check_stop
-        )
+        return _delete(dataset.journal(shard.index), taking, ready, kept, check_stop)
     except OSError as error:
         raise environment_problem(
             error, "deleting sources, and noting it in the journal"
         ) from error
 
 
+@dataclass(frozen=True)
+class _Taking:
+    """How sources are taken away, and how the journal tells of it."""
+
+    out: Path
+    shard: int
+    trash: Path | None
+    journal: list[JournalLine]
+    authorised_by: str
+
+    def take(self, proof: DeletionProof) -> str | None:
+        if self.trash is None:
+            return unlink_source(proof, self.out)
+        return trash_source(proof, self.out, self.trash, self._place(proof))
+
+    def intent(self, proof: DeletionProof) -> str:
+        return self._line("intent", proof, trash=self._target(proof))
+
+    def done(self, proof: DeletionProof) -> str:
+        event: Event = "deleted" if self.trash is None else "trashed"
+        return self._line(event, proof, trash=self._target(proof))
+
+    def gone(self, proof: DeletionProof) -> str:
+        """The line that a killed process had no time for."""
+        for line in reversed(self.journal):
+            trash = trash_of(line, self.shard) if line.key == proof.key else None
+            if trash and is_in_trash(trash, self._place(proof), proof.source):
+                return self._line("trashed", proof, trash=line.trash)
+        return self._line("found_gone", proof)
+
+    def kept(self, entry: Kept) -> str:
+        return self._line("kept", entry, entry.reason)
+
+    def _place(self, proof: DeletionProof) -> str:
+        return place_in_trash(self.shard, proof.source.source)
+
+    def _target(self, proof: DeletionProof) -> str:
+        return "" if self.trash is None else str(self.trash / self._place(proof))
+
+    def _line(
+        self, event: Event, of: DeletionProof | Kept, reason: str = "", trash: str = ""
+    ) -> str:
+        source, size_bytes = (
+            (of.source, of.size_bytes)
+            if isinstance(of, Kept)
+            else (of.source.source, of.source.size_bytes)
+        )
+        return journal_line(
+            event, of.key, source, size_bytes, self.authorised_by, reason=reason, trash=trash
+        )
+
+
 def _delete(
     journal: Path,
-    out: Path,
+    taking: _Taking,
     ready: list[DeletionProof],
     kept: list[Kept],
-    authorised_by: str,
     check_stop: Callable[[], None],
 ) -> Deletion:
     result = Deletion(kept=kept)
-    intents = [_line("intent", proof, authorised_by) for proof in ready if _exists(proof)]
+    intents = [taking.intent(proof) for proof in ready if _exists(proof)]
     if intents:
         append_lines(journal, intents)
-    done: list[str] = [_line("kept", entry, authorised_by, entry.reason) for entry in kept]
+    done: list[str] = [taking.kept(entry) for entry in kept]
     gone: list[DeletionProof] = []
     try:
         for proof in ready:
             check_stop()
             was_there = _exists(proof)
-            doubt = unlink_source(proof, out)
+            doubt = taking.take(proof)
             if doubt:
                 entry = Kept(proof.key, proof.source.source, proof.source.size_bytes, doubt)
                 result.kept.append(entry)
-                done.append(_line("kept", entry, authorised_by, doubt))
+                done.append(taking.kept(entry))
                 continue
             gone.append(proof)
-            done.append(_line("deleted" if was_there else "found_gone", proof, authorised_by))
-            result.deleted_files += was_there
-            result.freed_bytes += proof.source.size_bytes if was_there else 0
+            done.append(taking.done(proof) if was_there else taking.gone(proof))
+            if was_there and taking.trash:
+                result.trashed_files += 1
+                result.trashed_bytes += proof.source.size_bytes
+            elif was_there:
+                result.deleted_files += 1
+                result.freed_bytes += proof.source.size_bytes
     finally:
         settle_unlinks(gone)
         if done:
@@ -122,30 +186,35 @@ def _delete(
 
 
 def _exists(proof: DeletionProof) -> bool:
-    return (proof.data_folder / proof.source.source).is_symlink() or (
-        proof.data_folder / proof.source.source
-    ).exists()
+    return os.path.lexists(proof.data_folder / proof.source.source)
 
 
-def _line(event: Event, of: DeletionProof | Kept, authorised_by: str, reason: str = "") -> str:
-    source, size_bytes = (
-        (of.source, of.size_bytes)
-        if isinstance(of, Kept)
-        else (of.source.source, of.source.size_bytes)
-    )
+def journal_line(
+    event: Event,
+    key: str,
+    source: str,
+    size_bytes: int,
+    authorised_by: str,
+    *,
+    reason: str = "",
+    trash: str = "",
+) -> str:
+    """One line of a journal, of now."""
     return JournalLine(
         event=event,
-        key=of.key,
+        key=key,
         source=source,
         size_bytes=size_bytes,
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         authorised_by=authorised_by,
         reason=reason,
+        trash=trash,
     ).model_dump_json()
 
 
-def _is_done(line: JournalLine) -> bool:
-    return line.event in ("deleted", "found_gone")
+def is_done(line: JournalLine) -> bool:
+    """Whether the line says that the source was taken away."""
+    return line.event in ("deleted", "found_gone", "trashed")
 
 
 def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:

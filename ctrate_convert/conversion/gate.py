@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from ctrate_convert.conversion.readback import FileIdentity, ReadShard
-from ctrate_convert.durable import fsync_open_directory, open_beneath
+from ctrate_convert.durable import fsync_open_directory, move_if_free, open_beneath
 from ctrate_convert.errors import RefusedError, SampleError
 from ctrate_convert.formats.cast import Measured
 from ctrate_convert.paths import Dataset
@@ -209,6 +209,33 @@ def unlink_source(proof: DeletionProof, out: Path) -> str | None:
 
     A source that is gone already counts as deleted.
     """
+    return _take_away(proof, out, _unlink)
+
+
+def trash_source(proof: DeletionProof, out: Path, trash: Path, place: str) -> str | None:
+    """Move the proven source to ``place`` in ``trash`` instead, after the same look at everything.
+
+    Returns why not, if not: another file system or a name that is taken, too.
+    """
+
+    def move(directory: int, name: str) -> str | None:
+        try:
+            with open_beneath(trash, place, make=True) as (there, new_name):
+                moved = move_if_free(name, directory, new_name, there)
+        except FileNotFoundError as error:  # the trash's, which says nothing of the source
+            raise ValueError(f"the trash {trash} cannot be used") from error
+        return None if moved else f"its place in the trash is taken: {trash / place}"
+
+    return _take_away(proof, out, move)
+
+
+def _unlink(directory: int, name: str) -> None:
+    os.unlink(name, dir_fd=directory)
+
+
+def _take_away(
+    proof: DeletionProof, out: Path, take: Callable[[int, str], str | None]
+) -> str | None:
     if not isinstance(proof, DeletionProof):
         raise RefusedError("a source is deleted only against a proof")
     try:
@@ -216,13 +243,11 @@ def unlink_source(proof: DeletionProof, out: Path) -> str | None:
             doubt = _doubt_about_published(proof) or _doubt_about_file(
                 proof.source, out, directory, name
             )
-            if doubt is None:
-                os.unlink(name, dir_fd=directory)
-            return doubt
+            return doubt or take(directory, name)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        return f"it could not be deleted: {error}"
+        return f"it could not be taken away: {error}"
 
 
 def settle_unlinks(proofs: Iterable[DeletionProof]) -> None:

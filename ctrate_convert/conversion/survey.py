@@ -67,8 +67,9 @@ def absolute(settings: PlanSettings) -> PlanSettings:
         name: _absolute(name, getattr(settings, name))
         for name in ("data_folder", "reports_file", "meta_file", "labels_file")
     }
+    trash = _absolute("trash", settings.trash) if settings.trash else None
     lists = tuple(_absolute("exclude_file", path) for path in settings.exclude_file)
-    return settings.model_copy(update={**paths, "exclude_file": lists})
+    return settings.model_copy(update={**paths, "exclude_file": lists, "trash": trash})
 
 
 def _absolute(name: str, path: str) -> str:

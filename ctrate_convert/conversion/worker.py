@@ -64,10 +64,11 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do. ``authorised_by`` is None where no source may be deleted.
+    """What a worker is to do.
 
-    ``patience_s`` is how long to wait for a shard that another process holds: a node that went
-    down may leave its lock behind for a while.
+    ``authorised_by`` is None where no source may be deleted; ``trash`` is where sources are moved
+    instead. ``patience_s`` is how long to wait for a shard that another process holds: a node that
+    went down may leave its lock behind for a while.
     """
 
     out: Path
@@ -75,6 +76,7 @@ class Order:
     attempt: str
     authorised_by: str | None
     patience_s: float = 0.0
+    trash: Path | None = None
 
 
 class _Reporter:
@@ -152,6 +154,7 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
                 manifest,
                 order.authorised_by,
                 reporter.check_stop,
+                trash=order.trash,
             )
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return ShardDone(

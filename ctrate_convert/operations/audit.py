@@ -14,10 +14,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ctrate_convert import __version__
-from ctrate_convert.conversion.deletion import read_journal
+from ctrate_convert.conversion.deletion import is_done, read_journal
 from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.readback import Damage, check_members
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.conversion.trash import last_lines
 from ctrate_convert.durable import create_once, make_directories
 from ctrate_convert.errors import DamageError
 from ctrate_convert.operations.attempts import now_text
@@ -59,6 +60,7 @@ def audit(
         plans=tuple(plan.plan_id for plan in load(dataset)),
         deleted_sources=len(sources),
         deleted_bytes=sum(source.size_bytes for source in sources),
+        in_the_trash=sum(1 for source in sources if source.trash),
         in_a_recorded_shard=sum(1 for source in sources if source.shard),
         checked_now=sum(1 for source in sources if source.checked),
         findings=len(bad),
@@ -73,11 +75,8 @@ def audit(
 
 def _shards_with_deletions(dataset: Dataset) -> Iterator[_ShardAudit]:
     for index, (plan, _) in planned_shards(load(dataset)).items():
-        deleted = {
-            line.key: line
-            for line in read_journal(dataset, index)
-            if line.event in ("deleted", "found_gone")
-        }
+        newest = last_lines(read_journal(dataset, index))
+        deleted = {key: line for key, line in newest.items() if is_done(line)}
         if deleted:
             yield _ShardAudit(plan, index, tuple(deleted.values()))
 
@@ -141,4 +140,5 @@ def _source(
         array_blake3=sample.array.blake3 if sample else "",
         checked=checked,
         finding=finding or "",
+        trash=line.trash,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ctrate_convert.conversion.manifest import merge, planned_shards
+from ctrate_convert.conversion.trash import prepare_trash
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.run import RunResult, load, run_work
 from ctrate_convert.operations.sources import Source, survey
@@ -22,14 +24,22 @@ def delete_sources_of(
     *,
     num_workers: int,
     authorised_by: str,
+    trash: Path | None = None,
     stop: StopFlag | None = None,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> RunResult:
     """Read each shard that has deletable sources again from storage, then let the gate delete.
 
-    Interrupted deletions of an earlier call are finished on the way.
+    Interrupted deletions of an earlier call are finished on the way. With ``trash`` sources are
+    moved there, whatever the plan says.
+
+    Raises:
+        SettingsError: ``trash`` cannot serve.
     """
     plans = load(dataset)
+    if trash:
+        for folder in {plan.settings.data_folder for plan in plans}:
+            prepare_trash(trash, Path(folder), dataset.out)
     merge(dataset, plans)
     by_index = planned_shards(plans)
     shards = sorted(
@@ -45,6 +55,7 @@ def delete_sources_of(
         [by_index[index] for index in shards],
         num_workers=num_workers,
         authorised_by=authorised_by,
+        trash=trash,
         stop=stop,
         on_change=on_change,
     )

@@ -136,7 +136,7 @@ def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardF
 
 
 def _deleted(dataset: Dataset, index: int) -> Iterator[int]:
-    """The sizes of a shard's deleted sources, each counted once."""
+    """The sizes of a shard's deleted sources, each counted once; those in a trash free nothing."""
     gone = {
         line.key: line.size_bytes
         for line in read_journal(dataset, index)

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ctrate_convert.conversion.deletion import Deletion, read_journal
 from ctrate_convert.conversion.manifest import (
@@ -128,6 +129,7 @@ def run_work(
     *,
     num_workers: int,
     authorised_by: str | None = None,
+    trash: Path | None = None,
     scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
     lock_patience_s: float = 0.0,
@@ -138,6 +140,7 @@ def run_work(
 
     ``authorised_by`` names the person's command that allows deletion in every plan; without it
     only plans made with ``delete_source_files`` delete, each shard's sources after its proof.
+    ``trash`` is where they are moved instead, whatever the plans say.
     """
     stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
@@ -162,6 +165,7 @@ def run_work(
             attempt.name,
             _authorisation(plan, authorised_by),
             lock_patience_s,
+            trash or _trash(plan),
         )
         # The largest first, so that no worker is still busy with one when the others are done.
         for plan, shard in sorted(work, key=lambda one: one[1].source_bytes, reverse=True)
@@ -197,6 +201,10 @@ def _hits_every_shard(failure: ShardFailed) -> bool:
 
 def _tasks(work: Iterable[Work]) -> list[int]:
     return sorted({shard.task for _, shard in work})
+
+
+def _trash(plan: Plan) -> Path | None:
+    return Path(plan.settings.trash) if plan.settings.trash else None
 
 
 def _authorisation(plan: Plan, authorised_by: str | None) -> str | None:

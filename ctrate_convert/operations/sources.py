@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ctrate_convert.conversion.deletion import interrupted_deletions, read_journal
+from ctrate_convert.conversion.deletion import interrupted_deletions, is_done, read_journal
 from ctrate_convert.conversion.gate import doubt_about_source
 from ctrate_convert.conversion.manifest import (
     planned_shards,
@@ -17,11 +17,12 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.conversion.trash import last_lines
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ShardRecord
 
-State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "gone"]
+State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "trashed", "gone"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Source:
     """One source file (or the place where it was) and what holds for it.
 
     ``deletable``: converted, and nothing speaks against it so far; the gate decides.
-    ``kept``: converted, but something does. ``gone``: missing, and not by this program's hand.
+    ``kept``: converted, but something does. ``trashed``: moved to where ``reason`` says.
+    ``gone``: missing, and not by this program's hand.
     """
 
     key: str
@@ -75,7 +77,8 @@ def _of_record(
     dataset: Dataset, plan: Plan, record: ShardRecord, retried: set[str]
 ) -> Iterator[Source]:
     journal = read_journal(dataset, record.shard)
-    deleted = {line.key for line in journal if line.event in ("deleted", "found_gone")}
+    deleted = {line.key for line in journal if is_done(line)}
+    newest = last_lines(journal)
     interrupted = interrupted_deletions(dataset, record.shard)
     folder = Path(plan.settings.data_folder)
     for sample in record.converted:
@@ -84,6 +87,8 @@ def _of_record(
         if os.path.lexists(folder / name):
             doubt = doubt_about_source(folder, sample.source, dataset.out)
             state, reason = ("kept", doubt) if doubt else ("deletable", "converted, not deleted")
+        elif sample.key in newest and newest[sample.key].event == "trashed":
+            state, reason = "trashed", f"moved to {newest[sample.key].trash}"
         elif sample.key in deleted:
             state, reason = "deleted", "deleted after its proof"
         elif sample.key in interrupted:

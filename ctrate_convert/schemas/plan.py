@@ -45,6 +45,8 @@ class PlanSettings(Record):
     step: float | None = Field(default=None, gt=0)
     max_error: float | None = Field(default=None, ge=0)
     delete_source_files: bool = False
+    trash: str | None = None
+    """Where sources are moved instead of being deleted; an absolute path."""
     probe: int | None = Field(default=0, ge=0)
     """Volumes to try every encoding on: None is a few seconds' worth, 0 none."""
 

@@ -1,0 +1,44 @@
+"""``ctrate-convert restore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ctrate_convert.cli import options, show
+from ctrate_convert.operations.restore import restore
+from ctrate_convert.paths import Dataset
+
+_NAMED = 20
+
+
+@click.command("restore")
+@options.out_argument
+@click.option("--key", "keys", multiple=True, help="Only this sample's source; may be repeated.")
+@options.json_option
+def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
+    """Move sources that --trash moved away back to where they were.
+
+    Nothing is overwritten. A restored source is kept: the gate does not let it go a second time.
+
+    \b
+    Examples:
+      ctrate-convert restore /data/shards
+      ctrate-convert restore /data/shards --key train_1_a_1
+    """
+    report = restore(Dataset(out), keys)
+    if as_json:
+        show.as_json(report)
+        return report.exit_code
+    show.line(
+        f"Restored {show.count(len(report.restored), 'source file')}, "
+        f"{show.size(report.restored_bytes)}."
+        if report.restored or report.left
+        else "Nothing is in a trash."
+    )
+    for source, why in report.left[:_NAMED]:
+        show.line(f"  left in the trash: {source} — {why}")
+    if len(report.left) > _NAMED:
+        show.line(f"  … and {len(report.left) - _NAMED:,} more (--json names all)")
+    return report.exit_code

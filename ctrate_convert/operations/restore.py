@@ -1,0 +1,138 @@
+"""Restore: sources that were moved to a trash, back to where they were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctrate_convert.conversion.deletion import journal_line, read_journal
+from ctrate_convert.conversion.manifest import planned_shards
+from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.conversion.trash import is_the_file, last_lines, place_in_trash, trash_of
+from ctrate_convert.durable import (
+    append_lines,
+    fsync_open_directory,
+    locked,
+    move_if_free,
+    open_beneath,
+)
+from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
+from ctrate_convert.operations.run import load
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.journal import JournalLine
+from ctrate_convert.schemas.plan import Plan
+from ctrate_convert.schemas.record import SourceFingerprint
+
+_LOCK_PATIENCE_S = 60.0
+
+
+@dataclass
+class RestoreReport:
+    """What came back, by source path, and what did not, with why."""
+
+    restored: list[str] = field(default_factory=list)
+    restored_bytes: int = 0
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """4 where something stayed in the trash."""
+        return ExitCode.REFUSED if self.left else ExitCode.DONE
+
+
+def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
+    """Move every source whose newest journal line says ``trashed`` back; with ``keys`` only those.
+
+    Nothing is overwritten, no link is followed, and only the very file that was read is moved.
+    Killed in between, the same call goes on. A restored source is kept from then on.
+
+    Raises:
+        SettingsError: there is no plan, or one of ``keys`` is not in a trash.
+        DamageError: a plan or a record was changed.
+        EnvironmentProblem: a journal cannot be written.
+    """
+    report = RestoreReport()
+    found: set[str] = set()
+    for index, (plan, _) in planned_shards(load(dataset)).items():
+        lines = [
+            line
+            for key, line in last_lines(read_journal(dataset, index)).items()
+            if line.event == "trashed" and (not keys or key in keys)
+        ]
+        found |= {line.key for line in lines}
+        if lines:
+            _restore_shard(dataset, plan, index, lines, report)
+    missing = sorted(set(keys) - found)
+    if missing:
+        raise SettingsError(
+            "not in a trash, as far as the journal tells",
+            seen=", ".join(missing[:5]),
+            next_command=f"ctrate-convert delete {dataset.out}",
+        )
+    return report
+
+
+def _restore_shard(
+    dataset: Dataset, plan: Plan, index: int, lines: list[JournalLine], report: RestoreReport
+) -> None:
+    record = load_record(dataset, plan, index)
+    sources = {sample.key: sample.source for sample in record.converted}
+    done = []
+    with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=_LOCK_PATIENCE_S):
+        try:
+            for line in lines:
+                doubt = _move_back(plan, index, line, sources.get(line.key))
+                if doubt:
+                    report.left.append((line.source, doubt))
+                    continue
+                report.restored.append(line.source)
+                report.restored_bytes += line.size_bytes
+                done.append(
+                    journal_line(
+                        "restored",
+                        line.key,
+                        line.source,
+                        line.size_bytes,
+                        "restore",
+                        trash=line.trash,
+                    )
+                )
+        finally:
+            try:
+                if done:
+                    append_lines(dataset.journal(index), done)
+            except OSError as error:
+                raise environment_problem(error, "noting restored sources") from error
+
+
+def _move_back(
+    plan: Plan, index: int, line: JournalLine, source: SourceFingerprint | None
+) -> str | None:
+    """Move one file back; returns why not, if not. The journal alone is not believed."""
+    trash = trash_of(line, index)
+    if source is None or source.source != line.source or trash is None:
+        return "the journal and the shard's record disagree on it"
+    folder = Path(plan.settings.data_folder)
+    try:
+        with open_beneath(folder, source.source, make=True) as (home, name):
+            if _is_there(home, name, source):
+                return None  # a killed call has moved it
+            with open_beneath(trash, place_in_trash(index, source.source)) as (away, its_name):
+                status = os.stat(its_name, dir_fd=away, follow_symlinks=False)
+                if not is_the_file(status, source):
+                    return f"not the file that was moved there: {line.trash}"
+                if not move_if_free(its_name, away, name, home):
+                    return "another file is in its place"
+                fsync_open_directory(away)
+    except (OSError, ValueError) as error:
+        return f"it could not be moved back: {error}"
+    return None
+
+
+def _is_there(directory: int, name: str, source: SourceFingerprint) -> bool:
+    try:
+        return is_the_file(os.stat(name, dir_fd=directory, follow_symlinks=False), source)
+    except FileNotFoundError:
+        return False
