@@ -163,7 +163,7 @@ def run_with(fault: Fault, laid: Laid, log: Path) -> Finished:
         "strace", "-f", "-y", "-o", log, "-P", laid.path(fault),
         "-e", f"trace={fault.call}", "-e", f"inject={fault.call}:{how}:when={fault.when}",
     ]  # fmt: skip
-    python = [sys.executable, "-m", "tests.one_process", *laid.words]
+    python = [sys.executable, "-m", "tests.one_process", *laid.words, *more]
     done = subprocess.run(
         [*map(str, strace), *map(str, python)],
         stdin=subprocess.DEVNULL,
@@ -237,13 +237,13 @@ cp -a "$out" "$kept/then/results/out"; cp -a "$out/../../npz" "$kept/then/npz"
 """The same command twice, the output being a file system of its own, roomy only the second time."""
 
 
-def run_twice(laid: Laid, kept: Path, options: str) -> str:
+def run_twice(laid: Laid, kept: Path, options: str, *more: str) -> str:
     """What it says; ``kept`` gets all files as they are after each run, checked here."""
     can = "mount -t tmpfs -o size=64k tmpfs /mnt && mount -o remount,ro /mnt"
     needs("unshare", "unshare", "-rm", "sh", "-c", can)
     laid.scenario.out.mkdir(parents=True)
     script = ["unshare", "-rm", "sh", "-c", TWICE, "sh", laid.scenario.out, kept, options]
-    python = [sys.executable, "-m", "tests.one_process", *laid.words]
+    python = [sys.executable, "-m", "tests.one_process", *laid.words, *more]
     done = subprocess.run(
         [*map(str, script), *map(str, python)],
         stdin=subprocess.DEVNULL,
@@ -267,7 +267,8 @@ def run_twice(laid: Laid, kept: Path, options: str) -> str:
 def test_a_disk_that_is_full(laid: Laid, tmp_path: Path, chance: int) -> None:
     """Wherever it is full, nothing is lost or half there; with space the same command finishes."""
     pages = random.Random(chance).randrange(1, whole_pages(laid))
-    said = run_twice(laid, tmp_path, f"size={pages * PAGE_BYTES}")
+    begin_all_the_same = ("--min_free_gb", "1e-9")
+    said = run_twice(laid, tmp_path, f"size={pages * PAGE_BYTES}", *begin_all_the_same)
     assert "No space left on device (free some space there; nothing was lost)" in said
 
 

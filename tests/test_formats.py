@@ -134,9 +134,7 @@ def test_floats_to_int16(values: Array) -> None:
     assert true_error <= measured <= true_error + 2**-22 * float(np.abs(values).max())
 
 
-@given(
-    st.floats(1e-4, 3.0), st.lists(st.integers(-20, 20), min_size=1, max_size=8), st.booleans()
-)
+@given(st.floats(1e-4, 3.0), st.lists(st.integers(-20, 20), min_size=1, max_size=8), st.booleans())
 def test_no_step_wraps_at_the_ends_of_int16(step: float, near: list[int], low: bool) -> None:
     """Values at the ends become the end or are refused; none comes back with another sign."""
     end = np.float32((-(2**15) - 0.5 if low else 2**15 - 0.5) * step)

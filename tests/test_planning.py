@@ -473,6 +473,7 @@ def test_peak_with_deletion_is_what_a_simulation_shows(
         for index, (source_bytes, output_bytes) in enumerate(sizes)
     ]
     grown, peak = 0, 0
+    sizes = sorted(sizes, key=lambda size: size[0], reverse=True)  # as a run takes them
     for index, (source_bytes, output_bytes) in enumerate(sizes):
         peak = max(peak, grown + sum(out for _, out in sizes[index : index + workers]))
         grown += output_bytes - source_bytes

@@ -108,8 +108,8 @@ def print_plan(
     )
     if peak > free:
         show.line(
-            "WARNING: that is more than what is free at the output; the run would stop there,"
-            " losing nothing, until there is space."
+            "WARNING: that is more than what is free at the output; `run` does not begin what"
+            " certainly does not fit, unless --min_free_gb lets it pause for space."
             + ("" if deleting else " --delete_source_files frees space along the way.")
         )
 

@@ -86,6 +86,7 @@ def convert_pending(
             dataset,
             num_workers=num_workers,
             authorised_by=authorised_by,
+            must_fit=not min_free_gb,
             only_tasks=only_tasks,
             leave_tasks=held,
             scheduler=scheduler,

@@ -87,7 +87,9 @@ def tar_bytes(costs: Sequence[SampleCost]) -> int:
 
 
 def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers: int = 1) -> int:
-    """The most that disk use grows beyond today's while ``workers`` convert ``shards`` in order.
+    """The most that disk use grows beyond today's while ``workers`` convert ``shards``.
+
+    The largest first, as a run takes them.
 
     Without deletion that is the whole output, and a scratch file a worker. With deletion along
     the way, each published shard has given its sources back before the next one is begun, so the
@@ -95,6 +97,7 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
     failed samples stay, which a prediction cannot know.
     """
     scratch = workers * max((shard.estimated_scratch_bytes for shard in shards), default=0)
+    shards = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
     output = [shard.estimated_output_bytes for shard in shards]
     if not deleting:
         return sum(output) + scratch

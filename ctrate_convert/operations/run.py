@@ -27,6 +27,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.operations.attempts import Attempt, Outcome, now_text
 from ctrate_convert.operations.pool import Message, StopFlag, run_orders
+from ctrate_convert.operations.space import require_room
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.attempt import AttemptProgress
 from ctrate_convert.schemas.manifest import Manifest
@@ -300,6 +301,7 @@ def run_pending(
     *,
     num_workers: int,
     authorised_by: str | None = None,
+    must_fit: bool = False,
     only_tasks: frozenset[int] | None = None,
     leave_tasks: frozenset[int] = frozenset(),
     scheduler: dict[str, str] | None = None,
@@ -310,6 +312,10 @@ def run_pending(
     """Everything that is pending in ``dataset``, then the merged manifest.
 
     ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
+    ``must_fit``: nothing is begun that certainly fills the disk.
+
+    Raises:
+        EnvironmentProblem: it would.
     """
     plans = load(dataset)
     dataset.prepare()
@@ -318,6 +324,11 @@ def run_pending(
         for plan, shard in pending_work(dataset, plans, deleting=authorised_by is not None)
         if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
     ]
+    if must_fit:
+        recorded = recorded_shards(dataset)
+        unwritten = [one for one in work if one[1].index not in recorded]
+        deleting = authorised_by is not None
+        require_room(dataset, unwritten, num_workers=num_workers, deleting=deleting)
     result = run_work(
         dataset,
         plans,
