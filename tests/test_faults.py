@@ -163,7 +163,7 @@ def run_with(fault: Fault, laid: Laid, log: Path) -> Finished:
         "strace", "-f", "-y", "-o", log, "-P", laid.path(fault),
         "-e", f"trace={fault.call}", "-e", f"inject={fault.call}:{how}:when={fault.when}",
     ]  # fmt: skip
-    python = [sys.executable, "-m", "tests.one_process", *laid.words, *more]
+    python = [sys.executable, "-m", "tests.one_process", *laid.words]
     done = subprocess.run(
         [*map(str, strace), *map(str, python)],
         stdin=subprocess.DEVNULL,
