@@ -355,7 +355,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
     """Open the directory that holds ``root/relative``, following no link below ``root``.
 
     Yields its descriptor and the file's own name, for calls with ``dir_fd``. ``make``: folders
-    that are missing are made, durably.
+    that are missing are made, and all on the way are durable: who made one may have been killed.
 
     Raises:
         OSError: a component is missing, or is a link (ELOOP, ENOTDIR).
@@ -370,7 +370,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, dir_fd=descriptor)
-                    fsync_open_directory(descriptor)
+                fsync_open_directory(descriptor)
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = deeper

@@ -63,7 +63,10 @@ def test_commands_of_the_documents_run_in_their_order(document: str, home: Path)
             shell(f"'{sys.executable}' program.py", home)
 
 
-SLURM_VERBS = (" submit ", " status ", " relaunch ", " cancel ", " logs ", " history ", "slurm-")
+SLURM_VERBS = (
+    " submit ", " status ", " relaunch ", " cancel ", " logs ", " history ",
+    " --cluster ", "slurm-",
+)  # fmt: skip
 """Commands that need a cluster: run by ``tests/slurm_cluster``."""
 
 

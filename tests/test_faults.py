@@ -188,6 +188,20 @@ def test_a_call_that_fails(laid: Laid, tmp_path: Path, fault: Fault) -> None:
     laid.assert_goes_on()
 
 
+@pytest.mark.parametrize("call", ["openat", "write", "linkat"])
+def test_a_quota_that_is_used_up(laid: Laid, tmp_path: Path, call: str) -> None:
+    """The word quota is in the error; every source is there, and nothing of a shard."""
+    path = TAR if call == "linkat" else SHARD
+    first = run_with(Fault(call, path, "EDQUOT"), laid, tmp_path / "strace.txt")
+    assert first.code == ExitCode.ENVIRONMENT, first.text
+    assert "Disk quota exceeded (the quota there is used up; nothing was lost)" in first.text
+    assert "Traceback" not in first.text
+    assert all(path.exists() for path in laid.scenario.made.sources.values())
+    assert not list(laid.scenario.out.glob("*.tar"))
+    assert not list(laid.scenario.out.glob(".shard-*.partial"))
+    laid.assert_goes_on()
+
+
 @pytest.mark.parametrize("fault", KILLING, ids=str)
 def test_a_kill_at_a_call(laid: Laid, tmp_path: Path, fault: Fault) -> None:
     """A process that is killed there has lost nothing; the same command finishes."""

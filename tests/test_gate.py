@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from ctrate_convert.conversion.deletion import delete_sources, read_journal
 from ctrate_convert.conversion.gate import (
+    GONE,
     DeletionProof,
     Kept,
     doubt_about_source,
@@ -298,10 +299,10 @@ def test_shard_changes_after_the_proof(
 
 
 def test_source_that_is_gone_already(converted: Converted) -> None:
-    """A source that is gone needs no deletion."""
+    """A source that is gone needs no deletion, and none is claimed."""
     proof = first_proof(converted)
     converted.made.sources[proof.key].unlink()
-    assert unlink_source(proof, converted.out) is None
+    assert unlink_source(proof, converted.out) == GONE
 
 
 def test_source_changes_between_the_proofs_and_its_turn(converted: Converted) -> None:

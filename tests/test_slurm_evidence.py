@@ -271,6 +271,13 @@ class TestProfile:
         profile = load_profile(path).overridden({"partition": "cpu", "qos": None, "setup": ()})
         assert profile == ClusterProfile(partition="cpu", mem_gb=2.0, setup=("a", "b"))
 
+    def test_the_least_free_space_is_off_unless_it_is_set(self, tmp_path: Any) -> None:
+        path = tmp_path / "p.toml"
+        path.write_text("min_free_gb = 50\n")
+        assert load_profile(path).min_free_gb == 50
+        assert load_profile(path).overridden({"min_free_gb": 0.0}).min_free_gb == 0
+        assert load_profile(None).min_free_gb == 0
+
     def test_the_examples_are_valid(self) -> None:
         from pathlib import Path
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ctrate_convert.conversion.deletion import read_journal
-from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.conversion.deletion import interrupted_deletions, read_journal
+from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash
 from ctrate_convert.errors import ExitCode
 from tests.support import (
     Converted,
@@ -62,7 +62,7 @@ def test_there_and_back(converted: Converted, trash: Path) -> None:
     moved = delete(converted, trash)
     assert moved.code == ExitCode.DONE
     assert "Moved 8 source files to the trash" in moved.stdout
-    assert "nothing is freed until you empty it" in moved.stdout
+    assert f"nothing is freed until you empty {trash.resolve()}." in moved.stdout
     assert " freed." not in moved.stdout
     assert sources_left(converted.made) == set()
     assert len(files_below(trash)) == 8
@@ -74,6 +74,7 @@ def test_there_and_back(converted: Converted, trash: Path) -> None:
     back = run_here("restore", converted.out)
     assert back.code == ExitCode.DONE
     assert "Restored 8 source files" in back.stdout
+    assert f"Back in: {converted.made.data_folder}. Next: ctrate-convert delete" in back.stdout
     assert contents(converted.made) == before
     assert files_below(trash) == set()
     assert set(newest_events(converted).values()) == {"restored"}
@@ -136,6 +137,33 @@ def test_the_plan_remembers_the_trash(ctrate: Any, tmp_path: Path, trash: Path) 
     assert len(files_below(trash)) == 8
 
 
+def test_an_earlier_plan_without_a_trash(ctrate: Any, tmp_path: Path, trash: Path) -> None:
+    """What was planned before --trash was given is moved too, and never deleted for good."""
+    out = tmp_path / "out"
+    before = contents(ctrate)
+    words = ("--delete_source_files", "--probe", 0)
+    assert run_here(*plan_words(ctrate, out, *words)).code == ExitCode.DONE
+    done = run_here(*convert_words(ctrate, out, *words), "--yes", "--trash", trash)
+    assert done.code == ExitCode.DONE
+    assert "Moved 8 source files to the trash" in done.stdout
+    assert len(files_below(trash)) == 8
+    assert run_here("restore", out).code == ExitCode.DONE
+    assert contents(ctrate) == before
+
+
+def test_a_plan_cannot_give_an_earlier_one_a_trash(
+    ctrate: Any, tmp_path: Path, trash: Path
+) -> None:
+    """`run` would go by the earlier plan and delete for good, so `plan --trash` is refused."""
+    out = tmp_path / "out"
+    words = ("--delete_source_files", "--probe", 0)
+    assert run_here(*plan_words(ctrate, out, *words)).code == ExitCode.DONE
+    refused = run_here(*plan_words(ctrate, out, *words, "--trash", trash))
+    assert refused.code == ExitCode.REFUSED
+    assert "an earlier plan" in refused.text
+    assert not trash.exists()
+
+
 # --- What cannot serve --------------------------------------------------------------------------
 
 
@@ -156,10 +184,8 @@ def test_another_file_system(converted: Converted, tmp_path: Path) -> None:
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second file system here")
     elsewhere = memory / f"ctrate-trash-{os.getpid()}"
-    try:
-        refused = delete(converted, elsewhere)
-    finally:
-        elsewhere.rmdir()
+    refused = delete(converted, elsewhere)
+    assert not elsewhere.exists()
     assert refused.code == ExitCode.USAGE
     assert "on another file system" in refused.text
     assert len(sources_left(converted.made)) == 8
@@ -171,6 +197,35 @@ def test_a_trash_without_deletion_is_refused(ctrate: Any, tmp_path: Path, trash:
     assert refused.code == ExitCode.USAGE
     assert "--delete_source_files" in refused.text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trash_that_is_a_link(converted: Converted, tmp_path: Path) -> None:
+    """It could lead elsewhere tomorrow, so it is refused before anything."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    refused = delete(converted, link)
+    assert refused.code == ExitCode.USAGE
+    assert "the trash is a link" in refused.text
+    assert len(sources_left(converted.made)) == 8
+
+
+@pytest.mark.parametrize("to", ["outside", "npz"])
+def test_a_trash_that_becomes_a_link(ctrate: Any, tmp_path: Path, to: str) -> None:
+    """Between the plan and the run: nothing follows it, and the sources stay."""
+    out, trash = tmp_path / "out", tmp_path / "trash"
+    words = ("--delete_source_files", "--trash", trash, "--probe", 0)
+    assert run_here(*plan_words(ctrate, out, *words)).code == ExitCode.DONE
+    target = ctrate.data_folder if to == "npz" else tmp_path / "outside"
+    target.mkdir(exist_ok=True)
+    trash.rmdir()
+    trash.symlink_to(target)
+    before = files_below(target)
+    done = run_here("run", out)
+    assert "is reached through a link" in done.stdout
+    assert files_below(target) == before
+    assert len(sources_left(ctrate)) == 8
 
 
 def test_a_place_that_is_taken(converted: Converted, trash: Path) -> None:
@@ -258,6 +313,59 @@ def test_killed_between_move_and_journal(converted: Converted, trash: Path) -> N
     assert contents(converted.made) == before
 
 
+def kill_between(converted: Converted, trash: Path) -> None:
+    trash.mkdir()
+    killed = subprocess.run([sys.executable, "-c", KILLED, converted.out, trash], check=False)
+    assert killed.returncode == -9
+    assert len(files_below(trash)) == 2
+
+
+def test_restore_right_after_such_a_kill(converted: Converted, trash: Path) -> None:
+    """It goes by the intents too: what was moved comes back, what was only meant to is left out."""
+    before = contents(converted.made)
+    kill_between(converted, trash)
+    shown = run_here("delete", converted.out, "--json").json()
+    assert shown["totals"]["trashed"]["files"] == 2
+    stayed = next(iter(sources_left(converted.made)))
+    assert run_here("restore", converted.out, "--key", stayed).code == ExitCode.USAGE
+    back = run_here("restore", converted.out)
+    assert back.code == ExitCode.DONE
+    assert "Restored 2 source files" in back.stdout
+    assert contents(converted.made) == before
+    assert files_below(trash) == set()
+
+
+def test_a_second_kill_leaves_no_open_intent(converted: Converted, trash: Path) -> None:
+    """An older `trashed` line does not stand for a newer intent."""
+    kill_between(converted, trash)
+    journal = converted.dataset.journal(0)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    older = [line | {"event": event} for line in lines for event in ("trashed", "restored")]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [*older, *lines]))
+    assert delete(converted, trash).code == ExitCode.DONE
+    assert interrupted_deletions(converted.dataset, 0) == frozenset()
+    assert set(newest_events(converted).values()) == {"trashed"}
+
+
+def test_a_move_is_durable_before_the_journal_tells(
+    converted: Converted, trash: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that a killed process made: its new place is fsynced, then the old one."""
+    kill_between(converted, trash)
+    source = converted.record(0).converted[0].source
+    place = place_in_trash(0, source.source)
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert is_in_trash(trash, place, source)
+    assert synced == [str((trash / place).parent)]
+
+
 def test_a_restore_that_was_killed_goes_on(converted: Converted, trash: Path) -> None:
     """A file that is back already, without its journal line, is told of as restored."""
     delete(converted, trash)
@@ -302,6 +410,7 @@ def test_a_forged_journal_moves_nothing(
     forge: Callable[[dict[str, Any], Path], None],
 ) -> None:
     """Whatever a journal says, only the very file that was read is moved, to its own place."""
+    originals = contents(converted.made)
     delete(converted, trash)
     victim = tmp_path / "victim"
     path = converted.dataset.journal(0)
@@ -312,11 +421,15 @@ def test_a_forged_journal_moves_nothing(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"precious")
     before = files_below(victim)
-    key = one["key"]
+    key, source = one["key"], one["source"]
     forge(one, victim)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     back = run_here("restore", converted.out)
     assert back.code == ExitCode.REFUSED
     assert files_below(victim) == before
-    assert not converted.made.sources[key].exists()
+    # Under another key the line leaves this key's own intent open, by which its file comes home.
+    is_home = forge is forged_key
+    assert converted.made.sources[key].exists() == is_home
+    assert (trash / "shard-000000" / source).exists() == (not is_home)
+    assert contents(converted.made).items() <= originals.items()
     assert not (converted.made.data_folder / "elsewhere.npz").exists()

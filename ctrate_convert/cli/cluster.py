@@ -60,6 +60,11 @@ def profile_options(function: F) -> F:
             help="Seconds before the time limit at which an element stops and is requeued.",
         ),
         click.option(
+            "--min_free_gb",
+            type=click.FloatRange(min=0),
+            help="An element pauses before its next shard while less (GiB) is free at the output.",
+        ),
+        click.option(
             "--memory_factor",
             type=click.FloatRange(min=1, min_open=True),
             help="How much more memory relaunch gives to what ran out of it.",

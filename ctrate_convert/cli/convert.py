@@ -64,6 +64,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
         min_free_gb=min_free_gb,
         as_json=as_json,
         authorised_by=authorised_by,
+        trash=options.trash_folder(settings.trash),
     )
 
 

@@ -64,7 +64,7 @@ def command(
             sources,
             num_workers=num_workers,
             authorised_by="delete --yes",
-            trash=Path(trash).expanduser().resolve() if trash else None,
+            trash=options.trash_folder(trash),
             stop=stop,
             on_change=progress,
         )
@@ -124,7 +124,8 @@ def print_deleted(deletion: Deletion) -> None:
     if deletion.trashed_files:
         show.line(
             f"Moved {show.count(deletion.trashed_files, 'source file')} to the trash, "
-            f"{show.size(deletion.trashed_bytes)}; nothing is freed until you empty it."
+            f"{show.size(deletion.trashed_bytes)}; nothing is freed until you empty "
+            f"{' and '.join(sorted(deletion.trashes))}."
         )
 
 

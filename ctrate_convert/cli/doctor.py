@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.doctor import diagnose
+from ctrate_convert.slurm.profile import load_profile
 
 
 @click.command("doctor")
 @options.out_argument
+@click.option(
+    "--cluster",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PROFILE",
+    help="Try it between two nodes too, by one short job; the profile is the one of `submit`.",
+)
+@click.option(
+    "--patience_min",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="With --cluster: for how long to wait for that job before it is cancelled.",
+)
 @options.json_option
-def command(out: Path, as_json: bool) -> int:
+def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool) -> int:
     """Try on OUT's own mount what safety and speed rest on, and say what follows from it.
 
     \b
-    Example:
+    Examples:
       ctrate-convert doctor /data/shards
+      ctrate-convert doctor /data/shards --cluster config/clusters/plain.toml
     """
+    profile = load_profile(cluster) if cluster else None
     found = diagnose(out)
+    if profile is not None:
+        from ctrate_convert.slurm.ask_nodes import ask_two_nodes  # submitit: only where needed
+
+        between = ask_two_nodes(
+            found.folder,
+            profile,
+            patience_s=patience_min * 60,
+            tell=lambda text: click.echo(text, err=True),
+        )
+        found = dataclasses.replace(found, findings=(*found.findings, *between))
     if as_json:
         show.as_json(found)
         return found.exit_code
@@ -36,6 +62,9 @@ def command(out: Path, as_json: bool) -> int:
         f"{speeds.read_bytes_per_s / 1e6:,.0f} MB/s from storage; a small fsync takes "
         f"{speeds.small_fsync_s * 1e3:.1f} ms."
     )
-    if found.exit_code != ExitCode.DONE:
+    verdicts = {finding.verdict for finding in found.findings}
+    if "not tested" in verdicts:
+        show.line("Not everything could be tried: the same command again once the job can run.")
+    if "bad" in verdicts:
         show.line("This place cannot be used: choose an output directory on another file system.")
     return found.exit_code

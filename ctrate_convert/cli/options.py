@@ -20,11 +20,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=str)
 
 
+def trash_folder(text: str | None) -> Path | None:
+    """The folder that ``--trash`` names, absolute and without links."""
+    return Path(text).expanduser().resolve() if text else None
+
+
+def _no_link(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    if text and Path(text).expanduser().is_symlink():
+        raise SettingsError(
+            "the trash is a link, which may lead elsewhere tomorrow",
+            where=text,
+            seen=f"a link to {trash_folder(text)}",
+            expected="a folder, or a name that is free",
+            next_command="name the folder itself",
+        )
+    return text
+
+
 def trash_option(function: F) -> F:
     """``--trash``."""
     return click.option(
         "--trash",
         type=_PATH,
+        callback=_no_link,
         metavar="DIR",
         help="Move sources into this folder, on their own file system, instead of deleting them.",
     )(function)

@@ -14,6 +14,7 @@ from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.delete import refuse_deletion_for_good
 from ctrate_convert.paths import Dataset
 
 _NAMED = 10
@@ -34,6 +35,9 @@ def command(as_json: bool, **values: Any) -> int:
         --output_dir /data/shards
     """
     dataset, settings = options.plan_settings(values, deleting=values["delete_source_files"])
+    trash = options.trash_folder(settings.trash)
+    if trash:
+        refuse_deletion_for_good(dataset, trash)
     report = make_plan(dataset, settings)
     if as_json:
         show.as_json(plan_facts(dataset, report))

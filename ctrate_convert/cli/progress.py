@@ -72,6 +72,10 @@ class RunProgress:
         free = f"{show.size(free_bytes)} free at the output"
         self._say(f"paused: {free}" if paused else f"going on: {free}")
 
+    def warn(self, text: str) -> None:
+        """Say what a person should know before the first shard."""
+        self._say(f"WARNING: {text}")
+
     def _say(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, markup=False)

@@ -8,6 +8,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.operations.restore import restore
+from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
 
 _NAMED = 20
@@ -37,6 +38,11 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
         if report.restored or report.left
         else "Nothing is in a trash."
     )
+    if report.restored:
+        folders = sorted({plan.settings.data_folder for plan in load(Dataset(out))})
+        show.line(
+            f"Back in: {', '.join(folders)}. Next: ctrate-convert delete {out}, which shows all."
+        )
     for source, why in report.left[:_NAMED]:
         show.line(f"  left in the trash: {source} — {why}")
     if len(report.left) > _NAMED:

@@ -72,6 +72,7 @@ def convert_pending(
     min_free_gb: float,
     as_json: bool,
     authorised_by: str | None = None,
+    trash: Path | None = None,
     only_tasks: frozenset[int] | None = None,
     ignore_submissions: bool = False,
 ) -> int:
@@ -86,7 +87,9 @@ def convert_pending(
             dataset,
             num_workers=num_workers,
             authorised_by=authorised_by,
+            trash=trash,
             must_fit=not min_free_gb,
+            warn=progress.warn,
             only_tasks=only_tasks,
             leave_tasks=held,
             scheduler=scheduler,

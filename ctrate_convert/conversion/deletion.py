@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ctrate_convert.conversion.gate import (
+    GONE,
     DeletionProof,
     Kept,
     doubt_about_source,
@@ -23,7 +24,7 @@ from ctrate_convert.conversion.gate import (
 )
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.readback import ReadShard
-from ctrate_convert.conversion.trash import is_in_trash, place_in_trash, trash_of
+from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
 from ctrate_convert.durable import append_lines
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
@@ -42,6 +43,7 @@ class Deletion:
     freed_bytes: int = 0
     trashed_files: int = 0
     trashed_bytes: int = 0
+    trashes: set[str] = field(default_factory=set)
     kept: list[Kept] = field(default_factory=list)
 
     def add(self, other: Deletion) -> None:
@@ -50,6 +52,7 @@ class Deletion:
         self.freed_bytes += other.freed_bytes
         self.trashed_files += other.trashed_files
         self.trashed_bytes += other.trashed_bytes
+        self.trashes |= other.trashes
         self.kept.extend(other.kept)
 
 
@@ -76,7 +79,8 @@ def delete_sources(
     samples = load_samples(dataset, plan, shard)
     proofs, kept = prove(dataset, plan, samples, record, read_back, manifest)
     journal = read_journal(dataset, shard.index)
-    already = {line.key for line in journal if is_done(line)}
+    settled = {key for key, line in last_lines(journal).items() if is_done(line)}
+    already = settled - open_intents(journal).keys()
     ready: list[DeletionProof] = []
     for proof in proofs:
         if proof.key in already and not _exists(proof):
@@ -163,9 +167,9 @@ def _delete(
     try:
         for proof in ready:
             check_stop()
-            was_there = _exists(proof)
             doubt = taking.take(proof)
-            if doubt:
+            was_there = doubt != GONE
+            if doubt and was_there:
                 entry = Kept(proof.key, proof.source.source, proof.source.size_bytes, doubt)
                 result.kept.append(entry)
                 done.append(taking.kept(entry))
@@ -175,6 +179,7 @@ def _delete(
             if was_there and taking.trash:
                 result.trashed_files += 1
                 result.trashed_bytes += proof.source.size_bytes
+                result.trashes.add(str(taking.trash))
             elif was_there:
                 result.deleted_files += 1
                 result.freed_bytes += proof.source.size_bytes
@@ -230,10 +235,15 @@ def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
 
 def interrupted_deletions(dataset: Dataset, shard: int) -> frozenset[str]:
     """The keys whose deletion was intended and neither done nor given up."""
-    open_keys: set[str] = set()
-    for line in read_journal(dataset, shard):
+    return frozenset(open_intents(read_journal(dataset, shard)))
+
+
+def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
+    """The intents that no later line of their key has closed."""
+    found: dict[str, JournalLine] = {}
+    for line in journal:
         if line.event == "intent":
-            open_keys.add(line.key)
+            found[line.key] = line
         else:
-            open_keys.discard(line.key)
-    return frozenset(open_keys)
+            found.pop(line.key, None)
+    return found

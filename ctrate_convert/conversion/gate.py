@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ctrate_convert.conversion.readback import FileIdentity, ReadShard
+from ctrate_convert.conversion.trash import open_in_trash
 from ctrate_convert.durable import fsync_open_directory, move_if_free, open_beneath
 from ctrate_convert.errors import RefusedError, SampleError
 from ctrate_convert.formats.cast import Measured
@@ -28,6 +29,9 @@ from ctrate_convert.schemas.record import (
     ShardRecord,
     SourceFingerprint,
 )
+
+GONE = "it is gone already"
+"""The doubt about a source that another hand was faster with: not deleted here, nor kept."""
 
 _ONLY_THE_GATE = object()
 
@@ -207,7 +211,7 @@ def _difference(now: SourceFingerprint, then: SourceFingerprint) -> str:
 def unlink_source(proof: DeletionProof, out: Path) -> str | None:
     """Delete the proven source, after one more look at everything; returns why not, if not.
 
-    A source that is gone already counts as deleted.
+    That is `GONE` where the source cannot be found.
     """
     return _take_away(proof, out, _unlink)
 
@@ -219,8 +223,11 @@ def trash_source(proof: DeletionProof, out: Path, trash: Path, place: str) -> st
     """
 
     def move(directory: int, name: str) -> str | None:
+        for folder in (proof.data_folder, out):
+            if trash.is_relative_to(folder.resolve()):
+                return f"the trash {trash} lies in {folder}"
         try:
-            with open_beneath(trash, place, make=True) as (there, new_name):
+            with open_in_trash(trash, place, make=True) as (there, new_name):
                 moved = move_if_free(name, directory, new_name, there)
         except FileNotFoundError as error:  # the trash's, which says nothing of the source
             raise ValueError(f"the trash {trash} cannot be used") from error
@@ -245,7 +252,7 @@ def _take_away(
             )
             return doubt or take(directory, name)
     except FileNotFoundError:
-        return None
+        return GONE
     except (OSError, ValueError) as error:
         return f"it could not be taken away: {error}"
 
@@ -259,7 +266,7 @@ def settle_unlinks(proofs: Iterable[DeletionProof]) -> None:
     folders = {(proof.data_folder, Path(proof.source.source).parent): proof for proof in proofs}
     for proof in folders.values():
         with (
-            contextlib.suppress(FileNotFoundError),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
             open_beneath(proof.data_folder, proof.source.source) as (directory, _),
         ):
             fsync_open_directory(directory)

@@ -84,6 +84,8 @@ def convert_shard(
                 partial.settle()
                 read_back = _read_and_publish(dataset, plan, shard, partial, converted)
             elif os.path.lexists(final):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    return PublishedShard(load_record(dataset, plan, shard.index))
                 # Its record is lost, and so are its sources: it may be all there is of them.
                 raise _taken(dataset, final, "no sample, since every source failed")
         record = ShardRecord(

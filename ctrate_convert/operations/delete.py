@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctrate_convert.conversion.manifest import merge, planned_shards
-from ctrate_convert.conversion.trash import prepare_trash
+from ctrate_convert.conversion.plans import load_plans
+from ctrate_convert.conversion.trash import prepare_trash_for
+from ctrate_convert.errors import RefusedError
 from ctrate_convert.operations.pool import Message, StopFlag
-from ctrate_convert.operations.run import RunResult, load, run_work
+from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
 from ctrate_convert.operations.sources import Source, survey
 from ctrate_convert.paths import Dataset
 
@@ -38,8 +40,7 @@ def delete_sources_of(
     """
     plans = load(dataset)
     if trash:
-        for folder in {plan.settings.data_folder for plan in plans}:
-            prepare_trash(trash, Path(folder), dataset.out)
+        prepare_trash_for(trash, plans, dataset.out)
     merge(dataset, plans)
     by_index = planned_shards(plans)
     shards = sorted(
@@ -59,3 +60,23 @@ def delete_sources_of(
         stop=stop,
         on_change=on_change,
     )
+
+
+def refuse_deletion_for_good(dataset: Dataset, trash: Path) -> None:
+    """A further plan's trash is not that of an earlier one, whose sources would be deleted.
+
+    Raises:
+        RefusedError: an earlier plan deletes sources, not all are settled, and it names no trash
+            or another.
+    """
+    for plan, _ in pending_work(dataset, load_plans(dataset), deleting=False):
+        settings = plan.settings
+        if settings.delete_source_files and settings.trash != str(trash):
+            raise RefusedError(
+                "an earlier plan lets sources go that await it, and a plan never changes",
+                where=dataset.out,
+                seen=f"--trash {settings.trash}" if settings.trash else "no --trash",
+                expected=f"--trash {trash}",
+                next_command="give `convert` with --delete_source_files and --trash: it moves the "
+                "sources of every plan",
+            )

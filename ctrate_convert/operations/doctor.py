@@ -40,10 +40,13 @@ else:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing tried: ``good``, ``slow`` down or ``bad``, what was seen, and what follows."""
+    """One thing tried: how it was found, what was seen, and what follows.
+
+    ``weaker`` is safe, and costs time or work. ``not tested`` is never taken for good.
+    """
 
     what: str
-    verdict: Literal["good", "weaker", "bad"]
+    verdict: Literal["good", "weaker", "bad", "not tested"]
     seen: str
     consequence: str = ""
 
@@ -69,8 +72,8 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> ExitCode:
-        """5 where the program could not work there."""
-        bad = any(finding.verdict == "bad" for finding in self.findings)
+        """5 where the program could not work there, or where that could not be tried."""
+        bad = any(finding.verdict in ("bad", "not tested") for finding in self.findings)
         return ExitCode.ENVIRONMENT if bad else ExitCode.DONE
 
 

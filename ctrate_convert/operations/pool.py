@@ -82,12 +82,13 @@ def run_orders(
     num_workers: int,
     stop: StopFlag,
     on_message: Callable[[Message], None],
-    may_start: Callable[[], bool] = lambda: True,
+    may_start: Callable[[Order], bool] = lambda order: True,
 ) -> None:
     """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
 
     Every order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
-    ``stop`` was set. ``on_message`` may set ``stop``. While ``may_start`` says no, none is begun.
+    ``stop`` was set. ``on_message`` may set ``stop``. While ``may_start`` says no to the next
+    one, none is begun.
     """
     # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
     context = multiprocessing.get_context("forkserver")
@@ -97,7 +98,7 @@ def run_orders(
     told_to_stop_at: float | None = None
     try:
         while running or (waiting and not stop):
-            while waiting and not stop and len(running) < num_workers and may_start():
+            while waiting and not stop and len(running) < num_workers and may_start(waiting[0]):
                 started = _start(context, waiting.popleft())
                 running[started.connection] = started
             if stop and told_to_stop_at is None:

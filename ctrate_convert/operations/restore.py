@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.deletion import journal_line, read_journal
+from ctrate_convert.conversion.deletion import journal_line, open_intents, read_journal
 from ctrate_convert.conversion.manifest import planned_shards
+from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.conversion.trash import is_the_file, last_lines, place_in_trash, trash_of
+from ctrate_convert.conversion.trash import (
+    is_in_trash,
+    is_the_file,
+    last_lines,
+    open_in_trash,
+    place_in_trash,
+    trash_of,
+)
 from ctrate_convert.durable import (
     append_lines,
     fsync_open_directory,
@@ -22,7 +31,7 @@ from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
 from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine
-from ctrate_convert.schemas.plan import Plan
+from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import SourceFingerprint
 
 _LOCK_PATIENCE_S = 60.0
@@ -55,15 +64,10 @@ def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     """
     report = RestoreReport()
     found: set[str] = set()
-    for index, (plan, _) in planned_shards(load(dataset)).items():
-        lines = [
-            line
-            for key, line in last_lines(read_journal(dataset, index)).items()
-            if line.event == "trashed" and (not keys or key in keys)
-        ]
-        found |= {line.key for line in lines}
+    for index, (plan, shard) in planned_shards(load(dataset)).items():
+        lines = [line for line in _candidates(dataset, index) if not keys or line.key in keys]
         if lines:
-            _restore_shard(dataset, plan, index, lines, report)
+            found |= _restore_shard(dataset, plan, shard, lines, report)
     missing = sorted(set(keys) - found)
     if missing:
         raise SettingsError(
@@ -74,11 +78,25 @@ def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     return report
 
 
+def _candidates(dataset: Dataset, index: int) -> list[JournalLine]:
+    """What was moved by the journal, and what a killed process may have moved before its line."""
+    journal = read_journal(dataset, index)
+    moved = {key: line for key, line in last_lines(journal).items() if line.event == "trashed"}
+    meant = {key: line for key, line in open_intents(journal).items() if line.trash}
+    return list({**moved, **meant}.values())
+
+
 def _restore_shard(
-    dataset: Dataset, plan: Plan, index: int, lines: list[JournalLine], report: RestoreReport
-) -> None:
-    record = load_record(dataset, plan, index)
-    sources = {sample.key: sample.source for sample in record.converted}
+    dataset: Dataset,
+    plan: Plan,
+    shard: PlannedShard,
+    lines: list[JournalLine],
+    report: RestoreReport,
+) -> set[str]:
+    """Returns the keys whose sources were in a trash."""
+    index = shard.index
+    sources = _sources(dataset, plan, shard)
+    lines = [line for line in lines if line.event == "trashed" or _was_moved(line, index, sources)]
     done = []
     with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=_LOCK_PATIENCE_S):
         try:
@@ -105,6 +123,24 @@ def _restore_shard(
                     append_lines(dataset.journal(index), done)
             except OSError as error:
                 raise environment_problem(error, "noting restored sources") from error
+    return {line.key for line in lines}
+
+
+def _sources(dataset: Dataset, plan: Plan, shard: PlannedShard) -> dict[str, SourceFingerprint]:
+    """The sources as they were read, of samples whose source is the planned one."""
+    planned = {sample.key: sample.source for sample in load_samples(dataset, plan, shard)}
+    return {
+        sample.key: sample.source
+        for sample in load_record(dataset, plan, shard.index).converted
+        if planned.get(sample.key) == sample.source.source
+    }
+
+
+def _was_moved(line: JournalLine, index: int, sources: Mapping[str, SourceFingerprint]) -> bool:
+    source, trash = sources.get(line.key), trash_of(line, index)
+    if source is None or trash is None:
+        return False
+    return is_in_trash(trash, place_in_trash(index, source.source), source)
 
 
 def _move_back(
@@ -116,13 +152,13 @@ def _move_back(
         return "the journal and the shard's record disagree on it"
     folder = Path(plan.settings.data_folder)
     try:
-        with open_beneath(folder, source.source, make=True) as (home, name):
-            if _is_there(home, name, source):
-                return None  # a killed call has moved it
-            with open_beneath(trash, place_in_trash(index, source.source)) as (away, its_name):
-                status = os.stat(its_name, dir_fd=away, follow_symlinks=False)
-                if not is_the_file(status, source):
-                    return f"not the file that was moved there: {line.trash}"
+        if _is_home(folder, source):
+            return None  # a killed call has moved it
+        with open_in_trash(trash, place_in_trash(index, source.source)) as (away, its_name):
+            status = os.stat(its_name, dir_fd=away, follow_symlinks=False)
+            if not is_the_file(status, source):
+                return f"not the file that was moved there: {line.trash}"
+            with open_beneath(folder, source.source, make=True) as (home, name):
                 if not move_if_free(its_name, away, name, home):
                     return "another file is in its place"
                 fsync_open_directory(away)
@@ -131,8 +167,13 @@ def _move_back(
     return None
 
 
-def _is_there(directory: int, name: str, source: SourceFingerprint) -> bool:
-    try:
-        return is_the_file(os.stat(name, dir_fd=directory, follow_symlinks=False), source)
-    except FileNotFoundError:
-        return False
+def _is_home(folder: Path, source: SourceFingerprint) -> bool:
+    """Whether the file is back, durably."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open_beneath(folder, source.source) as (home, name),
+    ):
+        if is_the_file(os.stat(name, dir_fd=home, follow_symlinks=False), source):
+            fsync_open_directory(home)
+            return True
+    return False

@@ -16,6 +16,7 @@ from ctrate_convert.conversion.manifest import (
     superseded_samples,
 )
 from ctrate_convert.conversion.plans import load_plans
+from ctrate_convert.conversion.trash import prepare_trash_for
 from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
 from ctrate_convert.durable import remove_stale_partials
 from ctrate_convert.errors import (
@@ -58,6 +59,7 @@ class RunResult:
     busy_shards: list[int] = field(default_factory=list)
     deletion: Deletion = field(default_factory=Deletion)
     max_rss_bytes: int = 0
+    paused: bool = False
     stopped_by: str | None = None
 
     @property
@@ -141,14 +143,13 @@ def run_work(
 
     ``authorised_by`` names the person's command that allows deletion in every plan; without it
     only plans made with ``delete_source_files`` delete, each shard's sources after its proof.
-    ``trash`` is where they are moved instead, whatever the plans say.
+    ``trash`` is where they are moved instead, whatever the plans say. While ``may_start`` says no,
+    no shard is begun but those that only await the gate, and the attempt's progress says so.
     """
     stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
     recorded = recorded_shards(dataset)
-    published = frozenset(f"shard-{index:06d}" for index in recorded)
-    for folder in (dataset.out, dataset.records, dataset.plans):
-        remove_stale_partials(folder, published)
+    _sweep(dataset, recorded)
     result = RunResult(
         samples_total=sum(shard.samples for _, shard in work),
         source_bytes_total=sum(
@@ -168,8 +169,11 @@ def run_work(
             lock_patience_s,
             trash or _trash(plan),
         )
-        # The largest first, so that no worker is still busy with one when the others are done.
-        for plan, shard in sorted(work, key=lambda one: one[1].source_bytes, reverse=True)
+        # First what only awaits the gate: it takes no space, and may give some. Then the largest,
+        # so that no worker is still busy with one when the others are done.
+        for plan, shard in sorted(
+            work, key=lambda one: (one[1].index in recorded, one[1].source_bytes), reverse=True
+        )
     ]
     seen = _Counter(result, {shard.index: shard for _, shard in work}, recorded)
 
@@ -180,9 +184,16 @@ def run_work(
         attempt.progress(_note(result))
         on_change(result, message)
 
+    def may_begin(order: Order) -> bool:
+        may = order.shard in recorded or may_start()
+        if may == result.paused:
+            result.paused = not may
+            attempt.progress(_note(result), force=True)
+        return may
+
     broken: BaseException | None = None
     try:
-        run_orders(orders, num_workers, stop, on_message, may_start)
+        run_orders(orders, num_workers, stop, on_message, may_begin)
     except BaseException as error:
         broken = error
         raise
@@ -192,6 +203,13 @@ def run_work(
         attempt.progress(_note(result), force=True)
         _end(attempt, result, broken)
     return result
+
+
+def _sweep(dataset: Dataset, recorded: frozenset[int]) -> None:
+    """Remove what killed writers left behind."""
+    published = frozenset(f"shard-{index:06d}" for index in recorded)
+    for folder in (dataset.out, dataset.records, dataset.plans):
+        remove_stale_partials(folder, published)
 
 
 def _hits_every_shard(failure: ShardFailed) -> bool:
@@ -267,6 +285,7 @@ def _note(result: RunResult) -> AttemptProgress:
         shards_done=result.shards_done,
         shards_total=result.shards_total,
         freed_bytes=result.deletion.freed_bytes,
+        paused=result.paused,
     )
 
 
@@ -301,7 +320,9 @@ def run_pending(
     *,
     num_workers: int,
     authorised_by: str | None = None,
+    trash: Path | None = None,
     must_fit: bool = False,
+    warn: Callable[[str], None] | None = None,
     only_tasks: frozenset[int] | None = None,
     leave_tasks: frozenset[int] = frozenset(),
     scheduler: dict[str, str] | None = None,
@@ -312,29 +333,43 @@ def run_pending(
     """Everything that is pending in ``dataset``, then the merged manifest.
 
     ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
-    ``must_fit``: nothing is begun that certainly fills the disk.
+    ``must_fit``: nothing is begun that certainly fills the disk. ``warn`` is told where it may.
+    ``trash``: where every source goes that is let go, also by plans that name another or none.
 
     Raises:
         EnvironmentProblem: it would.
+        SettingsError: ``trash`` cannot serve.
     """
     plans = load(dataset)
+    if trash:
+        prepare_trash_for(trash, plans, dataset.out)
     dataset.prepare()
     work = [
         (plan, shard)
         for plan, shard in pending_work(dataset, plans, deleting=authorised_by is not None)
         if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
     ]
-    if must_fit:
+    if must_fit or warn:
         recorded = recorded_shards(dataset)
-        unwritten = [one for one in work if one[1].index not in recorded]
-        deleting = authorised_by is not None
-        require_room(dataset, unwritten, num_workers=num_workers, deleting=deleting)
+        _sweep(dataset, recorded)  # their space is free for what comes
+        words = require_room(
+            dataset,
+            work,
+            recorded,
+            num_workers=num_workers,
+            deleting=authorised_by is not None,
+            to_trash=trash is not None,
+            may_wait=not must_fit,
+        )
+        if words and warn:
+            warn(words)
     result = run_work(
         dataset,
         plans,
         work,
         num_workers=num_workers,
         authorised_by=authorised_by,
+        trash=trash,
         scheduler=scheduler,
         stop=stop,
         may_start=may_start,

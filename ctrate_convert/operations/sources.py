@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ctrate_convert.conversion.deletion import interrupted_deletions, is_done, read_journal
+from ctrate_convert.conversion.deletion import is_done, open_intents, read_journal
 from ctrate_convert.conversion.gate import doubt_about_source
 from ctrate_convert.conversion.manifest import (
     planned_shards,
@@ -17,10 +17,11 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan
-from ctrate_convert.schemas.record import ShardRecord
+from ctrate_convert.schemas.record import ShardRecord, SourceFingerprint
 
 State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "trashed", "gone"]
 
@@ -77,9 +78,9 @@ def _of_record(
     dataset: Dataset, plan: Plan, record: ShardRecord, retried: set[str]
 ) -> Iterator[Source]:
     journal = read_journal(dataset, record.shard)
-    deleted = {line.key for line in journal if is_done(line)}
     newest = last_lines(journal)
-    interrupted = interrupted_deletions(dataset, record.shard)
+    deleted = {key for key, line in newest.items() if is_done(line)}
+    interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
@@ -89,6 +90,9 @@ def _of_record(
             state, reason = ("kept", doubt) if doubt else ("deletable", "converted, not deleted")
         elif sample.key in newest and newest[sample.key].event == "trashed":
             state, reason = "trashed", f"moved to {newest[sample.key].trash}"
+        elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):
+            state = "trashed"
+            reason = f"moved to {interrupted[sample.key].trash}; the journal awaits its last line"
         elif sample.key in deleted:
             state, reason = "deleted", "deleted after its proof"
         elif sample.key in interrupted:
@@ -106,6 +110,12 @@ def _of_record(
             yield Source(
                 failure.key, failure.source, size_bytes, "failed", failure.reason, record.shard
             )
+
+
+def _was_moved(intent: JournalLine | None, shard: int, source: SourceFingerprint) -> bool:
+    """Whether a killed process moved the source to its trash and could not tell."""
+    trash = trash_of(intent, shard) if intent else None
+    return trash is not None and is_in_trash(trash, place_in_trash(shard, source.source), source)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctrate_convert.conversion.estimate import peak_extra_bytes
-from ctrate_convert.errors import EnvironmentProblem
+from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
 _PROBE_MAY_BE_OFF = 0.05
 """What a probe predicts is believed this far; an ``npy`` is known to the byte."""
+
+Work = tuple[Plan, PlannedShard]
 
 
 class SpaceWatch:
@@ -33,7 +35,7 @@ class SpaceWatch:
 
     def may_start(self) -> bool:
         """Look now."""
-        free_bytes = shutil.disk_usage(self._folder).free
+        free_bytes = _free_bytes(self._folder)
         paused = free_bytes < self._min_free_bytes
         if paused != self._paused:
             self._paused = paused
@@ -43,46 +45,99 @@ class SpaceWatch:
 
 def require_room(
     dataset: Dataset,
-    work: Sequence[tuple[Plan, PlannedShard]],
+    work: Sequence[Work],
+    recorded: frozenset[int],
     *,
     num_workers: int,
     deleting: bool,
-) -> None:
-    """Refuse to begin what certainly does not fit beside what is there.
+    to_trash: bool = False,
+    least_workers: int | None = None,
+    may_wait: bool = False,
+) -> str | None:
+    """Refuse to begin what certainly does not fit beside what is there; None where all of it fits.
 
-    Sources that are deleted along the way give space back only where they lie on the output's
-    file system and no trash keeps them. Where no probe has told what an encoding makes of the
-    volumes, nothing is certain and nothing refused.
+    Otherwise what to tell a person: it may not fit, since no probe has told what an encoding makes
+    of the volumes; or it does not, but ``may_wait`` for space. Sources that are deleted along the
+    way give space back only where they lie on the output's file system and no trash keeps them,
+    neither their plan's nor (``to_trash``) one for all; those of ``recorded`` shards, which only
+    await the gate, first. At most ``num_workers`` and at least ``least_workers`` (None: as many)
+    convert at once.
 
     Raises:
         EnvironmentProblem: the peak is more than what is free.
     """
-    needed_bytes = 0.0
-    for plan in dict.fromkeys(plan.plan_id for plan, _ in work):
-        own = [(one, shard) for one, shard in work if one.plan_id == plan]
-        settings = own[0][0].settings
-        if settings.encoding != "npy" and own[0][0].probe is None:
-            return
-        gives_back = (
-            (deleting or settings.delete_source_files)
-            and settings.trash is None
-            and _same_file_system(Path(settings.data_folder), dataset.out)
-        )
-        peak_bytes = peak_extra_bytes(
-            [shard for _, shard in own], deleting=gives_back, workers=num_workers
-        )
-        certain = 1 if settings.encoding == "npy" else 1 - _PROBE_MAY_BE_OFF
-        needed_bytes = max(needed_bytes, peak_bytes * certain)
-    free_bytes = shutil.disk_usage(dataset.out).free
-    if needed_bytes > free_bytes:
+    back = _GivesBack(dataset, deleting=deleting, to_trash=to_trash)
+    unwritten = [one for one in work if one[1].index not in recorded]
+    before = sum(back.bytes(*one) for one in work if one[1].index in recorded)
+
+    def peak_bytes(workers: int, *, only_certain: bool) -> int:
+        shards = [_weighed(*one, back, only_certain=only_certain) for one in unwritten]
+        peak = peak_extra_bytes(shards, deleting=True, workers=min(workers, len(shards)))
+        return max(0, peak - before)
+
+    certain_bytes = peak_bytes(least_workers or num_workers, only_certain=True)
+    expected_bytes = peak_bytes(num_workers, only_certain=False)
+    free_bytes = _free_bytes(dataset.out)
+    if certain_bytes > free_bytes and not may_wait:
         raise EnvironmentProblem(
             "what is pending does not fit at the output",
             where=dataset.out,
             seen=f"{free_bytes / GIB:,.2f} GiB free",
-            expected=f"{needed_bytes / GIB:,.2f} GiB at the peak",
+            expected=f"{certain_bytes / GIB:,.2f} GiB at the peak",
             next_command="free some space and give the same command again; or with "
             "--min_free_gb: begin, and pause whenever less than that is free",
         )
+    if expected_bytes <= free_bytes:
+        return None
+    why = "it pauses below --min_free_gb" if may_wait else "compression may make it fit"
+    return (
+        f"what is pending may take {expected_bytes / GIB:,.2f} GiB at the peak, and "
+        f"{free_bytes / GIB:,.2f} GiB are free at {dataset.out}; it is begun all the same: {why}"
+    )
+
+
+class _GivesBack:
+    """What the gate gives back to the output's file system."""
+
+    def __init__(self, dataset: Dataset, *, deleting: bool, to_trash: bool) -> None:
+        self._out = dataset.out
+        self._deleting = deleting
+        self._to_trash = to_trash
+        self._of_plan: dict[str, bool] = {}
+
+    def bytes(self, plan: Plan, shard: PlannedShard) -> int:
+        """Of one shard's sources."""
+        settings = plan.settings
+        if plan.plan_id not in self._of_plan:
+            self._of_plan[plan.plan_id] = (
+                (self._deleting or settings.delete_source_files)
+                and not (self._to_trash or settings.trash)
+                and _same_file_system(Path(settings.data_folder), self._out)
+            )
+        return shard.source_bytes if self._of_plan[plan.plan_id] else 0
+
+
+def _weighed(
+    plan: Plan, shard: PlannedShard, back: _GivesBack, *, only_certain: bool
+) -> PlannedShard:
+    """The shard with what it gives back as its sources' size, and with certain sizes alone."""
+    weight = 1.0
+    if only_certain and plan.settings.encoding != "npy":
+        weight = 0.0 if plan.probe is None else 1 - _PROBE_MAY_BE_OFF
+    change = {
+        "source_bytes": back.bytes(plan, shard),
+        "estimated_output_bytes": round(shard.estimated_output_bytes * weight),
+        "estimated_scratch_bytes": round(shard.estimated_scratch_bytes * weight),
+    }
+    return shard.model_copy(update=change)
+
+
+def _free_bytes(folder: Path) -> int:
+    """What a user without privileges may still write there."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise environment_problem(error, "looking for free space", folder) from error
 
 
 def _same_file_system(one: Path, other: Path) -> bool:

@@ -20,7 +20,10 @@ class AttemptStart(Record):
 
 
 class AttemptProgress(Record):
-    """``progress.json``: replaced every few seconds while the attempt lives; may be stale."""
+    """``progress.json``: replaced every few seconds while the attempt lives; may be stale.
+
+    ``paused``: no shard is begun, for want of space at the output.
+    """
 
     schema_number: Literal[1] = 1
     time: str
@@ -31,6 +34,7 @@ class AttemptProgress(Record):
     shards_done: int
     shards_total: int
     freed_bytes: int
+    paused: bool = False
 
 
 class AttemptEnd(Record):

@@ -12,13 +12,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from submitit.core.logger import get_logger
 from submitit.core.utils import DelayedSubmission
 
 from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
 from ctrate_convert.operations.attempts import Attempt
 from ctrate_convert.operations.pool import StopFlag, start_forkserver, stop_on_signals
 from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
+from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.here import scheduler_facts
 
@@ -32,7 +35,13 @@ class ConvertTask:
     """submitit's callable: converts what is pending of one task. Its arguments are plain values."""
 
     def __call__(
-        self, out: str, submission: int, task: int, num_workers: int, warning_s: int
+        self,
+        out: str,
+        submission: int,
+        task: int,
+        num_workers: int,
+        warning_s: int,
+        min_free_gb: float = 0.0,
     ) -> dict[str, Any]:
         """Convert, and end in an error unless all shards of the task are published."""
         # Slurm signals every process of a step; only this one may act on the warning.
@@ -42,6 +51,7 @@ class ConvertTask:
                 Dataset(Path(out)),
                 task,
                 num_workers,
+                min_free_gb,
                 stop,
                 scheduler_facts(os.environ) | {"submission": str(submission)},
             )
@@ -66,7 +76,12 @@ class ConvertTask:
 
 
 def _convert(
-    dataset: Dataset, task: int, num_workers: int, stop: StopFlag, scheduler: dict[str, str]
+    dataset: Dataset,
+    task: int,
+    num_workers: int,
+    min_free_gb: float,
+    stop: StopFlag,
+    scheduler: dict[str, str],
 ) -> RunResult:
     try:
         plans = load(dataset)
@@ -95,12 +110,22 @@ def _convert(
         scheduler=scheduler,
         stop=stop,
         lock_patience_s=_LOCK_PATIENCE_S,
+        may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
     )
 
 
+def _say(paused: bool, free_bytes: int) -> None:
+    """Into the element's log."""
+    word = "paused" if paused else "going on"
+    get_logger().info(f"{word}: {free_bytes / GIB:,.2f} GiB free at the output")
+
+
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
-    """Not where a whole time limit was too short for one shard: then more time is needed."""
-    if result.shards_done:
+    """Not where a whole time limit was too short for one shard: then more time is needed.
+
+    One that was paused for want of space has not had its time.
+    """
+    if result.shards_done or result.paused:
         return True
     left_s = SlurmClient().time_left_s(os.environ.get("SLURM_JOB_ID", ""))
     return left_s is not None and left_s > 2 * warning_s + 60  # preempted long before the limit

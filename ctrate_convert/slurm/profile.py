@@ -25,6 +25,7 @@ class ClusterProfile(Record):
     """How jobs are submitted here; the names are submitit's. What is None follows from the plan.
 
     ``warning_s``: how long before its time limit an element is told to stop and be requeued.
+    ``min_free_gb``: an element pauses before its next shard while less (GiB) is free at the output.
     ``memory_factor`` and ``time_factor``: what a relaunched task gets after running out.
     """
 
@@ -38,6 +39,7 @@ class ClusterProfile(Record):
     setup: tuple[str, ...] = ()
     additional_parameters: dict[str, Flag] = Field(default_factory=dict)
     warning_s: int = Field(default=120, ge=5)
+    min_free_gb: float = Field(default=0.0, ge=0)
     memory_factor: float = Field(default=2.0, gt=1)
     time_factor: float = Field(default=2.0, gt=1)
 

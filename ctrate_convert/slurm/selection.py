@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
 from ctrate_convert.errors import RefusedError
+from ctrate_convert.operations.space import require_room
 from ctrate_convert.slurm.limits import ClusterLimits
 from ctrate_convert.slurm.picture import Picture, Task
 from ctrate_convert.slurm.profile import ClusterProfile
@@ -127,6 +129,33 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
         "give the same command again later for the rest"
     )
     return Selection(tuple(groups), (*selection.notes, note))
+
+
+def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -> Selection:
+    """``selection``, noting where the output may not have the room; elements delete as plans say.
+
+    Raises:
+        EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
+    """
+    recorded = recorded_shards(picture.dataset)
+    by_index = planned_shards(picture.plans)
+    work = [
+        by_index[shard.index]
+        for group in selection.groups
+        for task in group.tasks
+        for shard in task.shards
+    ]
+    workers = max((group.resources.cpus_per_task for group in selection.groups), default=1)
+    words = require_room(
+        picture.dataset,
+        work,
+        recorded,
+        num_workers=workers * profile.array_parallelism,
+        least_workers=1,  # how many run at once is the scheduler's affair
+        deleting=False,
+        may_wait=profile.min_free_gb > 0,
+    )
+    return Selection(selection.groups, (*selection.notes, words)) if words else selection
 
 
 def arrays_of(

@@ -131,11 +131,12 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
     if last is not None and note is not None and len(last.start.tasks) == 1:
         # An attempt counts what was left when it began.
         done = min(samples, max(done, samples - note.samples_total + note.samples_done))
+    paused = "; paused: too little space is free at the output" if note and note.paused else ""
     return TaskLine(
         task=task.number,
         state=state,
         evidence=task.verdict.evidence,
-        reason=task.verdict.reason,
+        reason=task.verdict.reason + paused,
         attempts=len(task.attempts),
         job=task.job,
         node=task.node,

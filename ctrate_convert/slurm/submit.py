@@ -28,6 +28,7 @@ from ctrate_convert.slurm.selection import (
     pending_selection,
     refuse_in_the_dark,
     that_fit,
+    with_room,
 )
 from ctrate_convert.slurm.submissions import (
     ArrayIntent,
@@ -77,6 +78,7 @@ def submit(
 
     Raises:
         RefusedError: all of them are live, or it cannot be known.
+        EnvironmentProblem: they certainly do not fit at the output.
         SubmissionRejected: the scheduler refused.
     """
     client = client or SlurmClient()
@@ -108,7 +110,8 @@ def submit_selected(
         picture = looker.look()
         refuse_in_the_dark(picture)
         limits = limits or cluster_limits(client, profile, user_name())
-        return picture, that_fit(select(picture, limits), limits), limits
+        selection = that_fit(select(picture, limits), limits)
+        return picture, with_room(picture, selection, profile), limits
 
     if dry_run:
         picture, selection, limits = choose()
@@ -151,7 +154,8 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
             payloads = [(out, intent.number)]
         else:
             cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
-            payloads = [(out, intent.number, task, cpus, warning) for task in array.tasks]
+            least = profile.min_free_gb
+            payloads = [(out, intent.number, task, cpus, warning, least) for task in array.tasks]
         made = executor(
             files.logs(place),
             profile,

@@ -3,7 +3,8 @@
 It assumes as little as POSIX promises. A name is durable once its directory was fsynced, data once
 its file was; neither says anything of the other, and nothing is in order: of what is not durable,
 each operation may be kept or dropped on its own. Data that was dropped comes back empty, cut
-short, or as zeros. A rename within one directory is atomic.
+short, or as zeros. A rename within one directory is atomic; of one between two directories the old
+name goes only where the new one is there.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ Tree = Mapping[str, bytes | None]
 
 @dataclass(frozen=True)
 class NameChange:
-    """Names of one directory now lead elsewhere: to an inode, or (None) nowhere."""
+    """Names of one directory now lead elsewhere: to an inode, or (None) nowhere.
+
+    ``needs`` is the change without which this one cannot be.
+    """
 
     what: str
     directory: int
     names: tuple[tuple[str, int | None], ...]
     makes_directory: bool = False
+    needs: NameChange | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Disk:
         lost: dict[int, list[DataChange]] = {}
         for change in self.pending:
             if isinstance(change, NameChange):
-                if keep(change):
+                if keep(change) and self._may_be(change, keep):
                     _rename(names[change.directory], change)
             elif keep(change):
                 now = data.get(change.inode, self.data[change.inode])
@@ -159,6 +164,10 @@ class Disk:
         state = State(label, {}, {})
         self._walk(state, names, {**self.data, **data}, ROOT, "")
         return state
+
+    def _may_be(self, change: NameChange, keep: Callable[[Change], bool]) -> bool:
+        needs = change.needs
+        return needs is None or all(one is not needs for one in self.pending) or keep(needs)
 
     def _walk(
         self,

@@ -129,14 +129,18 @@ class Recorder:
         if old is not None and new is not None:
             self._rename("link", new[0], (new[1], self._names[old[0]][old[1]]))
 
-    def do_rename(self, src: Any, dst: Any) -> None:
-        old, new = self._place(src), self._place(dst)
-        self._os["rename"](src, dst)
+    def do_rename(
+        self, src: Any, dst: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        old, new = self._place(src, src_dir_fd), self._place(dst, dst_dir_fd)
+        self._os["rename"](src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         if old is None or new is None:
             return
-        if old[0] != new[0]:
-            raise NotImplementedError("a rename between directories is two changes")
         inode = self._names[old[0]][old[1]]
+        if old[0] != new[0]:  # two changes, which two fsyncs settle
+            arrival = self._rename("move to", new[0], (new[1], inode))
+            self._rename("unlink", old[0], (old[1], None), needs=arrival)
+            return
         self._rename("rename", old[0], (old[1], None), (new[1], inode))
 
     do_replace = do_rename
@@ -185,14 +189,17 @@ class Recorder:
         directory: int,
         *names: tuple[str, int | None],
         makes_directory: bool = False,
-    ) -> None:
+        needs: NameChange | None = None,
+    ) -> NameChange:
         for name, inode in names:
             if inode is None:
                 del self._names[directory][name]
             else:
                 self._names[directory][name] = inode
-        self.log.append(NameChange(what, directory, names, makes_directory))
+        change = NameChange(what, directory, names, makes_directory, needs)
+        self.log.append(change)
         self.told.append(" ".join([what, *(name for name, _ in names)]))
+        return change
 
     def _remove(self, what: str, path: Any, dir_fd: int | None) -> None:
         place = self._place(path, dir_fd)

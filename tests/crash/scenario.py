@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from typing_extensions import Self
+
 from ctrate_convert.conversion import worker
 from ctrate_convert.conversion.planning import make_plan
 from ctrate_convert.errors import CtrateError, ExitCode
@@ -25,6 +27,7 @@ from ctrate_convert.operations import run
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.run import run_pending
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import PlanSettings
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.crash.disk import Disk, State, Tree
 from tests.crash.recorder import Recorder
@@ -102,7 +105,7 @@ class Scenario:
     _stands_for: dict[int, Identity] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder: Path) -> Scenario:
+    def make(cls, folder: Path) -> Self:
         """Write the volumes. The tables are not part of what can be lost."""
         made = write_synthetic_ctrate(folder / "tables", samples=4, shape=(6, 5, 4))
         disk = folder / "disk"
@@ -140,16 +143,19 @@ class Scenario:
     def run(self) -> ExitCode:
         """Plan, convert, record, merge and delete: what the command does, in this process."""
         dataset = Dataset(self.out)
-        settings = settings_for(self.made, samples_per_shard=2, delete_source_files=True, probe=0)
         with (
             mock.patch.object(run, "run_orders", orders_here),
             mock.patch.object(tables, "read_tables", _read_tables_once),
         ):
-            make_plan(dataset, settings)
+            make_plan(dataset, self.settings())
             result, _ = run_pending(dataset, num_workers=1, authorised_by=AUTHORISED_BY)
         for failure in result.failed_shards.values():
             raise failure.error
         return result.exit_code
+
+    def settings(self) -> PlanSettings:
+        """Of the plan."""
+        return settings_for(self.made, samples_per_shard=2, delete_source_files=True, probe=0)
 
     def record(self, disk: Disk) -> Recorder:
         """What `run` does, from ``disk`` on, which the folder must hold."""
@@ -173,10 +179,14 @@ class Scenario:
                 path.mkdir(exist_ok=True)
                 continue
             path.write_bytes(data)
-            identity = self.identities.get(name)
+            identity = self.identities.get(self.first_name(name))
             if identity is not None:
                 os.utime(path, ns=(identity.mtime_ns, identity.mtime_ns))
                 self._stands_for[path.stat().st_ino] = identity
+
+    def first_name(self, name: str) -> str:
+        """What a file was called at first."""
+        return name
 
     @contextlib.contextmanager
     def same_files(self) -> Iterator[None]:

@@ -1,0 +1,58 @@
+"""The same run with a trash: no state may lack a source both at home and in the trash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.conversion.deletion import read_journal
+from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import PlanSettings
+from tests.crash.scenario import Ending, Scenario
+from tests.support import load_original, same_voxels
+
+
+@dataclass
+class TrashScenario(Scenario):
+    """Two shards of two samples, whose sources are moved."""
+
+    @property
+    def trash(self) -> Path:
+        """It is missing at first."""
+        return self.disk_folder / "trash"
+
+    def settings(self) -> PlanSettings:
+        return super().settings().model_copy(update={"trash": str(self.trash.resolve())})
+
+    def first_name(self, name: str) -> str:
+        trash, _, rest = name.partition("/")
+        return f"npz/{rest.partition('/')[2]}" if trash == "trash" else name
+
+    def in_the_trash(self) -> set[str]:
+        """The keys whose volume lies there, whole."""
+        found = set()
+        for key, source in self.made.sources.items():
+            for path in self.trash.glob(f"*/{source.relative_to(self.made.data_folder)}"):
+                if same_voxels(load_original(path), self.originals[key]):
+                    found.add(key)
+        return found
+
+    def twice(self) -> set[str]:
+        """The keys whose volume has both names."""
+        return {key for key in self.in_the_trash() if self.made.sources[key].exists()}
+
+    def lost(self) -> str | None:
+        trashed = self.in_the_trash()
+        for key, source in self.made.sources.items():
+            if key not in trashed and not source.exists():
+                return f"{key} is neither at home nor in the trash"
+        return super().lost()
+
+    def incomplete(self, expected: Ending) -> str | None:
+        dataset = Dataset(self.out)
+        for shard in range(2):
+            for key, line in last_lines(read_journal(dataset, shard)).items():
+                if line.event != "trashed":
+                    return f"{key} is in the trash, and the journal says {line.event}"
+        return super().incomplete(expected)
