@@ -32,12 +32,18 @@ def is_accounted(run: Run) -> bool:
     """Whether sacct tells of every started job what squeue tells."""
     if diagnosis(run, "DBD Agent queue size") > 0:
         return False
-    seen = run("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").stdout
+    seen = run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%N").stdout
     known = run("sacct", "-n", "-P", "-X", "-D", "-S", "now-1day", "-o", "jobid,state").stdout
     records = [line.partition("|") for line in known.splitlines()]
     states = {job_id: state.partition(" ")[0] for job_id, _, state in records}
-    jobs = (line.split() for line in seen.splitlines())
-    return all(states.get(job_id) == state for job_id, state in jobs if state != "PENDING")
+    jobs = (line.split("|") for line in seen.splitlines())
+    # Cancelled before it had a node, a job never started; sacct calls it 12_[0], not 12_0.
+    started = (
+        (job_id, state)
+        for job_id, state, nodes in jobs
+        if state != "PENDING" and not (state == "CANCELLED" and not nodes)
+    )
+    return all(states.get(job_id) == state for job_id, state in started)
 
 
 def diagnosis(run: Run, name: str) -> int:
