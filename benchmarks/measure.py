@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import statistics
@@ -38,6 +39,17 @@ def cost_of(work: Callable[[], object]) -> Cost:
 def settle() -> None:
     """Let the kernel finish what earlier candidates left to write, so that none pays for it."""
     os.sync()
+
+
+def touch_memory(size_bytes: int) -> None:
+    """Have the machine hand out so much memory now, so that no candidate waits for it.
+
+    A virtual machine gives free memory back to its host after a while; the first touch of it
+    then takes many times as long.
+    """
+    with mmap.mmap(-1, size_bytes) as memory:
+        for offset in range(0, size_bytes, mmap.PAGESIZE):
+            memory[offset] = 1
 
 
 @dataclass(frozen=True)

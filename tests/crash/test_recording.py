@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.crash.disk import ROOT, DataChange, Disk, Fsync, NameChange
@@ -16,6 +17,8 @@ CALLS = (
     "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
 )
 _LINE = re.compile(r"\d+\s+(\w+)\((.*)\)\s+= (\d+)(?:<.*)?$")
+_UNFINISHED = " <unfinished ...>"
+_RESUMED = re.compile(r"(\d+)\s+<\.\.\. \w+ resumed>(.*)$")
 _DESCRIPTOR = re.compile(r"^\d+<(.*?)>")
 _NAMES = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -28,7 +31,7 @@ class KernelLog:
         self._there: set[str] = set()
 
     def told(self, text: str) -> list[str]:
-        return [line for raw in text.splitlines() for line in self._line(raw)]
+        return [line for raw in _whole_lines(text) for line in self._line(raw)]
 
     def _line(self, raw: str) -> list[str]:
         match = _LINE.match(raw)
@@ -60,6 +63,29 @@ class KernelLog:
             return []
         self._there.add(name)
         return [f"create {name}"]
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Calls that another thread cut in two, if only by its own end, put together again."""
+    begun: dict[str, str] = {}
+    for line in text.splitlines():
+        resumed = _RESUMED.match(line)
+        if line.endswith(_UNFINISHED):
+            begun[line.split()[0]] = line.removesuffix(_UNFINISHED)
+        elif resumed:
+            yield begun.pop(resumed[1]) + resumed[2]
+        else:
+            yield line
+
+
+def test_a_call_that_was_cut_in_two_is_read_as_one() -> None:
+    """A thread may end while another one's call is under way."""
+    text = """\
+7 fsync(5</d/out> <unfinished ...>
+8 +++ exited with 0 +++
+7 <... fsync resumed>)                     = 0
+7 unlink("/d/out/a") = 0"""
+    assert KernelLog(Path("/d")).told(text) == ["fsync out", "unlink a"]
 
 
 def test_the_kernel_saw_what_was_recorded(tmp_path: Path) -> None:

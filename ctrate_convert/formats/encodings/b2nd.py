@@ -10,6 +10,7 @@ Source of the format: https://github.com/Blosc/c-blosc2/blob/main/README_B2ND_ME
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ class _Writer(ArrayWriter):
     def __init__(self, target: ArrayTarget) -> None:
         import blosc2  # takes half a second, which only this encoding should cost
 
+        # A frame in a file compresses its index anew after every chunk, and starts four threads
+        # each time, whatever CParams say; they wait for cores that other workers use.
+        os.environ["BLOSC_NTHREADS"] = "1"
         self._target = target
         self._scratch = contextlib.ExitStack()
         folder = self._scratch.enter_context(scratch_directory(target.scratch / target.name))
