@@ -10,6 +10,7 @@ Source of the format: https://github.com/Blosc/c-blosc2/blob/main/README_B2ND_ME
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.durable import scratch_directory
+from ctrate_convert.durable import open_scratch_file, scratch_directory, write_all
 from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
 from ctrate_convert.schemas.plan import ChunkShape
@@ -80,27 +81,28 @@ class _Writer(ArrayWriter):
         folder = self._scratch.enter_context(scratch_directory(target.scratch / target.name))
         self._path = folder / "frame"
         chunk, block = chunks_and_blocks(target.shape, target.dtype.itemsize, target.chunk_shape)
-        self._array = blosc2.empty(
-            target.shape,
-            dtype=target.dtype,
-            chunks=chunk,
-            blocks=block,
-            cparams=blosc2.CParams(
-                codec=blosc2.Codec.ZSTD,
-                clevel=1,
-                nthreads=1,
-                filters=[blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
-                filters_meta=[0, 0],
-                splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
-            ),
-            dparams=blosc2.DParams(nthreads=1),
-            meta={ATTRIBUTES: dict(target.attributes)},
-            urlpath=str(self._path),
-            contiguous=True,
-            mode="w",
-        )
         self._row = np.empty((chunk[0], *target.shape[1:]), target.dtype)
         self._flat = self._row.reshape(-1)
+        with self._telling_why_not():
+            self._array = blosc2.empty(
+                target.shape,
+                dtype=target.dtype,
+                chunks=chunk,
+                blocks=block,
+                cparams=blosc2.CParams(
+                    codec=blosc2.Codec.ZSTD,
+                    clevel=1,
+                    nthreads=1,
+                    filters=[blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
+                    filters_meta=[0, 0],
+                    splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
+                ),
+                dparams=blosc2.DParams(nthreads=1),
+                meta={ATTRIBUTES: dict(target.attributes)},
+                urlpath=str(self._path),
+                contiguous=True,
+                mode="w",
+            )
         self._filled = 0
         self._rows_done = 0
 
@@ -124,9 +126,27 @@ class _Writer(ArrayWriter):
         rows = self._rows_now()
         # What assigning to array[first : …] does too, but there with its own detours.
         stop = (self._rows_done + rows, *self._target.shape[1:])
-        self._array.set_slice(((self._rows_done, 0, 0), stop), self._row[:rows])
+        with self._telling_why_not():
+            self._array.set_slice(((self._rows_done, 0, 0), stop), self._row[:rows])
         self._rows_done += rows
         self._filled = 0
+
+    @contextlib.contextmanager
+    def _telling_why_not(self) -> Iterator[None]:
+        """Turn Blosc2's error, which does not say why, into the `OSError` of a write like its own.
+
+        Elements that were cast can always be compressed: what fails is the frame's growth.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            probe = open_scratch_file(self._path.parent)
+            try:
+                write_all(probe, self._row.data.cast("B"))
+                os.fsync(probe)
+            finally:
+                os.close(probe)
+            raise OSError(errno.EIO, "Blosc2 cannot write its frame", str(self._path)) from error
 
     def finish(self) -> WrittenMember:
         tar = self._target.tar
