@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -106,6 +107,22 @@ def test_any_type_to_float16(data: st.DataObject, dtype: np.dtype[Any], order: O
         assert caster.measured().max_abs_error == finite_error(values, result)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("name", ["bool", "int8", "uint8", "int16", "uint16"])
+def test_every_small_integer_to_float16(name: str, order: Order) -> None:
+    """Every integer of one or two bytes becomes numpy's float16; those above 65519 are infinite."""
+    dtype = np.dtype(name)
+    numbers = np.arange(2 ** (1 if name == "bool" else 8 * dtype.itemsize), dtype=np.uint16)
+    values = numbers.astype(np.uint8 if dtype.itemsize == 1 else np.uint16).view(dtype)
+    for block in (BLOCK_VOXELS, 1000):
+        result, caster = cast(values.astype(dtype.newbyteorder(order)), "float16", block)
+        assert_same_halves(result, values)
+        measured = caster.measured()
+        assert measured.new_infinite_count == np.count_nonzero(values.astype(int) >= 65520)
+        assert measured.max_abs_error == finite_error(values, result)
+        assert (measured.value_min, measured.value_max) == (values.min(), values.max())
+
+
 @given(st.data(), typed.filter(lambda dtype: dtype.kind != "f"), orders)
 def test_integers_to_int16(data: st.DataObject, dtype: np.dtype[Any], order: Order) -> None:
     """Integers stay what they are, or are refused as too large; they are never wrapped."""
@@ -129,9 +146,64 @@ def test_floats_to_int16(values: Array) -> None:
         return
     result, caster = cast(values, "int16")
     assert np.array_equal(result, np.rint(values))
-    # Measured in single precision, whose own rounding is added: never less than the true error.
-    true_error, measured = finite_error(values, result), caster.measured().max_abs_error
-    assert true_error <= measured <= true_error + 2**-22 * float(np.abs(values).max())
+    assert caster.measured().max_abs_error == finite_error(values, result)
+
+
+steps = (
+    st.floats(1e-6, 10.0)
+    | st.floats(2.0**-110, 2.0**110)
+    | st.sampled_from([0.001, 1 / 3, 2.0**-10, 2.0**-100, 2.0**-101, 1e30, 2.0**100, 2.0**99])
+)
+
+
+@given(
+    st.sampled_from(["float32", "float64"]),
+    steps,
+    st.lists(st.tuples(st.integers(-(2**15), 2**15 - 1), st.integers(-9, 9)), max_size=6),
+    st.lists(st.floats(-4e4, 4e4, width=32), max_size=6),
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=1),
+)
+@example("float32", 0.001, [(1, 0)], [], [])
+@example("float32", 0.001, [(1000, 0), (-32768, 3)], [0.5, -0.5, 1.5], [])
+@example("float32", 2.0**60, [], [], [2.0**-126])
+@example("float32", 1.5 * 2.0**60, [], [], [2.0**-149])
+@settings(max_examples=500)
+def test_no_recorded_error_is_smaller_than_the_true_one(
+    source: str,
+    step: float,
+    near: list[tuple[int, int]],
+    places: list[float],
+    anywhere: list[float],
+) -> None:
+    """In exact arithmetic, for any step: near whole steps, between them, large and tiny."""
+    whole = [np.float32(number * step) for number, _ in near]
+    off = [count * np.spacing(value) for value, (_, count) in zip(whole, near, strict=True)]
+    between = [np.float32(place * step) for place in places]
+    values: Array = np.array(
+        [*(one + more for one, more in zip(whole, off, strict=True)), *between, *anywhere, 0.0],
+        np.float32,
+    )
+    values = values.astype(source)
+    caster = Caster(values.dtype, np.dtype(np.int16), step)
+    try:
+        result = caster.cast(values)
+    except SampleError:
+        return
+    true_error = max(
+        abs(Fraction(float(value)) - int(steps) * Fraction(step))
+        for value, steps in zip(values, result, strict=True)
+    )
+    room = 2.0**-22 * float(np.abs(values).max()) + 2.0**-149 * step
+    assert true_error <= Fraction(caster.measured().max_abs_error) <= true_error + Fraction(room)
+
+
+def test_a_step_that_is_a_power_of_two_records_the_error_itself() -> None:
+    """Nothing is rounded then: whole steps record none, and other values exactly theirs."""
+    whole = np.arange(-9, 9, dtype=np.float32) / 1024
+    for values, error in ((whole, 0.0), (whole + np.float32(2.0**-12), 2.0**-12)):
+        caster = Caster(values.dtype, np.dtype(np.int16), 2.0**-10)
+        caster.cast(values)
+        assert caster.measured().max_abs_error == error
 
 
 @given(st.floats(1e-4, 3.0), st.lists(st.integers(-20, 20), min_size=1, max_size=8), st.booleans())

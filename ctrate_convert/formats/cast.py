@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,17 @@ HALF_PRECISION = 2.0**-11
 _SINGLE_PRECISION = 2.0**-24
 """Half a unit in the last place of float32, relative."""
 
+_DOUBLE_PRECISION = 2.0**-53
+"""Half a unit in the last place of float64, relative."""
+
+_SINGLE_SUBNORMAL = 2.0**-150
+"""What rounding costs where values are too small for float32's exponent, absolute."""
+
+_LEAST_STEP = 2.0**-100
+"""Down to this, and up to one over it, float32 holds one over a step to all its digits."""
+
 HALF_SUBNORMAL = 2.0**-25
-"""The same for values too small for float16's exponent, absolute."""
+"""The same for float16."""
 
 
 class Int16Overflow(SampleError):
@@ -103,9 +113,16 @@ class Caster:
         self._target = target
         self._limits = np.iinfo(target if target.kind == "i" else np.int16)
         self._exact = self._source == target
-        self._fast = self._source == np.float32 and target == np.float16
+        small = self._source.kind in "biu" and self._source.itemsize <= 2
+        self._halves = target == np.float16 and (small or self._source == np.float32)
+        self._counts = (
+            self._source == np.float32
+            and target == np.int16
+            and _LEAST_STEP <= self.value_scale <= 1 / _LEAST_STEP
+        )
         self._result = np.empty(BLOCK_VOXELS, target)
         self._back = np.empty(BLOCK_VOXELS, np.float32)
+        self._singles = np.empty(BLOCK_VOXELS, np.float32)
         self._error = 0.0
         self._min = np.inf
         self._max = -np.inf
@@ -130,13 +147,21 @@ class Caster:
         result = self._result[: len(values)]
         if self._target.kind == "i":
             self._round_to_integers(values, result, low, high)
-        elif self._fast:
-            self._halve(values, result)
+        elif self._halves:
+            self._halve(self._as_singles(values), result)
         else:
             with np.errstate(over="ignore"):
                 result[...] = values
             self._note_error(values, result)
         return result
+
+    def _as_singles(self, values: Values) -> Values:
+        """float32 holds every integer of two bytes."""
+        if values.dtype == np.float32:
+            return values
+        singles = self._singles[: len(values)]
+        np.copyto(singles, values)
+        return singles
 
     def _halve(self, values: Values, result: Values) -> None:
         back = self._back[: len(values)]
@@ -150,7 +175,7 @@ class Caster:
             self._error = max(self._error, -low, high)
 
     def _round_to_integers(self, values: Values, result: Values, low: float, high: float) -> None:
-        if self._source == np.float32 and self._target == np.int16:
+        if self._counts:
             return self._count_steps(values, result, low, high)
         scale = self.value_scale
         self._require_room(low, high, np.rint(low / scale), np.rint(high / scale))
@@ -160,7 +185,11 @@ class Caster:
             # In double precision: the error is a difference of nearly equal numbers.
             steps = np.rint(values.astype(np.float64) / scale)
             result[...] = steps
-            self._error = max(self._error, float(np.abs(values - steps * scale).max()))
+            error = float(np.abs(values - steps * scale).max())
+            if not _is_power_of_two(scale):
+                # The product, at most twice the value, and the difference are each rounded.
+                error += 4 * _DOUBLE_PRECISION * max(-low, high)
+            self._error = max(self._error, error)
         return None
 
     def _require_room(self, low: float, high: float, first: float, last: float) -> None:
@@ -176,22 +205,35 @@ class Caster:
     def _count_steps(self, values: Values, result: Values, low: float, high: float) -> None:
         """float32 to int16 in single precision, four times as fast as in double.
 
-        The product and the difference are each rounded once more; that much is added to the
-        error, so that the recorded one is never smaller than the true one.
+        The recorded error is never smaller than the true one.
         """
-        back = self._back[: len(values)]
+        product, whole = self._back[: len(values)], self._singles[: len(values)]
         a_step = np.float32(1 / self.value_scale)
+        with np.errstate(over="ignore"):
+            ends = np.array([low, high], np.float32) * a_step
         # Multiplying and rounding keep order: what fits at both ends fits everywhere.
-        self._require_room(low, high, *np.rint(np.array([low, high], np.float32) * a_step))
-        np.multiply(values, a_step, out=back)
-        np.rint(back, out=back)
-        np.copyto(result, back, casting="unsafe")  # exact: integers that fit
-        np.multiply(back, np.float32(self.value_scale), out=back)
-        np.subtract(values, back, out=back)
-        error = max(-float(back.min()), float(back.max()))
-        if error > 0:
-            error += 2 * _SINGLE_PRECISION * max(-low, high)
+        self._require_room(low, high, *np.rint(ends))
+        np.multiply(values, a_step, out=product)
+        np.rint(product, out=whole)
+        np.copyto(result, whole, casting="unsafe")  # exact: integers that fit
+        np.subtract(product, whole, out=product)
+        rest = max(-float(product.min()), float(product.max()))
+        error = rest * self.value_scale + self._lost_in_product(max(-low, high))
         self._error = max(self._error, error)
+
+    def _lost_in_product(self, largest: float) -> float:
+        """The most by which the true error of values up to ``largest`` exceeds the rest's.
+
+        Taking the integer away is exact: it is 0, or within a factor of two of the product. What
+        is lost is lost before. With u = 2⁻²⁴, rounding 1 / step and rounding the product cost at
+        most u / (1 + u) of it each, together less than 2u - u²; what lacks to 2u is more than all
+        arithmetic in double precision loses. A product too small for float32's exponent costs half
+        the least float32. A step of a power of two costs nothing: neither is rounded.
+        """
+        step = self.value_scale
+        if step <= 1 and _is_power_of_two(step):
+            return 0.0
+        return 2 * _SINGLE_PRECISION * largest + _SINGLE_SUBNORMAL * step
 
     def _note_error(self, values: Values, result: Values) -> None:
         infinite = np.isinf(result)
@@ -226,3 +268,7 @@ class Caster:
             intensity=self._histogram.intensity(self._min, self._max),
             value_scale=self.value_scale,
         )
+
+
+def _is_power_of_two(number: float) -> bool:
+    return math.frexp(number)[0] == 0.5
