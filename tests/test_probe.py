@@ -17,6 +17,7 @@ from ctrate_convert.conversion.planning import load_plans, make_plan
 from ctrate_convert.conversion.probe_part import cut_part
 from ctrate_convert.conversion.probe_sample import Volume, choose
 from ctrate_convert.conversion.shard import convert_shard
+from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import ArrayHeader, Plan, Probe, ProbeRow
 from ctrate_convert.synthetic import SyntheticCtRate, chest_phantom, write_synthetic_ctrate
@@ -25,6 +26,7 @@ from tests.support import (
     Array,
     Finished,
     convert_words,
+    load_original,
     plan_words,
     run_here,
     settings_for,
@@ -272,9 +274,61 @@ def test_a_probe_that_cannot_write_does_not_stop_the_plan(
 def test_a_broken_volume_is_counted_and_costs_only_itself(
     make_ctrate: Make, tmp_path: Path
 ) -> None:
-    """The others are probed."""
-    plan = plan_of(make_ctrate(8, faults=("corrupt",)), tmp_path)
+    """The others are probed, and it is named with the reason."""
+    made = make_ctrate(8, faults=("corrupt",))
+    (broken,) = made.faults
+    done = run_here(*plan_words(made, tmp_path))
+    (plan,) = load_plans(Dataset(tmp_path))
     assert (probed(plan).volumes, probed(plan).unreadable) == (7, 1)
+    assert "tried on 7 volumes of 8; 1 could not be converted" in done.stdout
+    assert f"promises are made without them: {broken}: CRC-32 wrong" in done.stdout
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_an_error_that_nobody_foresaw_costs_one_way_to_store_one_volume(
+    ctrate: SyntheticCtRate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blosc2 that fails stops no plan: b2nd is not offered, and the error is told."""
+    monkeypatch.setattr("blosc2.empty", raising(TypeError("a fault of its own")))
+    done = run_here(*plan_words(ctrate, tmp_path))
+    assert done.code == 0
+    assert " as b2nd auto: unexpected TypeError: a fault of its own" in done.stdout
+    assert "tried on 8 volumes of 8:" in done.stdout
+    table = done.stdout[done.stdout.index("encoding") :]
+    assert "npy.gz" in table
+    assert "b2nd" not in table
+
+
+def test_a_volume_that_fails_in_every_way_is_counted_and_told(
+    ctrate: SyntheticCtRate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard does not read back: the plan stands, as if nothing could be compressed."""
+    damage = DamageError("shard does not read back", where="probe.tar")
+    monkeypatch.setattr(probe, "read_shard", raising(damage))
+    done = run_here(*plan_words(ctrate, tmp_path))
+    assert done.code == 0
+    assert "8 of the volumes chosen for the probe could not be converted" in done.stdout
+    assert "unexpected DamageError: shard does not read back" in done.stdout
+    assert load_plans(Dataset(tmp_path))[0].probe is None
+
+
+def test_a_part_that_cannot_be_cut_costs_its_volume_only(
+    ctrate: SyntheticCtRate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory for one large volume: the others are probed all the same."""
+    largest = max(ctrate.sources, key=lambda key: load_original(ctrate.sources[key]).nbytes)
+    size_bytes = load_original(ctrate.sources[largest]).nbytes
+    monkeypatch.setattr(probe, "PART_BYTES", size_bytes - 1)
+    monkeypatch.setattr(probe, "cut_part", raising(MemoryError("no memory")))
+    plan = plan_of(ctrate, tmp_path)
+    assert probed(plan).unreadable >= 1
+    assert probed(plan).volumes == 8 - probed(plan).unreadable > 0
 
 
 # --- the sample ------------------------------------------------------------------------------

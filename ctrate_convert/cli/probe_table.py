@@ -25,7 +25,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
     if probe is None:
         return
     rows = forecasts(plan, num_workers=num_workers, deleting=deleting)
-    unreadable = f"; {probe.unreadable} could not be read" if probe.unreadable else ""
+    unreadable = f"; {probe.unreadable} could not be converted" if probe.unreadable else ""
     show.line(
         f"\nEach way to store the volumes, tried on {show.count(probe.volumes, 'volume')} of "
         f"{plan.samples:,}{unreadable}:"

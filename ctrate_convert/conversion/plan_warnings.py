@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
+from ctrate_convert.conversion.intensity import intensity_notes
+from ctrate_convert.conversion.probe import Findings
 from ctrate_convert.conversion.survey import Survey
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
@@ -103,6 +105,24 @@ def header_warnings(
             "for float16; --dtype float16 is what it reads"
         )
     return warnings
+
+
+def probe_warnings(findings: Findings) -> list[str]:
+    """What the probed volumes show: their scale, and what could not be converted, and why."""
+    warnings = []
+    if findings.unreadable:
+        reasons = [f"{key}: {reason}" for key, reason in findings.unreadable.items()]
+        warnings.append(
+            f"{len(reasons)} of the volumes chosen for the probe could not be converted; the "
+            f"promises are made without them: {_names(reasons)}"
+        )
+    if findings.surprises:
+        warnings.append(
+            "errors in the probe that are no known fault of a volume; what they befell is offered "
+            f"only where it is the plan's own choice: {_names(findings.surprises)}"
+        )
+    of = f" (of {len(findings.looked):,} probed volumes)"
+    return warnings + [note + of for note in intensity_notes(findings.looked)]
 
 
 def _counts(counts: Counter[str]) -> str:

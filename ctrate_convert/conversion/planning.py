@@ -15,14 +15,17 @@ from pathlib import Path
 from ctrate_convert.conversion.discover import Discovery
 from ctrate_convert.conversion.draft import planned_sample, write_draft
 from ctrate_convert.conversion.headers import Progress, read_headers
-from ctrate_convert.conversion.intensity import intensity_notes
 from ctrate_convert.conversion.join import join
 from ctrate_convert.conversion.plan_refusals import (
     numbers_in_use,
     refuse_foreign,
     refuse_other_format,
 )
-from ctrate_convert.conversion.plan_warnings import header_warnings, survey_warnings
+from ctrate_convert.conversion.plan_warnings import (
+    header_warnings,
+    probe_warnings,
+    survey_warnings,
+)
 from ctrate_convert.conversion.plans import (
     PlannedBefore,
     load_excluded,
@@ -156,8 +159,7 @@ def _publish(
         return None
     more_warnings = [*header_warnings(headers, settings), *problem]
     if findings:
-        of = f" (of {len(findings.looked):,} probed volumes)"
-        more_warnings += [note + of for note in intensity_notes(findings.looked)]
+        more_warnings += probe_warnings(findings)
     return _report(survey, selection, draft.plan, more_warnings)
 
 

@@ -105,7 +105,7 @@ class Prediction:
         probed = {trial.volume.key: trial.volume for trial in findings.trials}
         return Probe(
             volumes=len(probed),
-            unreadable=findings.unreadable,
+            unreadable=len(findings.unreadable),
             integer_volumes=sum(_is_integer(volume) for volume in probed.values()),
             volume_bytes=sum(volume.array_bytes for volume in self._kinds),
             intensities=dict(sorted(Counter(one.intensity for one in findings.looked).items())),

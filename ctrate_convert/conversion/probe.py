@@ -6,9 +6,10 @@ only seconds differ between two probes. Of a large volume a part is converted, s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +23,14 @@ from ctrate_convert.conversion.probe_sample import Volume, choose
 from ctrate_convert.conversion.readback import read_shard
 from ctrate_convert.conversion.sample import convert_sample
 from ctrate_convert.durable import PartialFile, scratch_directory
-from ctrate_convert.errors import SampleError
+from ctrate_convert.errors import Interrupted, SampleError
 from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.schemas.plan import DType, Encoding, PlannedSample, PlanSettings
 from ctrate_convert.schemas.record import ArrayRecord
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy", "npy.gz", "b2nd")
 _HU_STEP = 0.001
+_UNEXPECTED = "unexpected"
 _PATIENCE_S = 30.0
 """Where storage is slow; else the sample takes a few seconds."""
 
@@ -54,14 +56,19 @@ class Trial:
 
 @dataclass
 class Findings:
-    """Everything that probing showed. ``failures``: a key and a reason, by candidate."""
+    """Everything that probing showed.
+
+    ``failures``: a key and a reason, by candidate. ``unreadable``: by key, why no candidate could
+    hold the volume. ``surprises`` tell of errors that are no known fault of a volume.
+    """
 
     population: Sequence[Volume]
     candidates: Sequence[Candidate]
     trials: list[Trial] = field(default_factory=list)
     failures: dict[Candidate, list[tuple[str, str]]] = field(default_factory=dict)
     looked: list[Scale] = field(default_factory=list)
-    unreadable: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    surprises: list[str] = field(default_factory=list)
 
 
 def chosen_candidate(settings: PlanSettings) -> Candidate:
@@ -92,10 +99,13 @@ def probe(
 ) -> Findings:
     """Convert a few of ``population``, each as every candidate, in ``scratch``.
 
+    Whatever goes wrong with a volume costs that volume, as it would in a run.
+
     Raises:
         OSError: nothing can be written there.
     """
-    import blosc2  # noqa: F401 - its half second is nobody's conversion
+    with contextlib.suppress(ImportError):  # told by the first volume that needs it
+        import blosc2  # noqa: F401 - its half second is nobody's conversion
 
     found = Findings(population, candidates(settings, population))
     patience_s = _PATIENCE_S if _may_be_impatient(settings) else float("inf")
@@ -103,9 +113,24 @@ def probe(
     for volume in choose(population, settings.probe):
         if found.trials and time.monotonic() - started > patience_s:
             break
-        with scratch_directory(scratch / "probe") as folder:
+        failed: list[str] = []
+        with scratch_directory(scratch / "probe") as folder, _sample_boundary(failed):
             _try_volume(found, volume, sample_of(volume.key), settings, folder)
+        found.unreadable.update((volume.key, reason) for reason in failed)
     return found
+
+
+@contextlib.contextmanager
+def _sample_boundary(reasons: list[str]) -> Iterator[None]:
+    """Add to ``reasons`` why what is inside failed, where a run would charge it to the sample."""
+    try:
+        yield
+    except (OSError, Interrupted):
+        raise
+    except SampleError as error:
+        reasons.append(error.one_line())
+    except Exception as error:  # noqa: BLE001 - the sample boundary: one broken volume costs only itself
+        reasons.append(f"{_UNEXPECTED} {type(error).__name__}: {error}")
 
 
 def _may_be_impatient(settings: PlanSettings) -> bool:
@@ -118,15 +143,11 @@ def _try_volume(
 ) -> None:
     source = Path(settings.data_folder) / sample.source
     part = None
-    try:
-        if volume.array_bytes > PART_BYTES:
-            part = cut_part(source, settings.array_key, folder / "part.npz")
-            sample = sample.model_copy(update={"source": part.path.name})
-            where = {"data_folder": str(folder), "array_key": PART_KEY}
-            settings = settings.model_copy(update=where)
-    except SampleError:
-        found.unreadable += 1
-        return
+    if volume.array_bytes > PART_BYTES:
+        part = cut_part(source, settings.array_key, folder / "part.npz")
+        sample = sample.model_copy(update={"source": part.path.name})
+        where = {"data_folder": str(folder), "array_key": PART_KEY}
+        settings = settings.model_copy(update=where)
     if not volume.stratum.deflated:
         share = peek(source, MANY_PIECES)
         volume = volume.packed(share or 1.0)
@@ -138,22 +159,29 @@ def _try_volume(
             continue  # that it fails once is enough to know
         update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
         does = _what_it_does(candidate, volume.dtype)
+        reasons: list[str] = []
         if does not in same:
-            try:
+            with _sample_boundary(reasons):
                 array, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
-            except SampleError as error:
-                failed.append((candidate, error.one_line()))
-                continue
-            same[does] = _trial(volume, candidate, array, cpu_s, part)
-        trials.append(dataclasses.replace(same[does], candidate=candidate))
+                same[does] = _trial(volume, candidate, array, cpu_s, part)
+        failed += [(candidate, reason) for reason in reasons]
+        if not reasons:
+            trials.append(dataclasses.replace(same[does], candidate=candidate))
     if not trials:
-        found.unreadable += 1
+        found.unreadable[volume.key] = failed[0][1]
         return
     found.trials += trials
     for candidate, reason in failed:
         found.failures.setdefault(candidate, []).append((volume.key, reason))
+        if reason.startswith(_UNEXPECTED):
+            found.surprises.append(f"{volume.key} as {_name(candidate)}: {reason}")
     intercept = sample.metadata.get("RescaleIntercept", "")
     found.looked.append(Scale(volume.key, array.intensity, intercept))
+
+
+def _name(candidate: Candidate) -> str:
+    step = f", step {candidate.step:g}" if candidate.step else ""
+    return f"{candidate.encoding} {candidate.dtype}{step}"
 
 
 def _what_it_does(candidate: Candidate, source: np.dtype[Any]) -> Candidate:
