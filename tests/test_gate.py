@@ -13,30 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ctrate_convert.conversion.deletion import delete_sources, read_journal
-from ctrate_convert.conversion.gate import (
-    GONE,
-    DeletionProof,
-    Kept,
-    doubt_about_source,
-    prove,
-    unlink_source,
-)
+from ctrate_convert.conversion.gate import unlink_source
 from ctrate_convert.conversion.manifest import load_manifest, merge
 from ctrate_convert.conversion.plans import load_plans, load_samples
+from ctrate_convert.conversion.proof import DeletionProof, Kept, prove
 from ctrate_convert.conversion.readback import ReadShard, read_shard
+from ctrate_convert.conversion.source_file import GONE, doubt_about_source
 from ctrate_convert.durable import append_lines, open_beneath
 from ctrate_convert.errors import ExitCode, RefusedError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.manifest import Manifest
-from ctrate_convert.schemas.record import SourceFingerprint
+from ctrate_convert.schemas.record import ShardRecord, SourceFingerprint
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import (
     DELETE,
@@ -93,7 +89,7 @@ def test_sound_shard_is_proven(converted: Converted) -> None:
     proofs, kept = proofs_of(converted)
     assert [proof.key for proof in proofs] == list(converted.made.keys[:4])
     assert not kept
-    assert unlink_source(proofs[0], converted.out) is None
+    assert unlink_source(proofs[0]) is None
     assert sources_left(converted.made) == set(converted.made.keys[1:])
 
 
@@ -127,7 +123,7 @@ def test_only_a_proof_deletes(converted: Converted) -> None:
     fields = {field.name: getattr(proof, field.name) for field in dataclasses.fields(proof)}
     lookalike: Any = type("Lookalike", (), fields)()
     with pytest.raises(RefusedError, match="only against a proof"):
-        unlink_source(lookalike, converted.out)
+        unlink_source(lookalike)
     assert sources_left(converted.made) == set(converted.made.keys)
 
 
@@ -202,14 +198,53 @@ def test_sample_that_the_plan_does_not_name(converted: Converted) -> None:
     assert len(proofs) == 3
 
 
+def store(converted: Converted, record: ShardRecord, **entry: Any) -> Manifest:
+    """Put ``record`` in place of the first shard's; returns the manifest merged from it."""
+    converted.dataset.record(0).write_bytes(record.to_json())
+    whole = manifest_of(converted)
+    update = {"record_sha256": sha256_hex(record.to_json()), **entry}
+    changed = whole.shards[0].model_copy(update=update)
+    return whole.model_copy(update={"shards": (changed, *whole.shards[1:])})
+
+
+def with_first(record: ShardRecord, **changes: Any) -> ShardRecord:
+    """``record`` with something of its first sample changed."""
+    first = record.converted[0].model_copy(update=changes)
+    return record.model_copy(update={"samples": (first, *record.samples[1:])})
+
+
 def test_member_that_was_not_read(converted: Converted) -> None:
     """Every member of a sample has to be read back, not only its array."""
-    found = read_back(converted)
-    name = converted.record().converted[0].members[1].name
-    digests = {key: digest for key, digest in found.digests.items() if key != name}
-    proofs, kept = proofs_of(converted, read_back=dataclasses.replace(found, digests=digests))
+    found, record = read_back(converted), converted.record()
+    members = record.converted[0].members
+    unseen = members[0].model_copy(update={"name": "another.txt"})
+    changed = with_first(record, members=(*members, unseen))
+    manifest = store(converted, changed)
+    proofs, kept = proofs_of(converted, record=changed, read_back=found, manifest=manifest)
     assert [entry.reason for entry in kept] == [
-        f"member {name}, read again, has not the recorded digest"
+        "member another.txt, read again, has not the recorded digest"
+    ]
+    assert len(proofs) == 3
+
+
+def test_what_was_read_cannot_be_made_up(converted: Converted) -> None:
+    """Only reading a shard tells what it holds."""
+    found = read_back(converted)
+    with pytest.raises(ValueError, match="seal"):
+        dataclasses.replace(found, damage=())  # type: ignore[call-arg]
+    with pytest.raises(RefusedError, match="only be told by reading it"):
+        dataclasses.replace(found, damage=(), seal=object())
+    with pytest.raises(TypeError):
+        found.digests["another.txt"] = "0" * 64  # type: ignore[index]
+
+
+def test_a_copy_that_does_not_count(converted: Converted) -> None:
+    """The copy that a repair has superseded lets no source go."""
+    record = converted.record()
+    manifest = store(converted, record, superseded=(record.converted[0].key,))
+    proofs, kept = proofs_of(converted, manifest=manifest)
+    assert [entry.reason for entry in kept] == [
+        "another copy of this sample counts, in a later shard"
     ]
     assert len(proofs) == 3
 
@@ -218,14 +253,71 @@ def test_error_past_the_bound(converted: Converted) -> None:
     """A recorded error past the plan's bound keeps the source."""
     record = converted.record()
     array = record.converted[0].array.model_copy(update={"max_abs_error": 99.0})
-    sample = record.converted[0].model_copy(update={"array": array})
-    changed = record.model_copy(update={"samples": (sample, *record.samples[1:])})
-    whole = manifest_of(converted)
-    entry = whole.shards[0].model_copy(update={"record_sha256": sha256_hex(changed.to_json())})
-    manifest = whole.model_copy(update={"shards": (entry, *whole.shards[1:])})
+    changed = with_first(record, array=array)
+    manifest = store(converted, changed)
     proofs, kept = proofs_of(converted, record=changed, manifest=manifest)
     assert "precision loss past the bound: seen 99.0" in kept[0].reason
     assert len(proofs) == 3
+
+
+def test_the_proof_tells_what_it_rests_on(converted: Converted) -> None:
+    """A proof holds the digests as read, the error and its bound, and the record."""
+    proof, sample = first_proof(converted), converted.record().converted[0]
+    assert proof.source == sample.source
+    assert proof.shard_sha256 == sha256_hex(converted.dataset.shard(0).read_bytes())
+    assert proof.members == {one.name: one.blake3 for one in sample.all_members}
+    assert proof.max_abs_error == sample.array.max_abs_error
+    assert proof.max_error == converted.plan.settings.max_error
+    assert proof.record_sha256 == sha256_hex(converted.dataset.record(0).read_bytes())
+
+
+def test_there_is_one_kind_of_proof() -> None:
+    """No class can be derived that would pass for a proof."""
+    with pytest.raises(RefusedError, match="one kind"):
+        type("Another", (DeletionProof,), {"__post_init__": lambda self, seal: None})
+
+
+def change_the_voxels(path: Path) -> None:
+    """Another volume under the same name, as honest a file as the first."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["data"] = arrays["data"] + 1
+    np.savez_compressed(path, **arrays)
+
+
+def as_read_now(record: ShardRecord, path: Path) -> ShardRecord:
+    """The first sample's record, forged so that the source looks like the one that was read."""
+    status = path.stat()
+    forged = record.converted[0].source.model_copy(
+        update={
+            "size_bytes": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "ctime_ns": status.st_ctime_ns,
+            "inode": status.st_ino,
+        }
+    )
+    return with_first(record, source=forged)
+
+
+def test_a_forged_record_that_is_merged_later(make_ctrate: Make, tmp_path: Path) -> None:
+    """A changed source stays, also where record and manifest were made to fit it."""
+    made = make_ctrate(4, kinds=("data",))
+    out = tmp_path / "out"
+    assert run_here(*convert_words(made, out)).code == ExitCode.DONE
+    converted = Converted(made, Dataset(out), {})
+    victim = made.sources[made.keys[0]]
+    change_the_voxels(victim)
+    converted.dataset.record(0).write_bytes(as_read_now(converted.record(), victim).to_json())
+    kept_so_far = run_here("delete", out, "--yes")
+    assert kept_so_far.code == ExitCode.REFUSED
+    assert "merged from another record" in kept_so_far.text
+    assert sources_left(made) == set(made.keys)
+
+    converted.dataset.manifest.unlink()
+    done = run_here("delete", out, "--yes")
+    assert done.code == ExitCode.REFUSED
+    assert "its shard holds other voxels than it has now" in done.text
+    assert sources_left(made) == {made.keys[0]}
 
 
 # --- Between proof and unlink -----------------------------------------------------------------
@@ -275,7 +367,7 @@ def test_source_changes_after_the_proof(
     proof = first_proof(converted)
     path = converted.made.sources[proof.key]
     change(path)
-    doubt = unlink_source(proof, converted.out)
+    doubt = unlink_source(proof)
     assert doubt is not None
     assert doubt.startswith(reason)
     assert os.path.lexists(path)
@@ -292,7 +384,7 @@ def test_shard_changes_after_the_proof(
     """A shard that is not the very file that was verified any more keeps its sources."""
     proof = first_proof(converted)
     change(converted.dataset.shard(0))
-    doubt = unlink_source(proof, converted.out)
+    doubt = unlink_source(proof)
     assert doubt is not None
     assert "its shard " in doubt
     assert converted.made.sources[proof.key].exists()
@@ -302,16 +394,16 @@ def test_source_that_is_gone_already(converted: Converted) -> None:
     """A source that is gone needs no deletion, and none is claimed."""
     proof = first_proof(converted)
     converted.made.sources[proof.key].unlink()
-    assert unlink_source(proof, converted.out) == GONE
+    assert unlink_source(proof) == GONE
 
 
 def test_source_changes_between_the_proofs_and_its_turn(converted: Converted) -> None:
     """In the middle of a shard's deletions each file is looked at anew."""
     victim = converted.made.sources[converted.made.keys[2]]
-    turn = iter(range(4))
+    turn = iter(range(4 + 4))  # to be proven, then to be deleted
 
     def change_at_the_second_turn() -> None:
-        if next(turn) == 1:
+        if next(turn) == 4 + 1:
             append_to(victim)
 
     result = delete_sources(

@@ -6,25 +6,17 @@ Where there is a trash, they are moved into it instead.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ctrate_convert.conversion.gate import (
-    GONE,
-    DeletionProof,
-    Kept,
-    doubt_about_source,
-    prove,
-    settle_unlinks,
-    trash_source,
-    unlink_source,
-)
+from ctrate_convert.conversion.gate import settle_unlinks, trash_source, unlink_source
 from ctrate_convert.conversion.plans import load_samples
+from ctrate_convert.conversion.proof import DeletionProof, Kept, prove
 from ctrate_convert.conversion.readback import ReadShard
-from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
+from ctrate_convert.conversion.source_file import GONE, source_is_gone
+from ctrate_convert.conversion.trash import is_in_trash, place_in_trash, trash_of
 from ctrate_convert.durable import append_lines
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
@@ -33,6 +25,8 @@ from ctrate_convert.schemas.journal import Event, JournalLine
 from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import ShardRecord
+
+_MISSING = "it is missing, though this program did not delete it"
 
 
 @dataclass
@@ -77,22 +71,11 @@ def delete_sources(
         Interrupted: ``check_stop`` raised it, between two files.
     """
     samples = load_samples(dataset, plan, shard)
-    proofs, kept = prove(dataset, plan, samples, record, read_back, manifest)
+    proofs, kept = prove(dataset, plan, samples, record, read_back, manifest, check_stop)
     journal = read_journal(dataset, shard.index)
-    settled = {key for key, line in last_lines(journal).items() if is_done(line)}
-    already = settled - open_intents(journal).keys()
-    ready: list[DeletionProof] = []
-    for proof in proofs:
-        if proof.key in already and not _exists(proof):
-            continue
-        doubt = doubt_about_source(proof.data_folder, proof.source, dataset.out)
-        if doubt:
-            kept.append(Kept(proof.key, proof.source.source, proof.source.size_bytes, doubt))
-        else:
-            ready.append(proof)
-    taking = _Taking(dataset.out, shard.index, trash, journal, authorised_by)
+    taking = _Taking(shard.index, trash, journal, authorised_by)
     try:
-        return _delete(dataset.journal(shard.index), taking, ready, kept, check_stop)
+        return _delete(dataset.journal(shard.index), taking, proofs, kept, check_stop)
     except OSError as error:
         raise environment_problem(
             error, "deleting sources, and noting it in the journal"
@@ -103,7 +86,6 @@ def delete_sources(
 class _Taking:
     """How sources are taken away, and how the journal tells of it."""
 
-    out: Path
     shard: int
     trash: Path | None
     journal: list[JournalLine]
@@ -111,8 +93,8 @@ class _Taking:
 
     def take(self, proof: DeletionProof) -> str | None:
         if self.trash is None:
-            return unlink_source(proof, self.out)
-        return trash_source(proof, self.out, self.trash, self._place(proof))
+            return unlink_source(proof)
+        return trash_source(proof, self.trash)
 
     def intent(self, proof: DeletionProof) -> str:
         return self._line("intent", proof, trash=self._target(proof))
@@ -121,8 +103,17 @@ class _Taking:
         event: Event = "deleted" if self.trash is None else "trashed"
         return self._line(event, proof, trash=self._target(proof))
 
+    def missing(self, proof: DeletionProof) -> str | None:
+        """The line for a source that is gone before this call did anything."""
+        if proof.key in open_intents(self.journal):
+            return self.gone(proof)
+        newest = [line for line in self.journal if line.key == proof.key][-1:]
+        if any(is_done(line) or line.reason == _MISSING for line in newest):
+            return None
+        return self._line("kept", proof, _MISSING)
+
     def gone(self, proof: DeletionProof) -> str:
-        """The line that a killed process had no time for."""
+        """The line that a killed process had no time for, or that another one was faster with."""
         for line in reversed(self.journal):
             trash = trash_of(line, self.shard) if line.key == proof.key else None
             if trash and is_in_trash(trash, self._place(proof), proof.source):
@@ -154,16 +145,20 @@ class _Taking:
 def _delete(
     journal: Path,
     taking: _Taking,
-    ready: list[DeletionProof],
+    proofs: list[DeletionProof],
     kept: list[Kept],
     check_stop: Callable[[], None],
 ) -> Deletion:
     result = Deletion(kept=kept)
-    intents = [taking.intent(proof) for proof in ready if _exists(proof)]
-    if intents:
-        append_lines(journal, intents)
+    ready: list[DeletionProof] = []
+    missing: list[DeletionProof] = []
+    for proof in proofs:
+        (missing if source_is_gone(proof.data_folder, proof.source) else ready).append(proof)
     done: list[str] = [taking.kept(entry) for entry in kept]
-    gone: list[DeletionProof] = []
+    done += filter(None, map(taking.missing, missing))
+    gone = [*missing]
+    if ready:
+        append_lines(journal, [taking.intent(proof) for proof in ready])
     try:
         for proof in ready:
             check_stop()
@@ -188,10 +183,6 @@ def _delete(
         if done:
             append_lines(journal, done)
     return result
-
-
-def _exists(proof: DeletionProof) -> bool:
-    return os.path.lexists(proof.data_folder / proof.source.source)
 
 
 def journal_line(

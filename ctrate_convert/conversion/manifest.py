@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 
 from ctrate_convert.conversion.shard import load_record
@@ -13,8 +14,11 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
+from ctrate_convert.schemas.record import ShardRecord
 
 LOCK_TIMEOUT_S = 120.0
+
+_RECORD_NAME = re.compile(r"shard-([0-9]{6,9})\.json")
 
 DATASET_CARD = b"""---
 configs:
@@ -34,9 +38,12 @@ def planned_shards(plans: Sequence[Plan]) -> dict[int, tuple[Plan, PlannedShard]
 
 def recorded_shards(dataset: Dataset) -> frozenset[int]:
     """The numbers of all shards that have a record; one directory listing."""
-    return frozenset(
-        int(path.stem.removeprefix("shard-")) for path in dataset.records.glob("shard-[0-9]*.json")
-    )
+    numbers = {
+        int(name[1]): path
+        for path in dataset.records.glob("shard-*.json")
+        if (name := _RECORD_NAME.fullmatch(path.name))
+    }
+    return frozenset(number for number, path in numbers.items() if path == dataset.record(number))
 
 
 def superseded_samples(dataset: Dataset, plans: Sequence[Plan]) -> dict[int, frozenset[str]]:
@@ -55,11 +62,12 @@ def superseded_samples(dataset: Dataset, plans: Sequence[Plan]) -> dict[int, fro
     return {shard: frozenset(keys) for shard, keys in found.items()}
 
 
-def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozenset()) -> Manifest:
+def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] = ()) -> Manifest:
     """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
 
-    One call takes in what all workers have finished; records already merged are not read again,
-    but for those of ``anew``: they are new, whatever the manifest knows of one that was lost.
+    One call takes in what all workers have finished; records already merged are not read again.
+    Those of ``anew`` were just written by this process: they count as they are, whatever the
+    manifest knows of one that was lost.
     Correct without the lock too: it looks again after writing, until nothing new is there.
 
     Raises:
@@ -70,9 +78,9 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozen
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:
             manifest = load_manifest(dataset)
-            old = {shard.name: shard for shard in manifest.shards} if manifest else {}
-            for index in anew:
-                old.pop(shard_name(index), None)
+            old = manifest_shards(manifest) if manifest else {}
+            for record in anew:
+                old[shard_name(record.shard)] = _entry(record, frozenset(), by_converter=True)
             recorded = recorded_shards(dataset)
             superseded = superseded_samples(dataset, plans)
             entries = []
@@ -80,7 +88,10 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: frozenset[int] = frozen
                 gone = superseded.get(index, frozenset())
                 entry = old.get(shard_name(index))
                 if entry is None or set(entry.superseded) != gone:
-                    entry = _entry(dataset, *by_index[index], gone)
+                    record = load_record(dataset, by_index[index][0], index)
+                    known = entry and entry.by_converter and entry.record_sha256
+                    known_as_it_is = known == record.stored_sha256()
+                    entry = _entry(record, gone, by_converter=known_as_it_is)
                 entries.append(entry)
             merged = _sum_up(plans, entries)
             try:
@@ -101,18 +112,16 @@ def load_manifest(dataset: Dataset) -> Manifest | None:
     return None
 
 
-def _entry(
-    dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: frozenset[str]
-) -> ManifestShard:
-    record = load_record(dataset, plan, shard.index)
+def _entry(record: ShardRecord, superseded: frozenset[str], *, by_converter: bool) -> ManifestShard:
     return ManifestShard(
-        name=shard.name,
+        name=shard_name(record.shard),
         samples=sum(1 for sample in record.converted if sample.key not in superseded),
         failed=len(record.failed),
         size_bytes=record.tar.size_bytes if record.tar else 0,
         sha256=record.tar.sha256 if record.tar else None,
         record_sha256=record.stored_sha256(),
         superseded=tuple(sorted(superseded)),
+        by_converter=by_converter,
     )
 
 

@@ -6,15 +6,17 @@ shares code with the writer but the digest function itself.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
 import stat
 import tarfile
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import blake3
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.durable import drop_page_cache
-from ctrate_convert.errors import DamageError
+from ctrate_convert.errors import DamageError, RefusedError
 from ctrate_convert.formats.encodings import read_blocks
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.schemas.plan import Layout
@@ -43,11 +45,18 @@ class FileIdentity:
     inode: int
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
         """The identity in a stat result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+    def is_file_of(self, other: FileIdentity) -> bool:
+        """Whether it is the same file with the same content, whatever names it got or lost."""
+        return dataclasses.replace(self, ctime_ns=other.ctime_ns) == other
 
 
 @dataclass(frozen=True)
@@ -59,15 +68,26 @@ class Damage:
     what: str
 
 
+_ONLY_READ_SHARD = object()
+
+
 @dataclass(frozen=True)
 class ReadShard:
-    """What one pass over a shard found. It proves something only where ``damage`` is empty."""
+    """What one pass over a shard found; only `read_shard` makes one.
+
+    It proves something only where ``damage`` is empty.
+    """
 
     path: Path
     identity: FileIdentity
     sha256: str
-    digests: dict[str, str]
+    digests: Mapping[str, str]
     damage: tuple[Damage, ...]
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _ONLY_READ_SHARD:
+            raise RefusedError("what a shard holds can only be told by reading it")
 
     def require_sound(self) -> None:
         """Raise for the first damage found.
@@ -95,7 +115,9 @@ def read_shard(
         status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
             damage = Damage(path.name, None, "not a regular file")
-            return ReadShard(path, FileIdentity.of(status), "", {}, (damage,))
+            return ReadShard(
+                path, FileIdentity.of(status), "", {}, (damage,), seal=_ONLY_READ_SHARD
+            )
         drop_page_cache(stream.fileno())
         reader = _ShardReader(path.name, layout)
         found = reader.parse(stream)
@@ -106,8 +128,9 @@ def read_shard(
             path,
             FileIdentity.of(status),
             reader.sha256.hexdigest(),
-            reader.digests,
+            MappingProxyType(reader.digests),
             tuple(reader.damage),
+            seal=_ONLY_READ_SHARD,
         )
 
 

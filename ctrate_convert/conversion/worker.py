@@ -139,10 +139,9 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
             return ShardDone(shard.index, busy=True)
         published = convert_shard(dataset, plan, shard, order.attempt, reporter)
         reporter.send()
-        fresh = frozenset({shard.index} if published.fresh else ())
-        manifest = merge(dataset, plans, anew=fresh)
-        deletion = Deletion()
         record = published.record
+        manifest = merge(dataset, plans, anew=[record] if published.fresh else [])
+        deletion = Deletion()
         if order.authorised_by and record.tar:
             read_back = published.read_back or _read_again(dataset, plan, shard, published)
             deletion = delete_sources(

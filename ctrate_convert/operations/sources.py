@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ctrate_convert.conversion.deletion import is_done, open_intents, read_journal
-from ctrate_convert.conversion.gate import doubt_about_source
+from ctrate_convert.conversion.source_file import doubt_about_source
 from ctrate_convert.conversion.manifest import (
     planned_shards,
     recorded_shards,

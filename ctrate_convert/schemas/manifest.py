@@ -15,6 +15,8 @@ class ManifestShard(Record):
 
     ``samples`` of its samples count and are read; those in ``superseded`` do not: a repair has
     published another copy in a later shard. ``name`` may be absent where ``samples`` is 0.
+    ``by_converter`` tells that the process that converted the shard has merged its record itself,
+    as it wrote it.
     """
 
     name: str
@@ -24,6 +26,7 @@ class ManifestShard(Record):
     sha256: Sha256 | None
     record_sha256: Sha256
     superseded: tuple[Key, ...] = ()
+    by_converter: bool = False
 
 
 class Manifest(Record):
