@@ -25,6 +25,7 @@ from tests.conftest import REAL_CT_VARIABLE
 from tests.support import (
     Array,
     Finished,
+    convert_here,
     convert_words,
     load_original,
     plan_words,
@@ -366,6 +367,87 @@ def test_a_few_seconds_worth_is_fewer_volumes_where_they_are_larger() -> None:
 
 
 # --- what the voxels are ---------------------------------------------------------------------
+
+
+def with_metal(hounsfield: Array) -> Array:
+    """A prosthesis in the middle, and what its streaks and the table's padding leave outside."""
+    values = hounsfield.astype(np.float32)
+    z, y, x = (size // 2 for size in values.shape)
+    values[z : z + 3, y : y + 2, x : x + 2] = np.array([3071, 8000, 30000])[:, None, None]
+    values[0, 0, :3] = -8192
+    return values
+
+
+def noise(shape: tuple[int, int, int]) -> Array:
+    return np.random.default_rng(5).standard_normal(shape, np.float32)
+
+
+SCALES: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "HU": ("hu", lambda hu: hu),
+    "HU as floats": ("hu", lambda hu: hu.astype(np.float32)),
+    "HU as floats, metal": ("hu", with_metal),
+    "HU, padded": ("hu", lambda hu: np.where(hu == -1024, np.int16(-8192), hu)),
+    "raw, 1024": ("raw-1024", lambda hu: hu + np.int16(1024)),
+    "raw, 8192": ("raw-8192", lambda hu: hu + np.int16(8192)),
+    "raw, 8192, floats": ("raw-8192", lambda hu: hu.astype(np.float32) + 8192),
+    "HU/1000, clipped": ("normalised", lambda hu: np.clip(hu / np.float32(1000), -1, 1)),
+    "HU/1000": ("normalised", lambda hu: hu / np.float32(1000)),
+    "HU/1000, metal": ("normalised", lambda hu: with_metal(hu) / np.float32(1000)),
+    "HU/1000, metal, doubles": ("normalised", lambda hu: with_metal(hu).astype(float) / 1000),
+    "constant": ("unknown", np.zeros_like),
+    "constant floats": ("unknown", lambda hu: np.full(hu.shape, -1, np.float32)),
+    "a mask": ("unknown", lambda hu: (hu > -500).astype(np.int16)),
+    "noise around 0": ("unknown", lambda hu: noise(hu.shape)),
+    "noise, wide": ("unknown", lambda hu: 30 * noise(hu.shape)),
+    "noise, integers": ("unknown", lambda hu: (50 * noise(hu.shape)).astype(np.int16)),
+    "body without air, floats": ("unknown", lambda hu: 40 + 14 * noise(hu.shape)),
+}
+
+
+def recorded_intensity(made: SyntheticCtRate, values: Array, out: Path) -> str:
+    """What a conversion says of ``values``, the one volume of ``made``."""
+    (source,) = made.sources.values()
+    np.savez(source, data=values)
+    (sample,) = convert_here(made, out).record().converted
+    return sample.array.intensity
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_the_voxels_tell_their_scale(kind: str, make_ctrate: Make, tmp_path: Path) -> None:
+    """Padding, clipping, metal and the array's type do not hide it; what is no chest is unknown."""
+    expected, made_of = SCALES[kind]
+    chest = chest_phantom((64, 64, 48), np.random.default_rng(2))
+    made = make_ctrate(1, kinds=("data",))
+    assert recorded_intensity(made, made_of(chest), tmp_path / "out") == expected
+
+
+def test_real_volumes_are_told_for_what_they_are(
+    real_ct: Path, make_ctrate: Make, tmp_path: Path
+) -> None:
+    """Those at hand are in Hounsfield units; in other units they would be told for these."""
+    made = make_ctrate(1, kinds=("data",))
+    for path in sorted(real_ct.glob("*.npz")):
+        hounsfield = load_original(path)
+        for kind, (expected, made_of) in SCALES.items():
+            if "HU" in kind or "raw" in kind:
+                out = tmp_path / f"{path.stem} {kind.replace('/', ' over ')}"
+                seen = recorded_intensity(made, made_of(hounsfield), out)
+                assert seen == expected, (path.name, kind)
+
+
+def test_errors_of_unclipped_floats_are_in_hounsfield_units(
+    make_ctrate: Make, tmp_path: Path
+) -> None:
+    """HU/1000 with metal loses whole units in float16: it is not advised, and a step is."""
+    made = make_ctrate(1, kinds=("arr_0",))
+    (source,) = made.sources.values()
+    chest = chest_phantom((64, 64, 48), np.random.default_rng(2))
+    np.savez(source, arr_0=with_metal(chest) / np.float32(1000))
+    plan = plan_of(made, tmp_path / "out")
+    assert probed(plan).intensities == {"normalised": 1}
+    assert 0.5 < row(plan, "npy", "float16").max_error_hu < 8
+    (advised,) = (one for one in probed(plan).rows if one.advised)
+    assert (advised.dtype, advised.step) == ("int16", 0.001)
 
 
 @pytest.mark.parametrize(
