@@ -517,6 +517,34 @@ def test_json_has_every_row(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
     assert chosen["peak_extra_bytes"] >= chosen["output_bytes"]
     assert chosen["mb_per_s"] > 0
     assert chosen["num_workers"] == len(os.sched_getaffinity(0))
+    assert chosen["peak_extra_bytes"] == rows["peak_extra_bytes"]
+
+
+def test_time_and_peak_are_promised_for_the_workers_asked_for(
+    ctrate: SyntheticCtRate, tmp_path: Path
+) -> None:
+    """Whatever machine plans; of more workers than shards some find no work."""
+    words = ["--encoding", "b2nd", "--samples_per_shard", 2, "--num_workers"]
+    plans = {
+        workers: run_here(*plan_words(ctrate, tmp_path / str(workers), *words, workers, "--json"))
+        for workers in (1, 3, 100)
+    }
+    chosen = {
+        workers: next(one for one in done.json()["encodings"] if one["chosen"])
+        for workers, done in plans.items()
+    }
+    assert [one["num_workers"] for one in chosen.values()] == [1, 3, 100]
+    assert [one["busy_workers"] for one in chosen.values()] == [1, 3, 4]
+    for workers, one in chosen.items():
+        (plan,) = load_plans(Dataset(tmp_path / str(workers)))
+        assert one["hours"] == probed(plan).chosen.cpu_s / one["busy_workers"] / 3600
+        assert one["peak_extra_bytes"] == plans[workers].json()["peak_extra_bytes"]
+    peaks = [one["peak_extra_bytes"] for one in chosen.values()]
+    assert peaks == sorted(set(peaks))  # a scratch file a worker
+    told = run_here(*plan_words(ctrate, tmp_path / "told", *words, 100))
+    assert "peak disk, 4 workers" in told.stdout
+    assert "time, 4 workers" in " ".join(told.stdout.split())
+    assert "--num_workers 100, of which 4 find a shard" in told.stdout
 
 
 def test_convert_prints_it_once(ctrate: SyntheticCtRate, tmp_path: Path) -> None:

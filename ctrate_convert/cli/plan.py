@@ -12,21 +12,26 @@ import click
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.conversion.estimate import peak_extra_bytes
+from ctrate_convert.conversion.forecast import busy_workers
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.delete import refuse_deletion_for_good
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import Plan
 
 _NAMED = 10
 
 
 @click.command("plan")
 @options.plan_options
+@options.num_workers_option
 @options.json_option
-def command(as_json: bool, **values: Any) -> int:
+def command(num_workers: int, as_json: bool, **values: Any) -> int:
     """Find the volumes, join the tables, and freeze what goes into which shard and task.
 
     A later plan into the same directory adds what is new and touches nothing that is there.
+    Time and peak disk are promised for --num_workers, on a cluster those of all elements that run
+    at a time together; the plan itself does not depend on it.
 
     \b
     Example:
@@ -40,10 +45,10 @@ def command(as_json: bool, **values: Any) -> int:
         refuse_deletion_for_good(dataset, trash)
     report = make_plan(dataset, settings)
     if as_json:
-        show.as_json(plan_facts(dataset, report))
+        show.as_json(plan_facts(dataset, report, num_workers=num_workers))
     else:
-        deleting, num_workers = values["delete_source_files"], options.usable_cores()
-        print_plan(dataset, report, deleting=deleting)
+        deleting = values["delete_source_files"]
+        print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
         if report.plan:
             print_probe(report.plan, deleting=deleting, num_workers=num_workers)
         if report.plan:
@@ -58,9 +63,10 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def plan_facts(dataset: Dataset, report: PlanReport) -> dict[str, Any]:
+def plan_facts(dataset: Dataset, report: PlanReport, *, num_workers: int) -> dict[str, Any]:
     """The report as ``--json`` gives it."""
     plan = report.plan
+    peak = _peak(plan, plan.settings.delete_source_files, num_workers) if plan else 0
     return {
         "plan": plan.model_dump(exclude={"shards"}) if plan else None,
         "shards": len(plan.shards) if plan else 0,
@@ -71,14 +77,19 @@ def plan_facts(dataset: Dataset, report: PlanReport) -> dict[str, Any]:
         "left_for_later": report.left_for_later,
         "excluded": report.excluded,
         "warnings": report.warnings,
+        "num_workers": num_workers,
+        "peak_extra_bytes": peak,
         "free_bytes": free_bytes(dataset.out),
-        "encodings": probe_facts(plan, options.usable_cores()) if plan else [],
+        "encodings": probe_facts(plan, num_workers) if plan else [],
     }
 
 
-def print_plan(
-    dataset: Dataset, report: PlanReport, *, deleting: bool, num_workers: int = 1
-) -> None:
+def _peak(plan: Plan, deleting: bool, num_workers: int) -> int:
+    workers = busy_workers(plan, num_workers)
+    return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
+
+
+def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_workers: int) -> None:
     """What was found, what is left out by name, and what the plan promises."""
     found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
@@ -95,7 +106,8 @@ def print_plan(
         return
     free = free_bytes(dataset.out)
     estimate = plan.estimate
-    peak = peak_extra_bytes(plan.shards, deleting=deleting, workers=num_workers)
+    workers = show.count(busy_workers(plan, num_workers), "worker")
+    peak = _peak(plan, deleting, num_workers)
     show.line(f"\nPlan {plan.plan_id[:12]} (generation {plan.generation})")
     show.table(
         ("promises", ">"),
@@ -106,7 +118,7 @@ def print_plan(
             ("bytes in", show.size(estimate.source_bytes)),
             ("bytes out", show.size(estimate.output_bytes)),
             ("largest volume", show.size(estimate.largest_volume_bytes)),
-            (f"peak disk, {show.count(num_workers, 'worker')}", f"+ {show.size(peak)}"),
+            (f"peak disk, {workers}", f"+ {show.size(peak)}"),
             ("free at the output", show.size(free)),
         ],
     )

@@ -6,15 +6,16 @@ import dataclasses
 from typing import Any
 
 from ctrate_convert.cli import show
-from ctrate_convert.conversion.forecast import Forecast, forecasts
+from ctrate_convert.conversion.forecast import Forecast, busy_workers, forecasts
 from ctrate_convert.schemas.plan import Plan, Probe
 
 
 def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
     """The table as ``--json`` gives it."""
     deleting = plan.settings.delete_source_files
+    workers = {"num_workers": num_workers, "busy_workers": busy_workers(plan, num_workers)}
     return [
-        {**dataclasses.asdict(row), "options": row.options, "num_workers": num_workers}
+        {**dataclasses.asdict(row), "options": row.options, **workers}
         for row in forecasts(plan, num_workers=num_workers, deleting=deleting)
     ]
 
@@ -25,6 +26,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
     if probe is None:
         return
     rows = forecasts(plan, num_workers=num_workers, deleting=deleting)
+    workers = show.count(busy_workers(plan, num_workers), "worker")
     unreadable = f"; {probe.unreadable} could not be converted" if probe.unreadable else ""
     show.line(
         f"\nEach way to store the volumes, tried on {show.count(probe.volumes, 'volume')} of "
@@ -33,16 +35,22 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
     show.table(
         (
             " ", "encoding", "array", ">whole set", ">times smaller", ">max error",
-            ">MB/s a core", f">time, {show.count(num_workers, 'core')}", ">peak disk",
+            ">MB/s a core", f">time, {workers}", ">peak disk",
         ),
         [_cells(row) for row in rows],
     )  # fmt: skip
     show.line(
         "Times smaller: than the NPZ on disk. Max error: in HU, of any probed voxel. MB/s: of "
-        "voxels as the\nsources hold them, checks and re-read included. Time: where storage keeps "
-        "up with the cores."
+        "voxels as the\nsources hold them, checks and re-read included. Time and peak disk: for "
+        f"--num_workers {num_workers}{_most(plan, num_workers)}.\nTime: where each of them has a "
+        "core to itself and storage keeps up with all."
     )
     _print_advice(plan, probe, rows)
+
+
+def _most(plan: Plan, num_workers: int) -> str:
+    busy = busy_workers(plan, num_workers)
+    return f", of which {busy} find a shard" if busy < num_workers else ""
 
 
 def _cells(row: Forecast) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ class Forecast:
     """One way to store the whole plan.
 
     ``times_smaller`` is against the sources as they are on disk. ``mb_per_s`` are 10⁶ bytes of
-    the sources' arrays a CPU second. ``hours`` are CPU time over the workers that will run: it
-    is the time a run takes where storage keeps up with them.
+    the sources' arrays a CPU second. ``hours`` are CPU time over the workers that find a shard to
+    work on: it is the time a run takes where storage keeps up with them.
     """
 
     encoding: Encoding
@@ -37,11 +37,16 @@ class Forecast:
         return " ".join(words + ([f"--step {self.step:g}"] if self.step else []))
 
 
+def busy_workers(plan: Plan, num_workers: int) -> int:
+    """Of ``num_workers``, those that find a shard to work on: one shard is one worker's."""
+    return min(num_workers, len(plan.shards))
+
+
 def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]:
     """Every way that was probed, in the probe's order; none where nothing was."""
     if plan.probe is None:
         return []
-    workers = min(num_workers, len(plan.shards))
+    workers = busy_workers(plan, num_workers)
     return [
         Forecast(
             encoding=row.encoding,
@@ -63,6 +68,8 @@ def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]
 
 def _peak(plan: Plan, row: ProbeRow, workers: int, *, deleting: bool) -> int:
     """The plan's own peak, with the shards as large as this way would make them."""
+    if row.chosen:
+        return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
     scale = row.output_bytes / max(1, plan.estimate.output_bytes)
     shards = [
         shard.model_copy(
