@@ -8,6 +8,7 @@ data may be gone although the next fsync succeeds, so the temporary file is thro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -17,10 +18,9 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-import filelock
-
-from ctrate_convert.errors import EnvironmentProblem
+from ctrate_convert.errors import DamageError, EnvironmentProblem
 
 Bytes = bytes | bytearray | memoryview
 
@@ -35,6 +35,26 @@ def write_all(descriptor: int, data: Bytes) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open to be read. A FIFO under its name keeps nobody waiting.
+
+    Raises:
+        OSError: it cannot be opened.
+        DamageError: it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamageError("not a regular file", where=path)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """All of a regular file; raises as `open_regular` does."""
+    with open_regular(path) as stream:
+        return stream.read()
 
 
 def fsync_directory(directory: Path) -> None:
@@ -295,61 +315,6 @@ class PartialFile:
         self.close()
 
 
-def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
-    """Remove partial files that no live writer can still need; returns the bytes given back.
-
-    That is: those of a file stem in ``published``, and those of a writer on this host whose
-    flock the kernel has released. A writer on another host is never judged.
-    """
-    freed_bytes = 0
-    for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
-        name, _, _ = path.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")
-        own = name.endswith(f".{socket.gethostname()}")
-        with contextlib.suppress(OSError):
-            status = path.lstat()
-            if stat.S_ISDIR(status.st_mode):
-                if own and _writer_is_dead(path, os.O_RDONLY | os.O_DIRECTORY):
-                    shutil.rmtree(path)
-            elif stat.S_ISREG(status.st_mode) and (
-                name.split(".")[1] in published or (own and _writer_is_dead(path, os.O_RDWR))
-            ):
-                path.unlink()
-                freed_bytes += status.st_size
-    return freed_bytes
-
-
-def _writer_is_dead(path: Path, flags: int) -> bool:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, timeout_s: float = -1) -> Iterator[bool]:
-    """Hold the lock file ``path``; yields False where it could not be had in ``timeout_s``.
-
-    Locks only save work here: on mounts where flock excludes nobody, everything stays correct.
-    """
-    lock = filelock.FileLock(path, timeout=timeout_s)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        yield False
-        return
-    except (NotImplementedError, OSError):
-        yield True
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
 @contextlib.contextmanager
 def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
     """Open the directory that holds ``root/relative``, following no link below ``root``.
@@ -384,9 +349,32 @@ def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -
 
     Both directories are open. The new name is durable before the old one is known to be gone.
     """
+    moved = rename_if_free(name, directory, new_name, new_directory)
+    if moved:
+        fsync_open_directory(new_directory)
+    return moved
+
+
+_RENAME_NOREPLACE = 1
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+def rename_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
+    """The same without the fsync: one step where the file system has it (Linux, renameat2(2)).
+
+    Where it has not, as on NFS, it looks first and then renames.
+    """
+    if _renameat2 is not None:
+        names = os.fsencode(name), os.fsencode(new_name)
+        if _renameat2(directory, names[0], new_directory, names[1], _RENAME_NOREPLACE) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number == errno.EEXIST:
+            return False
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), name, None, new_name)
     with contextlib.suppress(FileNotFoundError):
         os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
         return False
     os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
-    fsync_open_directory(new_directory)
     return True

@@ -621,6 +621,15 @@ def test_missing_by_another_hand(converted: Converted) -> None:
     shown = run_here("delete", converted.out)
     assert f"gone: {key}.npz — missing, though this program did not delete it" in shown.stdout
 
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    lines = {line.key: line for line in read_journal(converted.dataset, 0)}
+    assert (lines[key].event, lines[key].authorised_by) == ("kept", "delete --yes")
+    assert lines[key].reason == "it is missing, though this program did not delete it"
+    assert {line.event for line in lines.values() if line.key != key} == {"deleted"}
+    shown = run_here("delete", converted.out, "--yes")
+    assert f"gone: {key}.npz — missing, though this program did not delete it" in shown.stdout
+    assert {line.key: line for line in read_journal(converted.dataset, 0)} == lines
+
 
 def test_plan_without_authority(make_ctrate: Make, tmp_path: Path) -> None:
     """Without --delete_source_files neither plan, run nor merge deletes anything."""

@@ -17,7 +17,7 @@ from ctrate_convert.conversion.proof import DeletionProof, Kept, prove
 from ctrate_convert.conversion.readback import ReadShard
 from ctrate_convert.conversion.source_file import GONE, source_is_gone
 from ctrate_convert.conversion.trash import is_in_trash, place_in_trash, trash_of
-from ctrate_convert.durable import append_lines
+from ctrate_convert.durable import append_lines, read_regular
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse
@@ -218,7 +218,7 @@ def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
     path: Path = dataset.journal(shard)
     lines: list[JournalLine] = []
     with contextlib.suppress(FileNotFoundError):
-        for raw in path.read_bytes().splitlines():
+        for raw in read_regular(path).splitlines():
             with contextlib.suppress(DamageError):
                 lines.append(parse(JournalLine, raw, path))
     return lines

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.durable import create_once, locked, replace
+from ctrate_convert.durable import create_once, replace
 from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard

@@ -39,12 +39,13 @@ from ctrate_convert.conversion.probe_sample import Volume, with_stored_peeked
 from ctrate_convert.conversion.split import arrange
 from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
 from ctrate_convert.conversion.trash import prepare_trash
-from ctrate_convert.durable import locked, publish_directory
+from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import (
     EnvironmentProblem,
     SampleError,
     environment_problem,
 )
+from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
 

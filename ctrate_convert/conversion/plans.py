@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert.durable import open_regular, read_regular
 from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse, read, sha256_hex
@@ -63,7 +64,7 @@ def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[Pla
     """
     path = dataset.plan(plan.generation) / SAMPLES_FILE
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = os.pread(stream.fileno(), shard.lines_size_bytes, shard.lines_offset)
     except FileNotFoundError as error:
         raise _missing(path) from error
@@ -88,7 +89,7 @@ def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
     """
     path = dataset.plan(plan.generation) / EXCLUDED_FILE
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
     _check_sha256(data, plan.excluded_sha256, path)

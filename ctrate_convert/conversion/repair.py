@@ -16,8 +16,9 @@ from ctrate_convert.conversion.plan_refusals import numbers_in_use, refuse_forei
 from ctrate_convert.conversion.planning import LOCK_PATIENCE_S
 from ctrate_convert.conversion.plans import load_excluded, load_plans, load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.durable import locked, publish_directory
+from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
+from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedSample
 

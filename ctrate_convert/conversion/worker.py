@@ -21,8 +21,8 @@ from ctrate_convert.conversion.manifest import merge, planned_shards
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.readback import ReadShard, read_shard
 from ctrate_convert.conversion.shard import PublishedShard, convert_shard
-from ctrate_convert.durable import locked
 from ctrate_convert.errors import CtrateError, DamageError, Interrupted, environment_problem
+from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 

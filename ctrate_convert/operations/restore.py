@@ -23,11 +23,11 @@ from ctrate_convert.conversion.trash import (
 from ctrate_convert.durable import (
     append_lines,
     fsync_open_directory,
-    locked,
     move_if_free,
     open_beneath,
 )
 from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
+from ctrate_convert.locks import locked
 from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine

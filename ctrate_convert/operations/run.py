@@ -18,7 +18,6 @@ from ctrate_convert.conversion.manifest import (
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.trash import prepare_trash_for
 from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
-from ctrate_convert.durable import remove_stale_partials
 from ctrate_convert.errors import (
     EnvironmentProblem,
     ExitCode,
@@ -26,6 +25,7 @@ from ctrate_convert.errors import (
     SettingsError,
     WorkerDied,
 )
+from ctrate_convert.leavings import remove_stale_partials
 from ctrate_convert.operations.attempts import Attempt, Outcome, now_text
 from ctrate_convert.operations.pool import Message, StopFlag, run_orders
 from ctrate_convert.operations.space import require_room

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from typing_extensions import Self
 
+from ctrate_convert.durable import read_regular
 from ctrate_convert.errors import DamageError
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
@@ -73,8 +74,12 @@ def parse(kind: type[R], data: bytes, where: object) -> R:
 
 
 def read(kind: type[R], path: Path) -> R:
-    """Read a record of ``kind`` from a file; FileNotFoundError where there is none."""
-    return parse(kind, path.read_bytes(), path)
+    """Read a record of ``kind`` from a file; FileNotFoundError where there is none.
+
+    Raises:
+        DamageError: it is not such a record.
+    """
+    return parse(kind, read_regular(path), path)
 
 
 def sha256_hex(data: bytes) -> str:

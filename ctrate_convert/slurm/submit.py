@@ -11,8 +11,8 @@ import socket
 from dataclasses import dataclass
 
 from ctrate_convert import __version__
-from ctrate_convert.durable import locked
 from ctrate_convert.errors import EnvironmentProblem, RefusedError
+from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.client import SlurmClient, SubmissionUnclear
 from ctrate_convert.slurm.element import ConvertTask

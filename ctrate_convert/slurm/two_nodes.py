@@ -22,10 +22,10 @@ from ctrate_convert.durable import (
     create_once,
     fsync_directory,
     link_if_absent,
-    locked,
     write_all,
 )
 from ctrate_convert.errors import CtrateError, EnvironmentProblem
+from ctrate_convert.locks import locked
 from ctrate_convert.schemas.base import Record, read
 
 LINK_ROUNDS = 50

@@ -61,6 +61,7 @@ class Recorder:
             if hasattr(accessor, name):
                 patch(mock.patch.object(accessor, name, staticmethod(stand_in)))
         patch(mock.patch.object(Path, "write_bytes", _write_bytes))
+        patch(mock.patch.object(durable, "rename_if_free", self.do_rename_if_free))
         for name in _PROMISING:
             promising = self._promising(name)
             for module in _modules_with(name):
@@ -144,6 +145,16 @@ class Recorder:
         self._rename("rename", old[0], (old[1], None), (new[1], inode))
 
     do_replace = do_rename
+
+    def do_rename_if_free(
+        self, name: str, directory: int, new_name: str, new_directory: int
+    ) -> bool:
+        try:
+            os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
+        except FileNotFoundError:
+            self.do_rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+            return True
+        return False
 
     def do_unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
         self._remove("unlink", path, dir_fd)

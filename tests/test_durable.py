@@ -1,0 +1,58 @@
+"""The few promises of the durable layer that no other test would miss first."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from ctrate_convert import durable
+from ctrate_convert.durable import move_if_free, read_regular
+from ctrate_convert.errors import DamageError
+
+
+def move(folder: Path, name: str, new_name: str) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return move_if_free(name, descriptor, new_name, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("one_step", [True, False], ids=["renameat2", "look, then rename"])
+def test_a_move_overwrites_nothing(tmp_path: Path, one_step: bool) -> None:
+    """A name that is taken stays what it was; a free one is taken."""
+    for name in ("old", "taken"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to("nowhere")
+    with mock.patch.object(durable, "_renameat2", durable._renameat2 if one_step else None):
+        assert not move(tmp_path, "old", "taken")
+        assert not move(tmp_path, "old", "link")
+        assert move(tmp_path, "old", "free")
+        with pytest.raises(FileNotFoundError):
+            move(tmp_path, "old", "another")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir() if not path.is_symlink()}
+    assert found == {"taken": "taken", "free": "old"}
+
+
+def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
+    """Nobody looks first: what comes into being between a look and a rename is safe, too."""
+    for name in ("old", "taken"):
+        (tmp_path / name).write_text(name)
+    unseen = FileNotFoundError(errno.ENOENT, "not there yet")
+    with mock.patch.object(os, "stat", side_effect=unseen):
+        assert not move(tmp_path, "old", "taken")
+    assert (tmp_path / "taken").read_text() == "taken"
+
+
+def test_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """What is no regular file is told, not waited for."""
+    os.mkfifo(tmp_path / "record.json")
+    for path in (tmp_path / "record.json", tmp_path):
+        with pytest.raises(DamageError, match="not a regular file"):
+            read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "missing.json")
