@@ -33,10 +33,11 @@ class Daemons:
             raise TestbedError(f"{name} is running already, process {self.pid(name)}")
         log = os.open(self.output(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            # No Popen: that would complain when its owner ends before the daemon does.
+            # No Popen: that would complain when its owner ends before the daemon does. A daemon
+            # that crashes leaves its core where it works, which is not where the caller does.
             pid = os.posix_spawn(
-                program(command[0]),
-                command,
+                program("env"),
+                ["env", f"--chdir={self._layout.base}", program(command[0]), *command[1:]],
                 self._environment() | (environment or {}),
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
