@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ctrate_convert.operations.report import report
+from ctrate_convert.operations.timeline import Freed, Span, most_at_once, peak_extra_bytes, wall_s
 from ctrate_convert.paths import Dataset
 from ctrate_convert.synthetic import SyntheticCtRate
-from tests.support import DELETE, Finished, convert_here, convert_words, plan_words, run_here
+from tests.support import (
+    DELETE,
+    Converted,
+    Finished,
+    convert_here,
+    convert_words,
+    plan_words,
+    run_here,
+)
 
 Make = Callable[..., SyntheticCtRate]
 
@@ -85,3 +95,88 @@ def test_before_the_first_shard_there_is_nothing_to_compare(
         "0 of 1 shard done, with 0 samples.\nNothing to compare yet.\n",
     )
     assert not report(Dataset(out)).shards
+
+
+# --- the run's course ------------------------------------------------------------------------
+
+
+def set_course(done: Converted, course: list[tuple[str, float]]) -> None:
+    """Rewrite when each record says that its shard was begun, and how long it took."""
+    for shard, (started, elapsed_s) in enumerate(course):
+        path = done.dataset.record(shard)
+        path.chmod(0o644)
+        fields = json.loads(path.read_bytes())
+        fields |= {"started": f"2024-05-01T{started}+00:00", "elapsed_s": elapsed_s}
+        path.write_text(json.dumps(fields, separators=(",", ":")))
+
+
+def test_time_is_promised_for_the_workers_that_ran(make_ctrate: Make, tmp_path: Path) -> None:
+    """Two workers, a night's pause, one more shard: the pause does not count."""
+    done = convert_here(
+        make_ctrate(8), tmp_path / "out", samples_per_shard=2, encoding="b2nd", probe=None
+    )
+    set_course(
+        done, [("12:00:00", 60.5), ("12:00:01", 40.9), ("12:00:41", 30.2), ("23:00:00", 20.0)]
+    )
+    facts = run_here("report", done.out, "--json").json()
+    assert facts["workers"] == 2
+    assert facts["wall_s"] == pytest.approx(71.2 + 20)
+    assert done.plan.probe is not None
+    assert facts["predicted_wall_s"] == pytest.approx(done.plan.probe.chosen.cpu_s / 2)
+    assert facts["total"]["elapsed_s"] == pytest.approx(151.6)
+    planned = done.plan.shards
+    scratch = 2 * max(shard.estimated_scratch_bytes for shard in planned)
+    output_bytes = sum(path.stat().st_size for path in done.out.glob("*.tar"))
+    assert facts["predicted_peak_extra_bytes"] == done.plan.estimate.output_bytes + scratch
+    assert facts["recorded_peak_extra_bytes"] == output_bytes
+    text = run_here("report", done.out).stdout
+    assert "time, 2 workers" in text
+    assert "0:01:31" in text
+    assert "too short" not in text
+    assert "Peak disk was not observed" in text
+
+
+def test_deletion_along_the_way_is_promised_and_reckoned_with(
+    cli: Callable[..., Finished], make_ctrate: Make, tmp_path: Path
+) -> None:
+    """By plan or by convert; a run of a moment is compared with no promised time."""
+    out = tmp_path / "out"
+    words = ("--samples_per_shard", 2, "--num_workers", 1, *DELETE)
+    assert cli(*convert_words(make_ctrate(8), out, *words)).code == 0
+    done = run_here("report", out)
+    facts = run_here("report", out, "--json").json()
+    promised = run_here(
+        *plan_words(make_ctrate(8), tmp_path / "other", *words[:-1], "--json")
+    ).json()
+    assert facts["workers"] == 1
+    assert facts["predicted_peak_extra_bytes"] == promised["peak_extra_bytes"]
+    assert 0 < facts["recorded_peak_extra_bytes"] <= facts["total"]["output_bytes"]
+    assert "too short to tell" in done.stdout
+
+
+def span(started_s: float, elapsed_s: float, output_bytes: int = 0) -> Span:
+    return Span(started_s, elapsed_s, output_bytes)
+
+
+@pytest.mark.parametrize(
+    ("spans", "seconds", "workers"),
+    [
+        ([span(0, 5)], 5, 1),
+        ([span(0, 5.9), span(5, 5), span(10, 5)], 15, 1),  # in turn, told to the second
+        ([span(0, 5), span(100, 5)], 10, 1),
+        ([span(10, 1), span(0, 30), span(2, 3), span(3, 3)], 30, 3),
+        ([span(0, 0.2), span(0, 0.2)], 0.2, 1),
+    ],
+)
+def test_spans_tell_workers_and_seconds(spans: list[Span], seconds: float, workers: int) -> None:
+    """Of any order, overlapping, apart, or shorter than their beginning is known."""
+    assert wall_s(spans) == pytest.approx(seconds)
+    assert most_at_once(spans) == workers
+
+
+def test_disk_is_highest_before_what_was_freed_then() -> None:
+    """A shard weighs from its beginning, a deletion once it was done."""
+    spans = [span(0, 10, 100), span(10, 10, 100), span(20, 10, 100)]
+    assert peak_extra_bytes(spans, []) == 300
+    assert peak_extra_bytes(spans, [Freed(10, 300), Freed(20, 300)]) == 200
+    assert peak_extra_bytes(spans, [Freed(9, 300), Freed(19, 300)]) == 100

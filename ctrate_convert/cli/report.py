@@ -16,6 +16,9 @@ from ctrate_convert.paths import Dataset
 
 _NAMED = 10
 
+_COMPARABLE_S = 10.0
+"""Records tell when a shard was begun to the second: a shorter run cannot be compared."""
+
 _TOTALS = (
     "samples", "source_bytes", "array_bytes", "predicted_bytes", "output_bytes",
     "predicted_cpu_s", "cpu_s", "elapsed_s",
@@ -60,7 +63,10 @@ def print_report(found: Report) -> None:
         return
     show.table(("these shards", ">promised", ">became", ">promised / became"), _rows(found))
     show.line(
-        "MB/s: of voxels as the sources hold them, a CPU second, checks and re-read included."
+        "MB/s: of voxels as the sources hold them, a CPU second, checks and re-read included. "
+        "Time: as long\nas any of these shards was under way. Peak disk was not observed: it is "
+        "what records and journals\nadd up to, each shard counted whole from its beginning, "
+        "scratch files aside."
     )
     _print_farthest(found)
     show.line(f"Voxels are: {_counts(found.intensities)}.")
@@ -113,8 +119,23 @@ def _rows(found: Report) -> list[tuple[str, str, str, str]]:
             _speed(array_bytes, cpu_s),
             "",
         ),
-        ("workers' time", "", _seconds(found.total("elapsed_s") or 0.0), ""),
+        _time_row(found),
+        (
+            f"peak disk, {show.count(found.workers, 'worker')}",
+            f"+ {show.size(found.predicted_peak_extra_bytes)}",
+            f"+ {show.size(found.recorded_peak_extra_bytes)}",
+            "",
+        ),
     ]
+
+
+def _time_row(found: Report) -> tuple[str, str, str, str]:
+    promised_s, name = found.predicted_wall_s, f"time, {show.count(found.workers, 'worker')}"
+    if promised_s is None:
+        return (name, "not probed", _seconds(found.wall_s), "")
+    short = found.wall_s < _COMPARABLE_S
+    ratio = "too short to tell" if short else _ratio(promised_s, found.wall_s)
+    return (name, _seconds(promised_s), _seconds(found.wall_s), ratio)
 
 
 def _print_farthest(found: Report) -> None:

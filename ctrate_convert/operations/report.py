@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ctrate_convert.conversion.deletion import read_journal
+from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.intensity import error_in_hu
 from ctrate_convert.conversion.manifest import (
     planned_shards,
@@ -17,8 +18,10 @@ from ctrate_convert.conversion.manifest import (
     superseded_samples,
 )
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.operations import timeline
 from ctrate_convert.operations.attempts import load_attempts
 from ctrate_convert.operations.run import load
+from ctrate_convert.operations.timeline import Freed, Span
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import ShardRecord
@@ -55,7 +58,13 @@ class AttemptFacts:
 
 @dataclass
 class Report:
-    """The sums over the recorded shards; a sum of predictions is None where one is missing."""
+    """The sums over the recorded shards; a sum of predictions is None where one is missing.
+
+    ``workers`` are the shards that were under way at once, at most; ``predicted_wall_s`` is for as
+    many, ``wall_s`` the time that any was. ``predicted_peak_extra_bytes`` is what the plans promise
+    of these shards with as many workers; the peak itself was not observed:
+    ``recorded_peak_extra_bytes`` is what records and journals add up to, without scratch files.
+    """
 
     shards_planned: int
     attempts: AttemptFacts
@@ -65,6 +74,11 @@ class Report:
     max_error_hu: float = 0.0
     predicted_intensities: Counter[str] = field(default_factory=Counter)
     intensities: Counter[str] = field(default_factory=Counter)
+    workers: int = 0
+    predicted_wall_s: float | None = None
+    wall_s: float = 0.0
+    predicted_peak_extra_bytes: int = 0
+    recorded_peak_extra_bytes: int = 0
     deleted_files: int = 0
     freed_bytes: int = 0
 
@@ -86,10 +100,13 @@ def report(dataset: Dataset) -> Report:
     superseded = superseded_samples(dataset, plans)
     found = Report(shards_planned=len(by_index), attempts=_attempts(dataset))
     _add_promises(found, plans)
+    spans: list[Span] = []
+    freed: list[Freed] = []
     for index in sorted(recorded_shards(dataset) & by_index.keys()):
         plan, shard = by_index[index]
         record = load_record(dataset, plan, index)
         found.shards.append(_shard_facts(plan, shard, record))
+        spans.append(_span(record))
         found.failed += [(sample.key, sample.reason) for sample in record.failed]
         for sample in record.converted:
             if sample.key in superseded.get(index, ()):
@@ -98,10 +115,35 @@ def report(dataset: Dataset) -> Report:
             found.intensities[array.intensity] += 1
             error_hu = error_in_hu(array.max_abs_error, array.intensity)
             found.max_error_hu = max(found.max_error_hu, error_hu)
-        for size_bytes in _deleted(dataset, index):
-            found.deleted_files += 1
-            found.freed_bytes += size_bytes
+        freed += _freed(dataset, index)
+    found.deleted_files = len(freed)
+    found.freed_bytes = sum(one.size_bytes for one in freed)
+    if spans:
+        done = [by_index[shard.shard] for shard in found.shards]
+        _add_course(found, done, spans, freed)
     return found
+
+
+def _add_course(
+    found: Report,
+    done: Sequence[tuple[Plan, PlannedShard]],
+    spans: Sequence[Span],
+    freed: Sequence[Freed],
+) -> None:
+    found.workers = timeline.most_at_once(spans)
+    found.wall_s = timeline.wall_s(spans)
+    predicted_cpu_s = found.total("predicted_cpu_s")
+    if predicted_cpu_s is not None:
+        found.predicted_wall_s = predicted_cpu_s / found.workers
+    # `convert` may have been allowed to delete where its plan, for itself, was not.
+    last_s = max(span.ended_s for span in spans)
+    along_the_way = any(one.time_s < last_s for one in freed)
+    found.predicted_peak_extra_bytes = peak_extra_bytes(
+        [shard for _, shard in done],
+        deleting=along_the_way or all(plan.settings.delete_source_files for plan, _ in done),
+        workers=found.workers,
+    )
+    found.recorded_peak_extra_bytes = timeline.peak_extra_bytes(spans, freed)
 
 
 def _add_promises(found: Report, plans: Sequence[Plan]) -> None:
@@ -135,10 +177,18 @@ def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardF
     )
 
 
-def _deleted(dataset: Dataset, index: int) -> Iterator[int]:
-    """The sizes of a shard's deleted sources, each counted once; those in a trash free nothing."""
+def _span(record: ShardRecord) -> Span:
+    return Span(
+        started_s=timeline.seconds_of(record.started),
+        elapsed_s=record.elapsed_s,
+        output_bytes=record.tar.size_bytes if record.tar else 0,
+    )
+
+
+def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
+    """A shard's deleted sources, each counted once; those in a trash free nothing."""
     gone = {
-        line.key: line.size_bytes
+        line.key: Freed(timeline.seconds_of(line.time), line.size_bytes)
         for line in read_journal(dataset, index)
         if line.event in ("deleted", "found_gone")
     }
