@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import blosc2
 import numpy as np
 import pytest
 import webdataset
@@ -101,6 +103,7 @@ def test_source_units_are_the_sources_own(way: Converted) -> None:
             assert np.array_equal(array, original.astype(np.float32))
         else:
             assert np.array_equal(array, original.astype(np.float16).astype(np.float32))
+        assert array.flags.writeable and array.flags.c_contiguous
 
 
 def test_a_crop_is_a_part_of_the_whole(way: Converted) -> None:
@@ -181,6 +184,27 @@ def test_plain_webdataset_decodes_with_our_decoder(way: Converted) -> None:
         for sample in plain:
             assert same_voxels(sample[name], stored(way, sample["__key__"]))
             assert sample["json"]["key"] == sample["__key__"]
+
+
+def test_a_decoder_uses_one_thread(large: SyntheticCtRate, tmp_path: Path) -> None:
+    """However many Blosc2 is set to: more would wait for cores that other workers use."""
+    way = convert_here(large, tmp_path / "out", encoding="b2nd")
+    array = way.record().converted[0].array
+    data = (way.out / "shard-000000.tar").read_bytes()[array.offset :][: array.size_bytes]
+    used = []
+    decode = blosc2.NDArray.__getitem__
+
+    def noting(frame: Any, key: Any) -> Any:
+        used.append(frame.schunk.dparams.nthreads)
+        return decode(frame, key)
+
+    before = blosc2.set_nthreads(3)
+    try:
+        with mock.patch.object(blosc2.NDArray, "__getitem__", noting):
+            decoder()(array.name, data)
+    finally:
+        blosc2.set_nthreads(before)
+    assert used == [1]
 
 
 def test_a_decoder_never_unpickles() -> None:
@@ -372,6 +396,32 @@ def test_one_flipped_byte_in_gzip_is_damage(large: SyntheticCtRate, tmp_path: Pa
         stream.write(bytes([byte ^ 0x10]))
     with pytest.raises(DamageError, match="cannot be decoded"):
         next(iter(Volumes(way.out).values())).array[...]
+
+
+def test_whatever_byte_of_a_frames_head_changes_it_is_damage_or_an_array(
+    large: SyntheticCtRate, tmp_path: Path
+) -> None:
+    """Blosc2 itself raises half a dozen kinds of errors, and asks for memory by a damaged shape."""
+    way = convert_here(large, tmp_path / "out", encoding="b2nd", samples_per_shard=1)
+    array = way.record().converted[0].array
+    path = way.out / "shard-000000.tar"
+    path.chmod(0o644)
+    frame = path.read_bytes()[array.offset :][: array.size_bytes]
+    sample = next(iter(Volumes(way.out).values()))
+    causes = set()
+    for place in range(250):
+        for value in {0x18, 0x7F, 0xFF} - {frame[place]}:
+            changed = frame[:place] + bytes([value]) + frame[place + 1 :]
+            with path.open("r+b") as stream:
+                stream.seek(array.offset)
+                stream.write(changed)
+            for read in (lambda: sample.array[...], lambda data=changed: decoder()("b2nd", data)):
+                try:
+                    read()
+                except DamageError as error:
+                    cause = error.__cause__
+                    causes.add(type(cause.__cause__ or cause) if cause else None)
+    assert {RuntimeError, OverflowError, SyntaxError, ValueError} <= causes
 
 
 @pytest.mark.parametrize("damage", [cut, replace_header, Path.unlink, garble_array])

@@ -133,7 +133,7 @@ def _b2nd(file: ShardFile, array: ArrayMember, box: Box) -> Array:
         if (frame.shape, frame.dtype) != (array.shape, _stored_dtype(array)):
             raise _Unreadable(f"the frame holds {frame.dtype} {frame.shape}")
         found: Array = frame[box]
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError) as error:
         raise _Unreadable(f"Blosc2 frame is damaged: {error}") from error
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +47,22 @@ def _b2nd(name: str, data: bytes) -> NDArray[Any]:
     import blosc2  # takes half a second, which only this encoding should cost
 
     try:
-        array: NDArray[Any] = blosc2.ndarray_from_cframe(data)[...]
-    except (RuntimeError, ValueError, TypeError) as error:
+        frame = blosc2.ndarray_from_cframe(data)
+        # One thread: parallel reading is the workers' part, and threads do not survive a fork.
+        frame.schunk.dparams = blosc2.DParams(nthreads=1)
+        _check_size(frame)
+        array: NDArray[Any] = frame[...]
+    except (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError) as error:
         raise DamageError(f"no Blosc2 array: {error}", where=name) from error
     return array
+
+
+def _check_size(frame: Any) -> None:
+    """Before memory is asked for: whole chunks of the frame's shape, padded, must be its data."""
+    chunk_bytes = math.prod(frame.ext_chunks) * frame.dtype.itemsize
+    padded, chunk = math.prod(frame.ext_shape), math.prod(frame.chunks)
+    if padded * chunk_bytes != frame.schunk.nbytes * chunk:
+        raise ValueError(f"its data is not that of an array of shape {frame.shape}")
 
 
 def _npy_gz(name: str, data: bytes) -> NDArray[Any]:

@@ -39,6 +39,8 @@ def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> N
     stored = read_box(file, array, box)
     if units == "stored":
         return stored
+    if array.value_scale == 1.0:
+        return stored.astype(np.float32)
     values = np.empty(stored.shape, np.float32)
     # In double precision: steps of 0.001 then give back the float32 that they were made of.
     np.multiply(stored, array.value_scale, out=values, dtype=np.float64, casting="same_kind")
