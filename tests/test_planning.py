@@ -457,7 +457,10 @@ def test_estimates_follow_from_headers(source: Source) -> None:
 def test_peak_with_deletion_is_what_a_simulation_shows(
     sizes: list[tuple[int, int]], workers: int
 ) -> None:
-    """With deletion the peak is the shards under way on top of what is kept and not yet freed."""
+    """With deletion the peak is the shards under way on top of what is kept and not yet freed.
+
+    Under way is one more than there are workers: one that is written and read back.
+    """
     shards = [
         PlannedShard(
             index=index,
@@ -475,7 +478,7 @@ def test_peak_with_deletion_is_what_a_simulation_shows(
     grown, peak = 0, 0
     sizes = sorted(sizes, key=lambda size: size[0], reverse=True)  # as a run takes them
     for index, (source_bytes, output_bytes) in enumerate(sizes):
-        peak = max(peak, grown + sum(out for _, out in sizes[index : index + workers]))
+        peak = max(peak, grown + sum(out for _, out in sizes[index : index + workers + 1]))
         grown += output_bytes - source_bytes
     assert peak_extra_bytes(shards, deleting=True, workers=workers) == peak + 5 * workers
     whole = sum(out for _, out in sizes)

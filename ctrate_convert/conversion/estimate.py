@@ -89,7 +89,7 @@ def tar_bytes(costs: Sequence[SampleCost]) -> int:
 def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers: int = 1) -> int:
     """The most that disk use grows beyond today's while ``workers`` convert ``shards``.
 
-    The largest first, as a run takes them.
+    The largest first, as a run takes them, and with one more that is written and read back.
 
     Without deletion that is the whole output, and a scratch file a worker. With deletion along
     the way, each published shard has given its sources back before the next one is begun, so the
@@ -102,12 +102,13 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
     if not deleting:
         return sum(output) + scratch
     peak = grown = 0
-    under_way = sum(output[:workers])
+    at_once = workers + 1
+    under_way = sum(output[:at_once])
     for index, shard in enumerate(shards):
         peak = max(peak, grown + under_way)
         grown += shard.estimated_output_bytes - shard.source_bytes
         under_way -= shard.estimated_output_bytes
-        under_way += output[index + workers] if index + workers < len(output) else 0
+        under_way += sum(output[index + at_once :][:1])
     return max(peak, grown) + scratch
 
 

@@ -54,12 +54,18 @@ class PublishedShard:
 
 
 def convert_shard(
-    dataset: Dataset, plan: Plan, shard: PlannedShard, attempt: str, on_progress: OnProgress
+    dataset: Dataset,
+    plan: Plan,
+    shard: PlannedShard,
+    attempt: str,
+    on_progress: OnProgress,
+    on_written: Callable[[], None] = lambda: None,
 ) -> PublishedShard:
     """Publish ``shard`` and its record, or find that another process has.
 
     Nothing that is published is touched. Whatever is raised, no part of the shard stays behind,
-    no source was changed, and the same call can be made again.
+    no source was changed, and the same call can be made again. ``on_written`` is called where all
+    samples are converted, and what is left is to settle and to re-read them.
 
     Raises:
         EnvironmentProblem: the output cannot be written.
@@ -81,6 +87,7 @@ def convert_shard(
             converted = [s for s in outcomes if isinstance(s, ConvertedSample)]
             read_back = None
             if converted:
+                on_written()
                 partial.settle()
                 read_back = _read_and_publish(dataset, plan, shard, partial, converted)
             elif os.path.lexists(final):

@@ -39,6 +39,13 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Written:
+    """All samples of the shard are converted; what is left is storage's: fsync and re-read."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
 class ShardDone:
     """A shard is published and recorded; ``busy``: another process is at it, nothing was done."""
 
@@ -99,11 +106,18 @@ class _Reporter:
     def send(self) -> None:
         """Tell the parent what it does not know yet."""
         self._last = time.monotonic()
+        self._send(Advanced(self._shard, self._bytes, self._samples))
+        self._bytes = self._samples = 0
+
+    def written(self) -> None:
+        """Tell the parent that another shard may be begun."""
+        self._send(Written(self._shard))
+
+    def _send(self, message: Advanced | Written) -> None:
         try:
-            self._connection.send(Advanced(self._shard, self._bytes, self._samples))
+            self._connection.send(message)
         except OSError as error:
             raise Interrupted("the process that started this worker is gone") from error
-        self._bytes = self._samples = 0
 
     def check_stop(self) -> None:
         if self.stop_reason:
@@ -137,7 +151,7 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if not mine:
             return ShardDone(shard.index, busy=True)
-        published = convert_shard(dataset, plan, shard, order.attempt, reporter)
+        published = convert_shard(dataset, plan, shard, order.attempt, reporter, reporter.written)
         reporter.send()
         record = published.record
         manifest = merge(dataset, plans, anew=[record] if published.fresh else [])

@@ -1,4 +1,8 @@
-"""Runs one worker process a shard, a few at a time; a killed worker costs only its shard."""
+"""Runs one worker process a shard, a few at a time; a killed worker costs only its shard.
+
+The workers share one queue of shards. While one waits for storage, settling its shard and reading
+it back, another one converts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -14,10 +18,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from ctrate_convert.conversion import worker
-from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
+from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed, Written
 from ctrate_convert.errors import WorkerDied
 
-Message = Advanced | ShardDone | ShardFailed
+Message = Advanced | Written | ShardDone | ShardFailed
 
 _POLL_S = 0.2
 _STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
@@ -75,6 +79,12 @@ class _Running:
     order: Order
     process: BaseProcess
     connection: Connection
+    written: bool = False
+
+
+def _has_room(running: Collection[_Running], num_workers: int) -> bool:
+    """One worker that reads its shard back does not count."""
+    return len(running) - any(one.written for one in running) < num_workers
 
 
 def run_orders(
@@ -86,7 +96,8 @@ def run_orders(
 ) -> None:
     """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
 
-    Every order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
+    One more is begun while one of them has only to settle its shard and to read it back. Every
+    order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
     ``stop`` was set. ``on_message`` may set ``stop``. While ``may_start`` says no to the next
     one, none is begun.
     """
@@ -98,7 +109,12 @@ def run_orders(
     told_to_stop_at: float | None = None
     try:
         while running or (waiting and not stop):
-            while waiting and not stop and len(running) < num_workers and may_start(waiting[0]):
+            while (
+                waiting
+                and not stop
+                and _has_room(running.values(), num_workers)
+                and may_start(waiting[0])
+            ):
                 started = _start(context, waiting.popleft())
                 running[started.connection] = started
             if stop and told_to_stop_at is None:
@@ -137,7 +153,9 @@ def _receive(
     except (EOFError, OSError):
         one.process.join()
         message = _died(one)
-    if not isinstance(message, Advanced):
+    if isinstance(message, Written):
+        one.written = True
+    elif not isinstance(message, Advanced):
         del running[connection]
         connection.close()
         one.process.join()

@@ -17,7 +17,7 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.trash import prepare_trash_for
-from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed
+from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed, Written
 from ctrate_convert.errors import (
     EnvironmentProblem,
     ExitCode,
@@ -250,6 +250,8 @@ class _Counter:
             self._advance[message.shard] = before + message.samples
             result.samples_done += message.samples
             result.array_bytes += message.array_bytes
+            return
+        if isinstance(message, Written):
             return
         result.samples_done -= self._advance.pop(message.shard, 0)
         if isinstance(message, ShardFailed):

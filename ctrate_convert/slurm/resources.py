@@ -80,6 +80,7 @@ def _megabytes(workers: int, largest_bytes: int, attempts: Iterable[PastAttempt]
     measured = max((a.end.max_rss_bytes for a in attempts if a.end), default=0)
     process_mb = max(_UNMEASURED_PROCESS_MB, measured // MIB)
     buffers_mb = min(_LARGEST_BUFFERS_MB, largest_bytes // MIB + 1)
-    # Beside the workers: the element itself and the process that workers are forked from.
-    needed = ((workers + 2) * process_mb + workers * buffers_mb) * _MEMORY_MARGIN
+    # Beside the workers: one that reads its shard back, the element itself, and the process that
+    # workers are forked from.
+    needed = ((workers + 3) * process_mb + workers * buffers_mb) * _MEMORY_MARGIN
     return max(_LEAST_MB, math.ceil(needed / 256) * 256)
