@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import blosc2
@@ -21,6 +22,9 @@ import webdataset
 import ctrate_convert
 from ctrate_convert import Volumes, decoder, open_dataset
 from ctrate_convert.errors import CtrateError, DamageError, SettingsError
+from ctrate_convert.formats.encodings.b2nd import chunks_and_blocks
+from ctrate_convert.schemas.plan import ChunkShape
+from ctrate_convert.schemas.record import Intensity
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.support import (
     Array,
@@ -215,6 +219,58 @@ def test_a_decoder_never_unpickles() -> None:
         with pytest.raises(DamageError):
             decoder()(name, data)
     assert decoder()("json", b"{}") is None
+
+
+# --- What the documents say of it ---------------------------------------------------------------
+
+
+def document(name: str) -> str:
+    return (Path(__file__).resolve().parent.parent / "docs" / name).read_text()
+
+
+def test_every_member_and_field_is_documented(way: Converted) -> None:
+    """docs/shards.md names whatever a shard holds."""
+    page = document("shards.md")
+    for found in read_dataset(way.out).values():
+        for member in found.members:
+            assert f"`KEY.{member}`" in page
+        for field in [*found.description, *found.description["report"]]:
+            assert f"`{field}`" in page
+        for value in (found.description["encoding"], found.description["dtype"]):
+            assert f"`{value}`" in page
+    for intensity in get_args(Intensity):
+        assert f"| `{intensity}` |" in page
+
+
+def blocks_of_a_crop(axis: int, chunk_shape: ChunkShape) -> tuple[int, list[int]]:
+    """Along one axis of 512×512×300: all blocks, and those that 128 touch from each place on."""
+    size = (512, 512, 300)[axis]
+    chunks, blocks = chunks_and_blocks((512, 512, 300), 2, chunk_shape)
+    a_chunk = -(-chunks[axis] // blocks[axis])
+    block_of = [n // chunks[axis] * a_chunk + n % chunks[axis] // blocks[axis] for n in range(size)]
+    touched = [len(set(block_of[first : first + 128])) for first in range(size - 127)]
+    return len(set(block_of)), touched
+
+
+@pytest.mark.parametrize(
+    ("chunk_shape", "said"),
+    [
+        ("cube", (24, 11, "a 24th to an 11th of all blocks, a 16th on average")),
+        ("slab", (16, 11, "with `--chunk_shape slab` a 16th to an 11th")),
+    ],
+)
+def test_what_a_crop_costs_is_documented(
+    chunk_shape: ChunkShape, said: tuple[int, int, str]
+) -> None:
+    """The numbers of docs/reading.md are those of the chunks and blocks that are written."""
+    least, most, text = said
+    assert text in document("reading.md")
+    axes = [blocks_of_a_crop(axis, chunk_shape) for axis in range(3)]
+    whole = math.prod(every for every, _ in axes)
+    assert round(whole / math.prod(min(touched) for _, touched in axes)) == least
+    assert round(whole / math.prod(max(touched) for _, touched in axes)) == most
+    mean = math.prod(sum(touched) / len(touched) for _, touched in axes)
+    assert chunk_shape == "slab" or round(whole / mean) == 16
 
 
 # --- How much is read, and in which order ------------------------------------------------------

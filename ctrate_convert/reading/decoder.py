@@ -19,10 +19,11 @@ _GZIP_CONTAINER = 31  # zlib's window bits for a gzip header and trailer
 def decoder() -> Callable[[str, bytes], NDArray[Any] | None]:
     """A handler for ``webdataset.WebDataset(…).decode(ctrate_convert.decoder())``.
 
-    It turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, int16 or
-    float16 as stored: an element times the JSON's ``value_scale`` is in the source's unit. Every
-    other member is left to the handlers that follow. ``webdataset`` unpacks ``.gz`` itself before
-    it asks any handler; ``.decode(decoder(), pre=[])`` leaves that to this one, which is faster.
+    It turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, in the stored
+    type (int16, float16, or int32 where integers do not fit): an element times the JSON's
+    ``value_scale`` is in the source's unit. Every other member is left to the handlers that follow.
+    ``webdataset`` unpacks ``.gz`` itself before it asks any handler; ``.decode(decoder(), pre=[])``
+    leaves that to this one, which is faster.
 
     Raises:
         DamageError: on decoding, the bytes are not such an array.

@@ -43,8 +43,9 @@ def open_dataset(
     Each sample is a dictionary, the same for every encoding and layout:
 
     - ``__key__``, ``__url__``: the sample's key and its shard's path;
-    - ``array``: the volume, or the crop, (d, h, w) in the source's axis order, int16 or float16
-      as stored; an element times ``json["value_scale"]`` is in the source's unit;
+    - ``array``: the volume, or the crop, (d, h, w) in the source's axis order and the stored
+      type (int16, float16, or int32 where integers do not fit); an element times
+      ``json["value_scale"]`` is in the source's unit;
     - ``origin``: int64, (3,), where in the volume the array's first voxel lies;
     - ``json``: the fields of ``docs/shards.md``; ``report``: findings, line end, impressions;
       ``labels``: float32, (18,).

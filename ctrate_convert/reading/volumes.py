@@ -27,10 +27,11 @@ class StoredArray:
     """A volume that stays in its shard: each index reads and decodes no more than it must.
 
     Indexing takes integers, slices with any step, and an ellipsis, and gives what numpy would
-    give: a new, writable array, or a scalar. `dtype` is the stored type, int16 or float16, whose
-    elements times `value_scale` are in the source's unit; with units ``source`` it is float32, in
-    that unit already. ``npy`` reads the rows that are asked for, ``b2nd`` decodes the blocks that
-    they lie in, ``npy.gz`` has to inflate everything from the first plane to the last one needed.
+    give: a new, writable array, or a scalar. `dtype` is the stored type (int16, float16, or int32
+    where integers do not fit), whose elements times `value_scale` are in the source's unit; with
+    units ``source`` it is float32, in that unit already. ``npy`` reads the rows that are asked for,
+    ``b2nd`` decodes the blocks that they lie in, ``npy.gz`` has to inflate everything from the
+    first plane to the last one needed.
 
     Raises:
         DamageError: on indexing, the shard does not hold what its record says.
