@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctrate_convert.operations.report import report
-from ctrate_convert.operations.timeline import Freed, Span, most_at_once, peak_extra_bytes, wall_s
+from ctrate_convert.operations.timeline import Freed, Span, most_workers, peak_extra_bytes, wall_s
 from ctrate_convert.paths import Dataset
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import (
@@ -100,13 +100,14 @@ def test_before_the_first_shard_there_is_nothing_to_compare(
 # --- the run's course ------------------------------------------------------------------------
 
 
-def set_course(done: Converted, course: list[tuple[str, float]]) -> None:
-    """Rewrite when each record says that its shard was begun, and how long it took."""
-    for shard, (started, elapsed_s) in enumerate(course):
+def set_course(done: Converted, course: list[tuple[str, str, float]]) -> None:
+    """Rewrite by which attempt and when each shard was begun, and how long it took."""
+    for shard, (attempt, started, elapsed_s) in enumerate(course):
         path = done.dataset.record(shard)
         path.chmod(0o644)
         fields = json.loads(path.read_bytes())
         fields |= {"started": f"2024-05-01T{started}+00:00", "elapsed_s": elapsed_s}
+        fields["worker"]["attempt"] = attempt
         path.write_text(json.dumps(fields, separators=(",", ":")))
 
 
@@ -116,14 +117,20 @@ def test_time_is_promised_for_the_workers_that_ran(make_ctrate: Make, tmp_path: 
         make_ctrate(8), tmp_path / "out", samples_per_shard=2, encoding="b2nd", probe=None
     )
     set_course(
-        done, [("12:00:00", 60.5), ("12:00:01", 40.9), ("12:00:41", 30.2), ("23:00:00", 20.0)]
+        done,
+        [
+            ("evening", "12:00:00", 60.5),
+            ("evening", "12:00:01", 40.9),
+            ("evening", "12:00:35", 36.2),  # begun while another is read back
+            ("night", "23:00:00", 20.0),
+        ],
     )
     facts = run_here("report", done.out, "--json").json()
     assert facts["workers"] == 2
     assert facts["wall_s"] == pytest.approx(71.2 + 20)
     assert done.plan.probe is not None
     assert facts["predicted_wall_s"] == pytest.approx(done.plan.probe.chosen.cpu_s / 2)
-    assert facts["total"]["elapsed_s"] == pytest.approx(151.6)
+    assert facts["total"]["elapsed_s"] == pytest.approx(157.6)
     planned = done.plan.shards
     scratch = 2 * max(shard.estimated_scratch_bytes for shard in planned)
     output_bytes = sum(path.stat().st_size for path in done.out.glob("*.tar"))
@@ -154,24 +161,27 @@ def test_deletion_along_the_way_is_promised_and_reckoned_with(
     assert "too short to tell" in done.stdout
 
 
-def span(started_s: float, elapsed_s: float, output_bytes: int = 0) -> Span:
-    return Span(started_s, elapsed_s, output_bytes)
+def span(started_s: float, elapsed_s: float, output_bytes: int = 0, attempt: str = "") -> Span:
+    return Span(attempt, started_s, elapsed_s, output_bytes)
 
 
 @pytest.mark.parametrize(
     ("spans", "seconds", "workers"),
     [
         ([span(0, 5)], 5, 1),
-        ([span(0, 5.9), span(5, 5), span(10, 5)], 15, 1),  # in turn, told to the second
-        ([span(0, 5), span(100, 5)], 10, 1),
-        ([span(10, 1), span(0, 30), span(2, 3), span(3, 3)], 30, 3),
-        ([span(0, 0.2), span(0, 0.2)], 0.2, 1),
+        ([span(0, 20), span(15, 20), span(30, 20)], 50, 1),  # the next, while one is read back
+        ([span(0, 20), span(1, 24), span(17, 20), span(22, 20)], 42, 2),
+        ([span(0, 5), span(100, 5, attempt="later")], 10, 1),
+        ([span(0, 5.9), span(5, 5, attempt="next")], 10, 1),  # in turn, told to the second
+        ([span(0, 60), span(20, 60, attempt="beside")], 80, 2),
+        ([span(0, 0.2), span(0, 0.2), span(0, 0.3)], 0.3, 1),  # in turn or at once?
     ],
 )
 def test_spans_tell_workers_and_seconds(spans: list[Span], seconds: float, workers: int) -> None:
-    """Of any order, overlapping, apart, or shorter than their beginning is known."""
-    assert wall_s(spans) == pytest.approx(seconds)
-    assert most_at_once(spans) == workers
+    """Whether in one attempt or several, in turn or beside each other, in any order."""
+    for order in (spans, spans[::-1]):
+        assert wall_s(order) == pytest.approx(seconds)
+        assert most_workers(order) == workers
 
 
 def test_disk_is_highest_before_what_was_freed_then() -> None:

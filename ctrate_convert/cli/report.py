@@ -17,7 +17,7 @@ from ctrate_convert.paths import Dataset
 _NAMED = 10
 
 _COMPARABLE_S = 10.0
-"""Records tell when a shard was begun to the second: a shorter run cannot be compared."""
+"""Records tell when a shard was begun to the second: shards that are all shorter tell little."""
 
 _TOTALS = (
     "samples", "source_bytes", "array_bytes", "predicted_bytes", "output_bytes",
@@ -133,7 +133,7 @@ def _time_row(found: Report) -> tuple[str, str, str, str]:
     promised_s, name = found.predicted_wall_s, f"time, {show.count(found.workers, 'worker')}"
     if promised_s is None:
         return (name, "not probed", _seconds(found.wall_s), "")
-    short = found.wall_s < _COMPARABLE_S
+    short = max(shard.elapsed_s for shard in found.shards) < _COMPARABLE_S
     ratio = "too short to tell" if short else _ratio(promised_s, found.wall_s)
     return (name, _seconds(promised_s), _seconds(found.wall_s), ratio)
 

@@ -60,9 +60,9 @@ class AttemptFacts:
 class Report:
     """The sums over the recorded shards; a sum of predictions is None where one is missing.
 
-    ``workers`` are the shards that were under way at once, at most; ``predicted_wall_s`` is for as
-    many, ``wall_s`` the time that any was. ``predicted_peak_extra_bytes`` is what the plans promise
-    of these shards with as many workers; the peak itself was not observed:
+    ``workers`` are the most that were there at once; ``predicted_wall_s`` is for as many, and
+    ``wall_s`` the time that any shard was under way. ``predicted_peak_extra_bytes`` is what the
+    plans promise of these shards with as many workers. The peak itself was not observed:
     ``recorded_peak_extra_bytes`` is what records and journals add up to, without scratch files.
     """
 
@@ -130,11 +130,11 @@ def _add_course(
     spans: Sequence[Span],
     freed: Sequence[Freed],
 ) -> None:
-    found.workers = timeline.most_at_once(spans)
+    found.workers = timeline.most_workers(spans)
     found.wall_s = timeline.wall_s(spans)
     predicted_cpu_s = found.total("predicted_cpu_s")
     if predicted_cpu_s is not None:
-        found.predicted_wall_s = predicted_cpu_s / found.workers
+        found.predicted_wall_s = predicted_cpu_s / max(1, found.workers)
     # `convert` may have been allowed to delete where its plan, for itself, was not.
     last_s = max(span.ended_s for span in spans)
     along_the_way = any(one.time_s < last_s for one in freed)
@@ -179,6 +179,7 @@ def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardF
 
 def _span(record: ShardRecord) -> Span:
     return Span(
+        attempt=record.worker.attempt,
         started_s=timeline.seconds_of(record.started),
         elapsed_s=record.elapsed_s,
         output_bytes=record.tar.size_bytes if record.tar else 0,

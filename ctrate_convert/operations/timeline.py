@@ -1,4 +1,4 @@
-"""A run's course as records and journals tell it: how long, how many at once, how much disk.
+"""A run's course as records and journals tell it: how long, how many workers, how much disk.
 
 Records tell a beginning to the second and a duration to the millisecond. Nothing watched the disk:
 its peak is what the shards and the deletions add up to.
@@ -7,17 +7,22 @@ its peak is what the shards and the deletions add up to.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 _TOLD_TO_S = 1.0
 
+_RAMP = 0.25
+"""Of the time that a shard takes: within it all workers of a run have begun, and none goes on."""
+
 
 @dataclass(frozen=True)
 class Span:
-    """One shard's conversion, by the clock of the machine that it ran on."""
+    """One shard's conversion in an attempt, by the clock of the machine that it ran on."""
 
+    attempt: str
     started_s: float
     elapsed_s: float
     output_bytes: int
@@ -50,19 +55,27 @@ def wall_s(spans: Sequence[Span]) -> float:
     return total_s
 
 
-def most_at_once(spans: Sequence[Span]) -> int:
-    """How many shards were certainly under way at the same time, and so how many workers.
+def most_workers(spans: Iterable[Span]) -> int:
+    """The most workers that were there at once, of all attempts together.
 
-    A beginning may lie up to a second later than it is told: so much of each span does not count,
-    or the shards that one worker converts in turn would seem to overlap.
+    Each attempt begins a shard a worker, and more only as those are written. How many are under
+    way later does not tell: beside the workers one shard is read back.
     """
-    changes = [
-        change
-        for span in spans
-        for change in ((span.started_s, 1), (span.ended_s - _TOLD_TO_S, -1))
-        if span.elapsed_s > _TOLD_TO_S
-    ]
-    return max((1, *_running_sums(sorted(changes)))) if spans else 0
+    attempts: dict[str, list[Span]] = {}
+    for span in spans:
+        attempts.setdefault(span.attempt, []).append(span)
+    changes = []
+    for own in attempts.values():
+        first_s = min(span.started_s for span in own)
+        ramp_s = _RAMP * statistics.median(span.elapsed_s for span in own)
+        begun = sum(span.started_s <= first_s + ramp_s for span in own)
+        workers = begun if ramp_s >= _TOLD_TO_S else 1
+        # Of two attempts in turn the first may seem to end after the second began.
+        ended_s = max(first_s, max(span.ended_s for span in own) - _TOLD_TO_S)
+        changes += [(first_s, workers), (ended_s, -workers)]
+    # At one time the beginnings first, so that an attempt of a moment counts too.
+    ordered = sorted(changes, key=lambda change: (change[0], -change[1]))
+    return max((0, *_running_sums(ordered)))
 
 
 def peak_extra_bytes(spans: Sequence[Span], freed: Iterable[Freed]) -> int:
