@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import conversion, limits, memory, prediction, reading, report, scaling, size
+from benchmarks import (
+    alternatives,
+    conversion,
+    limits,
+    memory,
+    prediction,
+    reading,
+    report,
+    scaling,
+    size,
+)
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
 
 WORK = Path(__file__).resolve().parents[1] / "bench-work"
+
+
+def _alternatives(work: Path, quick: bool) -> list[Table]:
+    return alternatives.tables(alternatives.QUICK_ROUNDS if quick else alternatives.FULL_ROUNDS)
 
 
 def _conversion(work: Path, quick: bool) -> list[Table]:
@@ -35,7 +50,7 @@ def _reading(work: Path, quick: bool) -> list[Table]:
 
 
 def _scaling(work: Path, quick: bool) -> list[Table]:
-    return [scaling.table(work, conversion.QUICK if quick else conversion.FULL)]
+    return [scaling.table(work, scaling.QUICK if quick else scaling.FULL)]
 
 
 def _size(work: Path, quick: bool) -> list[Table]:
@@ -43,6 +58,7 @@ def _size(work: Path, quick: bool) -> list[Table]:
 
 
 SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
+    "alternatives": _alternatives,
     "conversion": _conversion,
     "limits": _limits,
     "memory": _memory,
@@ -71,12 +87,14 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     print("\n".join([*report.machine(), *facts]), flush=True)
     tables: list[Table] = []
+    started = time.monotonic()
     for name in SUITES if options.suite == "all" else [options.suite]:
         for table in SUITES[name](options.work, options.quick):
             print(table.as_text(), flush=True)
             tables.append(table)
     if options.write:
-        facts[-1] += f", after it: {report.load_average()} (the benchmark's own workers included)."
+        facts.append(f"The whole run took {(time.monotonic() - started) / 60:.0f} minutes.")
+        facts[-2] += f", after it: {report.load_average()} (the benchmark's own workers included)."
         report.write_results(tables, facts, "python -m benchmarks all --write")
 
 

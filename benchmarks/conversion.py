@@ -18,15 +18,16 @@ from pathlib import Path
 
 from benchmarks import original_way, our_way
 from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
-from benchmarks.report import Table
+from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
-from ctrate_convert.schemas.plan import DType, Encoding
+from ctrate_convert.schemas.plan import DType, Encoding, Layout
 
 KINDS = (
     SourceKind("float32", deflated=True),
     SourceKind("float32", deflated=False),
     SourceKind("int16", deflated=True),
     SourceKind("int16", deflated=False),
+    SourceKind("int16", deflated=True, fortran=True),
 )
 
 _SAMPLES = 2
@@ -54,18 +55,42 @@ class Candidate:
     encoding: Encoding
     dtype: DType = "auto"
     step: float | None = None
+    layout: Layout = "webdataset"
 
     @property
     def name(self) -> str:
         """As the tables show it."""
+        if self.layout == "ctclip":
+            return f"{self.layout} layout, {self.dtype}"
         steps = f" in steps of {self.step:g}" if self.step else ""
         return self.encoding + (f", {self.dtype}{steps}" if self.dtype != "auto" else "")
 
 
-def candidates(kind: SourceKind) -> list[Candidate]:
-    """What is measured on ``kind``; the slowest on deflated volumes only."""
+_CTCLIP = Candidate("npy", "float16", layout="ctclip")
+
+
+def usual_candidates(kind: SourceKind) -> list[Candidate]:
+    """The encodings that a run on ``kind`` is likely to ask for."""
     b2nd = Candidate("b2nd", "int16", _ONE_HU) if kind.dtype == "float32" else Candidate("b2nd")
-    return [Candidate("npy"), b2nd, *([Candidate("npy.gz")] if kind.deflated else [])]
+    return [Candidate("npy"), b2nd]
+
+
+def candidates(kind: SourceKind) -> list[Candidate]:
+    """Every encoding, and of integers what only they go through: the cast to float16."""
+    slow = [] if kind.fortran else [Candidate("npy.gz")]
+    halves = [_CTCLIP] if kind.dtype == "int16" and not kind.fortran else []
+    return usual_candidates(kind) + slow + halves
+
+
+_TARGETS = {
+    (SourceKind("float32", deflated=True), "npy"): Target("CPU", low=1.8),
+    (SourceKind("float32", deflated=False), "npy"): Target("CPU", low=1.25),
+    (SourceKind("int16", deflated=False), "npy"): Target("CPU", low=1.4),
+    (SourceKind("float32", deflated=True), "b2nd"): Target("CPU", low=1.4),
+    (SourceKind("float32", deflated=False), "b2nd"): Target("CPU", low=0.9),
+    (SourceKind("int16", deflated=False), "b2nd"): Target("CPU", low=0.9),
+}
+"""How many times as fast as the original's way a source and an encoding have to be."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +160,7 @@ def original(pool: Pool, inputs: Path, out: Path, samples: int, samples_a_shard:
         )
         for first in range(0, samples, samples_a_shard)
     ]
-    return _run(pool, jobs, out)
+    return run_jobs(pool, jobs, out)
 
 
 def ours(
@@ -149,11 +174,11 @@ def ours(
     """The same in our way, the plan not counted."""
     our_way.plan(inputs, out, samples_a_shard, **vars(candidate))
     shards = range(samples // samples_a_shard)
-    return _run(pool, [functools.partial(our_way.convert, out, shard) for shard in shards], out)
+    return run_jobs(pool, [functools.partial(our_way.convert, out, shard) for shard in shards], out)
 
 
-def _run(pool: Pool, jobs: list[Job], out: Path) -> Cost:
-    """CPU summed over the workers, wall clock of them all together."""
+def run_jobs(pool: Pool, jobs: Sequence[Job], out: Path) -> Cost:
+    """Do ``jobs``, remove ``out``; CPU is the workers' sum, wall clock that of all together."""
     start = time.perf_counter()
     cpu_s = sum(cost.cpu_s for cost in pool.imap_unordered(cost_of, jobs))
     wall_s = time.perf_counter() - start
@@ -165,10 +190,14 @@ def table(results: Sequence[Measured]) -> Table:
     """Ratios to the original's way."""
     rows = []
     slower = []
+    verdicts = []
     for one in results:
         cpu = ratios(one.original, one.ours)
         wall = one.wall_ratio()
         rows.append([one.name, str(cpu), str(wall), f"{one.cpu_per_sample():.2f} s"])
+        target = _TARGETS.get((one.kind, one.candidate.encoding))
+        if target and one.candidate.layout == "webdataset":
+            verdicts.append(f"{one.name}: {target.note(cpu.median)}.")
         slower += [
             f"{one.name}: {spread.median:.2f}× in {what}"
             for what, spread in (("CPU", cpu), ("wall clock", wall))
@@ -187,5 +216,6 @@ def table(results: Sequence[Measured]) -> Table:
             "Writing that the kernel does on its own behalf is in neither CPU figure.",
             "Sources are in the page cache for both; from cold storage both wait for it.",
             "Slower than the original's way: " + ("; ".join(slower) or "nothing in this run") + ".",
+            *verdicts,
         ],
     )

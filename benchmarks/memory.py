@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks import original_way, our_way
-from benchmarks.report import Table
+from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
 from ctrate_convert.schemas.plan import Encoding
 
@@ -59,7 +59,6 @@ def table(work: Path, sizes: Sizes) -> Table:
     small = Volume(_STORED, sizes.small, level=_FAST_LEVEL)
     above = [_original(work, volume) - idle for volume in (small, large)]
     rows.append([f"{_STORED.name}, original's way", *(f"{mib:.0f} MiB" for mib in above)])
-    verdict = "within" if worst <= LIMIT_MIB else "NOT within"
     return Table(
         "Memory: a worker's peak above an idle worker",
         ["source → encoding", _size(small), _size(large)],
@@ -67,7 +66,7 @@ def table(work: Path, sizes: Sizes) -> Table:
         [
             f"The high-water mark of resident memory (VmHWM) less that of a worker process of the "
             f"same kind that has imported everything and converts nothing ({idle:.0f} MiB).",
-            f"The worst of ours is {worst:.0f} MiB, {verdict} the bound of {LIMIT_MIB} MiB.",
+            Target("The worst of ours", high=LIMIT_MIB, unit=" MiB").note(worst) + ".",
         ],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import zlib
@@ -14,6 +15,35 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 _PACKAGES = ("numpy", "isal", "numkong", "blake3", "blosc2", "ctrate-convert")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of a figure: from ``low`` to ``high``, in ``unit``."""
+
+    what: str
+    low: float = -math.inf
+    high: float = math.inf
+    unit: str = "×"
+
+    def verdict(self, seen: float) -> str:
+        """``reached`` or ``NOT reached``."""
+        return "reached" if self.low <= seen <= self.high else "NOT reached"
+
+    def note(self, seen: float) -> str:
+        """What was asked, what was measured, and the verdict."""
+        return f"{self.what}: {self._asked()} is asked, {self._as_text(seen)}: {self.verdict(seen)}"
+
+    def _asked(self) -> str:
+        if math.isinf(self.high):
+            return f"≥ {self._as_text(self.low)}"
+        if math.isinf(self.low):
+            return f"≤ {self._as_text(self.high)}"
+        return f"{self._as_text(self.low)} to {self._as_text(self.high)}"
+
+    def _as_text(self, value: float) -> str:
+        figure = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+        return figure + self.unit
 
 
 @dataclass(frozen=True)

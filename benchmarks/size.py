@@ -17,22 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import Cost, Spread, cost_of, in_turns
-from benchmarks.report import Table
-from benchmarks.volumes import real_ct
+from benchmarks.report import Table, Target
+from benchmarks.volumes import REAL_CT_NAME, volumes_in_memory
 from ctrate_convert.durable import PartialFile
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster
 from ctrate_convert.formats.encodings import array_writer, read_blocks
 from ctrate_convert.formats.encodings.target import ArrayTarget
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.schemas.plan import ChunkShape, Encoding
-from ctrate_convert.synthetic import chest_phantom
 
 FULL_ROUNDS = 7
 QUICK_ROUNDS = 2
 
 _ONE_HU = 0.001
 _GZIP_LEVEL = 6
-_PHANTOM_SHAPE = (96, 96, 40)
 
 Array = NDArray[Any]
 
@@ -49,6 +47,16 @@ class Way:
         """As the table shows it."""
         return f"{self.encoding}, {self.chunk_shape}" if self.encoding == "b2nd" else self.encoding
 
+
+_TARGETS = {
+    "int16 → int16: b2nd, cube": (
+        Target("smaller", low=3.2),
+        Target("write", low=400, unit=" MB/s"),
+        Target("read", low=800, unit=" MB/s"),
+    ),
+    f"float32 → int16 in steps of {_ONE_HU:g}: b2nd, cube": (Target("smaller", low=6.4),),
+}
+"""What is asked of one of the real volumes, by row."""
 
 WAYS = (Way("npy"), Way("npy.gz"), Way("b2nd"), Way("b2nd", "slab"))
 
@@ -83,18 +91,7 @@ class Stored:
 
 def tables(work: Path, rounds: int) -> list[Table]:
     """One table a volume."""
-    return [_table(work, title, hu, rounds) for title, hu in _volumes()]
-
-
-def _volumes() -> list[tuple[str, Array]]:
-    path = real_ct()
-    if path is None:
-        return [("a synthetic chest", chest_phantom(_PHANTOM_SHAPE, np.random.default_rng(0)))]
-    volumes = []
-    for file in sorted(path.parent.glob("*.npz"), reverse=True):
-        with np.load(file, allow_pickle=False) as archive:
-            volumes.append((file.stem, np.ascontiguousarray(archive[archive.files[0]])))
-    return volumes
+    return [_table(work, title, hu, rounds) for title, hu in volumes_in_memory()]
 
 
 def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
@@ -102,6 +99,7 @@ def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows = []
+    verdicts = []
     for source, target in (("int16", "int16"), ("float32", "int16"), ("float32", "float16")):
         stored = Stored.of(hu, source, target)
         written = {way: _write(folder, way, stored.elements) for way in WAYS}
@@ -122,15 +120,25 @@ def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
         sizes = {way.name: member.size_bytes for way, member in written.items()}
         sizes[f"gzip {_GZIP_LEVEL}"] = len(packed)
         for number, (way_name, size_bytes) in enumerate(sizes.items()):
+            name = f"{stored.name}: {way_name}"
+            smaller = stored.source.nbytes / size_bytes
+            write, read = (_speed(stored.elements, cost) for cost in costs[2 * number :][:2])
             rows.append(
                 [
-                    f"{stored.name}: {way_name}",
-                    f"{stored.source.nbytes / size_bytes:.2f}×",
+                    name,
+                    f"{smaller:.2f}×",
                     f"{size_bytes / hu.size:.2f}",
-                    *(_speed(stored.elements, cost) for cost in costs[2 * number :][:2]),
+                    f"{write:,.0f}",
+                    f"{read:,.0f}",
                     f"{stored.error_hu:.4g}",
                 ]
             )
+            notes = [
+                one.note(seen)
+                for one, seen in zip(_TARGETS.get(name, ()), (smaller, write, read), strict=False)
+            ]
+            if notes and title == REAL_CT_NAME:
+                verdicts.append(f"{name}: {'; '.join(notes)}.")
     shutil.rmtree(folder)
     return Table(
         f"Size: {title}, {'×'.join(map(str, hu.shape))}",
@@ -142,6 +150,7 @@ def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
             "Through our own writers and readers: writing includes the tar, the digest of the "
             "stored bytes and the scratch file, reading comes from the page cache. The cast is "
             "not included; npy is the elements as they are. gzip in memory, for comparison.",
+            *verdicts,
         ],
     )
 
@@ -184,5 +193,5 @@ def _read(folder: Path, way: Way, elements: Array, member: WrittenMember) -> Non
         raise RuntimeError(f"{way.name} gives back another number of elements")
 
 
-def _speed(elements: Array, costs: list[Cost]) -> str:
-    return f"{elements.nbytes / 1e6 / Spread.of(cost.cpu_s for cost in costs).median:,.0f}"
+def _speed(elements: Array, costs: list[Cost]) -> float:
+    return elements.nbytes / 1e6 / Spread.of(cost.cpu_s for cost in costs).median

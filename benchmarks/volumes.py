@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from ctrate_convert.synthetic import chest_phantom
 
 REAL_CT_VARIABLE = "CTRATE_REAL_CT"
-_REAL_CT_FILE = "partial_body_512x512x20_int16.npz"
+REAL_CT_NAME = "partial_body_512x512x20_int16"
+_REAL_CT_FILE = f"{REAL_CT_NAME}.npz"
+_PHANTOM_SHAPE = (96, 96, 40)
 _SIBLING = Path(__file__).resolve().parents[2] / "shared" / "data" / "real-ct"
 
 _PIECE_VOXELS = 2**23
@@ -95,6 +97,18 @@ def origin_text() -> str:
         "a synthetic chest, repeated with independent noise (no real CT at hand; "
         f"set {REAL_CT_VARIABLE} to a folder with {_REAL_CT_FILE})"
     )
+
+
+def volumes_in_memory() -> list[tuple[str, NDArray[Any]]]:
+    """Names and voxels (int16) of all real volumes at hand, else of a synthetic chest."""
+    path = real_ct()
+    if path is None:
+        return [("a synthetic chest", chest_phantom(_PHANTOM_SHAPE, np.random.default_rng(0)))]
+    volumes = []
+    for file in sorted(path.parent.glob("*.npz"), reverse=True):
+        with np.load(file, allow_pickle=False) as archive:
+            volumes.append((file.stem, np.ascontiguousarray(archive[archive.files[0]])))
+    return volumes
 
 
 def make(volumes: list[Volume], folder: Path, processes: int = 2) -> list[Path]:
