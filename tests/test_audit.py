@@ -1,54 +1,528 @@
-"""`audit` accounts for every deleted source, from what is on disk now."""
+"""`audit` accounts for every source that is gone, from what is on disk now, and claims no more."""
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
+import os
+import socket
+import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
-from ctrate_convert.synthetic import write_synthetic_ctrate
-from tests.support import DELETE, convert_words, run_cli
+import pytest
+
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations import audit_evidence
+from ctrate_convert.operations.audit_check import check_shard
+from ctrate_convert.operations.audit_evidence import gather
+from ctrate_convert.operations.audit_gone import find_gone
+from ctrate_convert.schemas.record import ArrayRecord
+from tests.support import Converted, Finished, run_cli, run_here, sources_left
+
+FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
+ALL_WELL = "every deleted source is accounted for"
 
 
-def freed_dataset(tmp_path: Path) -> Path:
-    """Six samples in three shards, their sources deleted."""
-    made = write_synthetic_ctrate(tmp_path / "ct", samples=6, shape=(8, 8, 4))
-    out = tmp_path / "out"
-    done = run_cli(*convert_words(made, out, "--samples_per_shard", 2, *DELETE))
-    assert done.code == 0, done.text
-    return out
+@pytest.fixture
+def freed(converted: Converted) -> Converted:
+    """Eight samples in two shards, their sources deleted."""
+    assert run_here("delete", converted.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
+    return converted
 
 
-def test_audit_names_shard_and_member_of_every_deleted_source(tmp_path: Path) -> None:
-    """Each deleted source is listed with its member, checked now, and the list is filed."""
-    out = freed_dataset(tmp_path)
-    done = run_cli("audit", out, "--json")
-    assert done.code == 0, done.text
+def audit(converted: Converted, *words: object) -> Finished:
+    return run_here("audit", converted.out, "--num_workers", 1, *words)
+
+
+def summary_of(done: Finished) -> dict[str, Any]:
+    summary: dict[str, Any] = done.json()["summary"]
+    return summary
+
+
+def findings_of(done: Finished) -> dict[str, str]:
+    return {one["key"]: one["finding"] for one in done.json()["sources"] if one["finding"]}
+
+
+def keys_of(converted: Converted, shard: int) -> list[str]:
+    return [sample.key for sample in converted.record(shard).converted]
+
+
+def array_of(converted: Converted, shard: int = 0, place: int = 1) -> ArrayRecord:
+    return converted.record(shard).converted[place].array
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def journal_lines(converted: Converted, shard: int = 0) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in converted.dataset.journal(shard).read_text().splitlines()]
+
+
+def write_journal(converted: Converted, lines: list[dict[str, Any]], shard: int = 0) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    converted.dataset.journal(shard).write_text(text)
+
+
+# --- What is filed ------------------------------------------------------------------------------
+
+
+def test_shard_and_member_of_every_deleted_source(freed: Converted) -> None:
+    """Each deleted source is listed with shard, member and digests, read from storage now."""
+    done = run_cli("audit", freed.out, "--json")
+    assert done.code == ExitCode.DONE, done.text
     report = done.json()
-    assert report["summary"]["deleted_sources"] == report["summary"]["checked_now"] == 6
-    assert {s["shard"] for s in report["sources"]} == {f"shard-00000{n}.tar" for n in range(3)}
-    assert all(s["member"] == f"{s['key']}.volume.npy" for s in report["sources"])
-    filed = [json.loads(line) for line in Path(report["file"]).read_text().splitlines()]
-    assert filed == [report["summary"], *report["sources"]]
+    summary = report["summary"]
+    assert summary["gone_sources"] == summary["deleted_sources"] == summary["checked_now"] == 8
+    assert summary["members_read_now"] == summary["members_sound_now"] == 8 * 4
+    assert summary["shards_read_whole"] == 2
+    assert summary["read_bytes"] == sum(p.stat().st_size for p in freed.out.glob("*.tar"))
+    assert (summary["untold_sources"], summary["open_intents"], summary["findings"]) == (0, 0, 0)
+    for one in report["sources"]:
+        shard = freed.out / one["shard"]
+        assert one["member"] == f"{one['key']}.volume.npy"
+        assert one["shard_sha256"] == hashlib.sha256(shard.read_bytes()).hexdigest()
+        assert (one["told"], one["event"], one["checked"]) == ("journal", "deleted", True)
+        assert not freed.made.sources[one["key"]].exists()
 
 
-def test_audit_finds_a_changed_byte_and_a_missing_shard(tmp_path: Path) -> None:
-    """A deleted source whose member has changed is not accounted for, and the exit code says so."""
-    out = freed_dataset(tmp_path)
-    first, second = out / "shard-000000.tar", out / "shard-000001.tar"
-    data = bytearray(first.read_bytes())
-    data[700] ^= 1
-    first.write_bytes(data)
-    second.unlink()
-    done = run_cli("audit", out)
-    assert done.code == 3
-    assert "has changed" in done.stdout
-    assert "shard-000001.tar cannot be read" in done.stdout
-    assert "NOT accounted for" in done.stdout
+def test_a_page_that_can_be_signed_and_checked(freed: Converted) -> None:
+    """It says who, where, when and of what; its own command compares the list with its digest."""
+    done = audit(freed, "--json")
+    files = {name: Path(path) for name, path in done.json()["files"].items()}
+    text = files["page"].read_text()
+    summary = summary_of(done)
+    for fact in (
+        str(freed.out.resolve()),
+        str(freed.made.data_folder.resolve()),
+        freed.plan.plan_id,
+        f"by {getpass.getuser()} on {socket.gethostname()}",
+        summary["time"],
+        f"ctrate-convert {summary['program_version']}",
+        f"8 ({summary['gone_bytes']:,} bytes)",
+        f"100%, chosen by --seed {summary['seed']}",
+        f"{ALL_WELL}; 8 of 8 read and checked now, and sound",
+    ):
+        assert fact in text
+    assert all(f"\n{name} " in text for name in ("Name", "Date", "Signature"))
+    assert json.loads(files["summary"].read_text()) == summary
+    listed = files["list"].read_text().splitlines()
+    assert [json.loads(line) for line in listed] == done.json()["sources"]
+    assert summary["gone_bytes"] == sum(one["size_bytes"] for one in done.json()["sources"])
+
+    start = text.index("\ncd ")
+    check = text[start : text.index("\nEND\n", start)] + "\nEND\n"
+    agreed = subprocess.run(["sh", "-c", check], capture_output=True, text=True, check=False)
+    assert agreed.stdout.splitlines() == ["sources.jsonl: OK", "summary.json: OK"], agreed.stderr
+    files["list"].write_bytes(files["list"].read_bytes().replace(b"deleted", b"trashed", 1))
+    changed = subprocess.run(["sh", "-c", check], capture_output=True, text=True, check=False)
+    assert "sources.jsonl: FAILED" in changed.stdout
 
 
-def test_audit_of_a_share_checks_only_that_share(tmp_path: Path) -> None:
-    """With --sample 0% all sources are accounted for by record, and none is read."""
-    out = freed_dataset(tmp_path)
-    summary = run_cli("audit", out, "--sample", "0%", "--json").json()["summary"]
-    assert (summary["deleted_sources"], summary["checked_now"]) == (6, 0)
-    assert run_cli("audit", out, "--sample", "7").code == 1
+def test_an_earlier_audit_is_never_overwritten(freed: Converted) -> None:
+    """Each audit has a folder of its own, also where several are made at the same moment."""
+    first = audit(freed, "--json").json()["files"]
+    before = {name: Path(path).read_bytes() for name, path in first.items()}
+    threads = [threading.Thread(target=run_cli, args=("audit", freed.out)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: Path(path).read_bytes() for name, path in first.items()} == before
+    folders = sorted((freed.dataset.run / "audits").iterdir())
+    assert len(folders) == 3
+    for folder in folders:
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"audit.txt", "summary.json", "sources.jsonl"}
+
+
+def test_what_is_there_is_left_out(converted: Converted) -> None:
+    """Where nothing is gone there is nothing to account for, and that is what is said."""
+    done = audit(converted)
+    assert done.code == ExitCode.DONE
+    assert "no source is gone" in done.stdout
+    assert ALL_WELL not in done.stdout
+    assert summary_of(audit(converted, "--json"))["gone_sources"] == 0
+
+
+def test_a_source_that_was_put_back(freed: Converted) -> None:
+    """It is named apart and not counted as gone, whatever the journal says."""
+    key = keys_of(freed, 0)[0]
+    freed.made.sources[key].write_bytes(b"from a backup")
+    done = audit(freed)
+    assert done.code == ExitCode.DONE
+    assert "Deleted, but a file of that name is there again" in done.stdout
+    summary = summary_of(audit(freed, "--json"))
+    assert summary["gone_sources"] == 7
+    assert summary["put_back"] == [freed.record(0).converted[0].source.source]
+
+
+# --- A share ------------------------------------------------------------------------------------
+
+
+def test_a_share_is_read_and_the_seed_chooses_it(freed: Converted) -> None:
+    """34% of eight are three; the same seed gives the same ones, others give others."""
+
+    def chosen(seed: int) -> frozenset[str]:
+        done = audit(freed, "--sample", "34%", "--seed", seed, "--json")
+        assert done.code == ExitCode.DONE
+        summary = summary_of(done)
+        assert (summary["checked_now"], summary["members_sound_now"]) == (3, 12)
+        assert (summary["share"], summary["seed"]) == (0.34, seed)
+        return frozenset(one["key"] for one in done.json()["sources"] if one["checked"])
+
+    choices = [chosen(seed) for seed in range(4)]
+    assert chosen(2) == choices[2]
+    assert len(set(choices)) > 1
+    done = audit(freed, "--sample", "34%", "--seed", 0)
+    assert "accounted for by record; 3 of 8 read and checked now, and sound" in done.stdout
+    assert "34%, chosen by --seed 0" in done.stdout
+    assert ALL_WELL not in done.stdout
+
+
+def test_at_least_one_is_read(freed: Converted) -> None:
+    """A share that comes to none reads one, and the verdict says how many that are."""
+    done = audit(freed, "--sample", "0.1%")
+    assert done.code == ExitCode.DONE
+    assert "accounted for by record; 1 of 8 read and checked now" in done.stdout
+    assert ALL_WELL not in done.stdout
+
+
+@pytest.mark.parametrize("share", ["0%", "0", "-1%", "101%", "7", "nan", "some", ""])
+def test_a_share_that_is_none(converted: Converted, share: str) -> None:
+    """Nothing, and what is no share, is refused, and what is expected is said."""
+    done = audit(converted, "--sample", share)
+    assert done.code == ExitCode.USAGE
+    assert "more than 0% and at most 100%" in done.stderr
+    assert not (converted.dataset.run / "audits").exists()
+
+
+# --- What the journals do not tell --------------------------------------------------------------
+
+
+def test_a_lost_journal(freed: Converted) -> None:
+    """Sources that are gone are found without it, matched to their members, and told apart."""
+    freed.dataset.journal(0).unlink()
+    done = audit(freed)
+    assert done.code == ExitCode.DONE
+    assert ALL_WELL not in done.stdout
+    assert (
+        "accounted for WITH RESERVATIONS; 8 of 8 read and checked now, and sound; no journal tells "
+        "of 4 of the sources that are gone" in done.stdout
+    )
+    assert all(f"{key} (" in done.stdout for key in keys_of(freed, 0))
+    summary = summary_of(audit(freed, "--json"))
+    assert (summary["gone_sources"], summary["deleted_sources"]) == (8, 4)
+    assert (summary["untold_sources"], summary["checked_now"]) == (4, 8)
+
+
+def test_a_lost_record(freed: Converted) -> None:
+    """A deletion whose record is gone is matched to nothing, with a journal or without."""
+    lost = keys_of(freed, 0)
+    freed.dataset.record(0).unlink()
+    for _ in range(2):
+        done = audit(freed, "--json")
+        assert done.code == ExitCode.DAMAGE
+        assert findings_of(done) == dict.fromkeys(
+            lost, "no shard is known to hold it: shard 0 has no record that can be read"
+        )
+        assert "NOT accounted for: 4 of 8 sources" in summary_of(done)["verdict"]
+        freed.dataset.journal(0).unlink(missing_ok=True)
+
+
+def test_a_record_that_does_not_name_a_sample(freed: Converted) -> None:
+    """What the plan names, is gone, and is in no record is found, without a journal too."""
+    path = freed.dataset.record(0)
+    facts = json.loads(path.read_bytes())
+    dropped = facts["samples"].pop(0)["key"]
+    path.write_text(json.dumps(facts))
+    freed.dataset.journal(0).unlink()
+    done = audit(freed, "--json")
+    assert done.code == ExitCode.DAMAGE
+    assert "the record of shard 0 does not name it" in findings_of(done)[dropped]
+
+
+def test_an_open_intent_whose_file_is_gone(converted: Converted) -> None:
+    """A process killed between the unlink and its line has deleted; what it only meant to, not."""
+    assert run_here("delete", converted.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
+    lines = journal_lines(converted)
+    write_journal(converted, [line for line in lines if line["event"] == "intent"])
+    meant = keys_of(converted, 0)[0]
+    converted.made.sources[meant].write_bytes(b"still there")
+    done = audit(converted, "--json")
+    assert done.code == ExitCode.DONE
+    summary = summary_of(done)
+    assert (summary["deleted_sources"], summary["open_intents"]) == (7, 3)
+    assert (summary["untold_sources"], summary["put_back"]) == (0, [])
+    told = {one["key"]: one["told"] for one in done.json()["sources"]}
+    assert meant not in told
+    assert {told[key] for key in keys_of(converted, 0)[1:]} == {"open intent"}
+    assert "3 (an open intent, the file gone)" in audit(converted).stdout
+
+
+def test_unreadable_lines_are_named(freed: Converted) -> None:
+    """A line that cannot be read is named by file and number; its source is found all the same."""
+    path = freed.dataset.journal(0)
+    lines = path.read_text().splitlines()
+    place = next(n for n, line in enumerate(lines) if '"deleted"' in line)
+    key = json.loads(lines[place])["key"]
+    kept = [line for line in lines if f'"{key}"' not in line]
+    path.write_text("\n".join([*kept, lines[place][:40], "nonsense"]) + "\n")
+    done = audit(freed)
+    assert done.code == ExitCode.DONE
+    for number in (len(kept) + 1, len(kept) + 2):
+        assert f"{path}, line {number}: it cannot be read" in done.stdout
+    assert "WITH RESERVATIONS" in done.stdout
+    assert "no journal tells of 1 of the sources" in done.stdout
+    assert "2 entries could not be relied on" in done.stdout
+    assert f"{key} (" in done.stdout
+    assert len(summary_of(audit(freed, "--json"))["remarks"]) == 2
+
+
+def test_a_journal_that_cannot_be_opened(freed: Converted) -> None:
+    """A folder or a pipe in its place hides no deletion and keeps nobody waiting."""
+    for make in (Path.mkdir, os.mkfifo):
+        path = freed.dataset.journal(0)
+        path.rename(path.with_suffix(".away")) if path.is_file() else path.rmdir()
+        make(path)
+        done = audit(freed)
+        assert done.code == ExitCode.DONE
+        assert f"{path}: " in done.stdout
+        assert "no journal tells of 4 of the sources" in done.stdout
+
+
+def test_a_journal_of_no_plan(freed: Converted) -> None:
+    """A deletion told of a shard that no plan knows is matched to nothing."""
+    path = freed.dataset.journal(0)
+    path.with_name("shard-000009.jsonl").write_bytes(path.read_bytes())
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert "no plan knows the shard of its journal" in done.stdout
+
+
+@pytest.mark.parametrize("field", ["source", "size_bytes"])
+def test_a_journal_that_tells_of_another_file(freed: Converted, field: str) -> None:
+    """Where path or size are not the record's, what was deleted is not what is held."""
+    lines = journal_lines(freed)
+    one = next(line for line in lines if line["event"] == "deleted")
+    one[field] = "elsewhere.npz" if field == "source" else 7
+    write_journal(freed, lines)
+    done = audit(freed, "--json")
+    assert done.code == ExitCode.DAMAGE
+    assert list(findings_of(done)) == [one["key"]]
+    assert (
+        f"the journal tells of {one['source']} with {one['size_bytes']} bytes, the record of"
+        in (findings_of(done)[one["key"]])
+    )
+
+
+def test_lines_of_the_plan_that_cannot_be_relied_on(freed: Converted) -> None:
+    """They would tell what else there was, so the audit does not vouch for all."""
+    flip(freed.dataset.plan(0) / "samples.jsonl", 30)
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert "DAMAGE, so not all is accounted for" in done.stdout
+    assert "the planned samples of shard-000000.tar: " in done.stdout
+
+
+def test_a_source_that_cannot_be_looked_at(converted: Converted, tmp_path: Path) -> None:
+    """Whether it is gone is not known, and that is said."""
+    folder = converted.made.data_folder
+    folder.rename(tmp_path / "away")
+    folder.write_bytes(b"no folder")
+    done = audit(converted)
+    assert "could not be relied on" in done.stdout
+    assert "so that whether it is gone is not known" in done.stdout
+
+
+def test_a_data_folder_that_is_not_there(converted: Converted, tmp_path: Path) -> None:
+    """All that no journal tells of counts as gone, is checked, and the folder is named."""
+    folder = converted.made.data_folder
+    folder.rename(tmp_path / "away")
+    done = audit(converted)
+    assert done.code == ExitCode.DONE
+    assert f"{folder}: this data folder is not there" in done.stdout
+    assert "WITH RESERVATIONS; 8 of 8 read and checked now" in done.stdout
+
+
+def test_a_source_that_failed_and_is_gone(make_ctrate: Any, tmp_path: Path) -> None:
+    """No shard holds it, so it is not accounted for, and why it failed is told."""
+    made = make_ctrate(4, faults=("corrupt",))
+    words = ["--data_folder", made.data_folder, "--reports_file", made.reports_file]
+    words += ["--meta_file", made.meta_file, "--labels_file", made.labels_file]
+    done = run_here("convert", *words, "--output_dir", tmp_path / "out", "--probe", 0)
+    assert done.code == ExitCode.SAMPLES_FAILED
+    key = next(key for key, fault in made.faults.items() if fault == "corrupt")
+    made.sources[key].unlink()
+    found = run_here("audit", tmp_path / "out", "--json")
+    assert found.code == ExitCode.DAMAGE
+    assert list(findings_of(found)) == [key]
+    assert "it could not be converted (" in findings_of(found)[key]
+
+
+def test_a_run_that_deletes_meanwhile(
+    converted: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources that go between the first look and the journals are no finding and no doubt."""
+    read = audit_evidence._read_journal
+
+    def read_later(path: Path, found: audit_evidence.Evidence) -> Any:
+        if sources_left(converted.made):
+            run_here("delete", converted.out, "--yes", "--num_workers", 1)
+        return read(path, found)
+
+    monkeypatch.setattr(audit_evidence, "_read_journal", read_later)
+    done = audit(converted, "--json")
+    assert done.code == ExitCode.DONE
+    summary = summary_of(done)
+    assert (summary["deleted_sources"], summary["put_back"]) == (8, [])
+    assert ALL_WELL in summary["verdict"]
+
+
+# --- What the shards hold -----------------------------------------------------------------------
+
+
+def test_a_flipped_byte_and_a_missing_shard(freed: Converted) -> None:
+    """A deleted source whose member has changed or is missing is not accounted for."""
+    array = array_of(freed)
+    flip(freed.out / FIRST, array.offset + array.size_bytes - 1)
+    (freed.out / SECOND).unlink()
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert "NOT accounted for: 5 of 8 sources that are gone" in done.stdout
+    assert f"member {array.name} has changed" in done.stdout
+    assert f"{SECOND} cannot be read: No such file or directory" in done.stdout
+    summary = summary_of(audit(freed, "--json"))
+    assert (summary["checked_now"], summary["members_sound_now"]) == (4, 12)
+
+
+def test_a_missing_or_short_shard_is_found_by_any_share(freed: Converted) -> None:
+    """Presence and size of every shard that holds a source are looked at, chosen or not."""
+    (freed.out / SECOND).unlink()
+    with (freed.out / FIRST).open("ab") as stream:
+        stream.write(bytes(512))
+    for seed in range(3):
+        done = audit(freed, "--sample", "1%", "--seed", seed, "--json")
+        assert done.code == ExitCode.DAMAGE
+        assert set(findings_of(done)) == {*keys_of(freed, 0), *keys_of(freed, 1)}
+    assert f"{FIRST} has " in findings_of(done)[keys_of(freed, 0)[0]]
+
+
+def test_bytes_that_no_member_covers(freed: Converted) -> None:
+    """Where all of a shard is read its SHA-256 is compared, so that no byte goes unseen."""
+    flip(freed.out / FIRST, (freed.out / FIRST).stat().st_size - 1)
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert f"{FIRST} was changed outside every member: SHA-256" in done.stdout
+
+
+@pytest.mark.parametrize("share", ["100%", "1%"])
+@pytest.mark.parametrize(
+    ("where", "told"), [(148, "tar header"), (0, "tar header"), (156, "tar header"), (530, "npy")]
+)
+def test_a_broken_header(freed: Converted, share: str, where: int, told: str) -> None:
+    """Checksum, name or type in a tar header, or the npy header: a share sees it, too."""
+    seed, key = 0, ""
+    while key not in keys_of(freed, 0):  # a choice that falls on the first shard
+        seed += 1
+        chosen = audit(freed, "--sample", "1%", "--seed", seed, "--json").json()["sources"]
+        key = next(one["key"] for one in chosen if one["checked"])
+    array = next(one.array for one in freed.record(0).converted if one.key == key)
+    flip(freed.out / FIRST, array.offset - 512 + where)
+    done = audit(freed, "--sample", share, "--seed", seed, "--json")
+    assert done.code == ExitCode.DAMAGE
+    if share == "1%":
+        assert list(findings_of(done)) == [key]
+        assert told in findings_of(done)[key]
+
+
+def test_a_place_beyond_the_shard(freed: Converted) -> None:
+    """A record that places a member nowhere is found out, whatever number it holds."""
+    path = freed.dataset.record(0)
+    facts = json.loads(path.read_bytes())
+    for sample, offset in zip(facts["samples"], (-512, 0, 10**30, 2**62), strict=True):
+        sample["array"]["offset"] = offset
+    path.write_text(json.dumps(facts))
+    evidence = gather(freed.dataset, [freed.plan])
+    assert len(find_gone([freed.plan], evidence).sources) == 8
+    chosen = frozenset(keys_of(freed, 0)[:3])
+    found = check_shard(freed.dataset, evidence.recorded[0], chosen, everything=False)
+    assert set(found.wrong) == chosen
+    assert found.read == frozenset()
+    assert audit(freed).code == ExitCode.DAMAGE
+
+
+def test_damage_to_a_sample_whose_source_is_there(freed: Converted) -> None:
+    """It is no lost source, and it is named, with the exit code of damage."""
+    key = keys_of(freed, 0)[1]
+    freed.made.sources[key].write_bytes(b"from a backup")
+    array = array_of(freed)
+    flip(freed.out / FIRST, array.offset + array.size_bytes - 1)
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert f"{FIRST}, {key}: member {array.name} has changed" in done.stdout
+    assert "DAMAGE, so not all is accounted for" in done.stdout
+
+
+# --- The trash ----------------------------------------------------------------------------------
+
+
+def test_a_trash_and_what_was_removed_from_it(converted: Converted, tmp_path: Path) -> None:
+    """Of each trashed source it is looked whether the very file is still in the trash."""
+    trash = tmp_path / "trash"
+    moved = run_here("delete", converted.out, "--yes", "--trash", trash, "--num_workers", 1)
+    assert moved.code == ExitCode.DONE
+    samples = converted.record(0).converted
+    (trash / "shard-000000" / samples[0].source.source).unlink()
+    replaced = trash / "shard-000000" / samples[1].source.source
+    replaced.unlink()
+    replaced.write_bytes(b"another file")
+    done = audit(converted, "--json")
+    assert done.code == ExitCode.DONE
+    states = {one["key"]: one["trash_state"] for one in done.json()["sources"]}
+    removed = {samples[0].key, samples[1].key}
+    assert {key for key, s in states.items() if s == "removed from the trash since"} == removed
+    assert {key for key, s in states.items() if s == "in the trash"} == states.keys() - removed
+    summary = summary_of(done)
+    assert (summary["in_the_trash"], summary["removed_from_the_trash"]) == (6, 2)
+    assert ALL_WELL in summary["verdict"]
+    shown = audit(converted).stdout.splitlines()
+    assert [" ".join(line.split()) for line in shown if "the trash" in line] == [
+        "in the trash 6",
+        "removed from the trash since 2",
+    ]
+    back = run_here("restore", converted.out)
+    assert back.code == ExitCode.REFUSED
+    assert summary_of(audit(converted, "--json"))["gone_sources"] == 2
+
+
+def test_a_trash_that_the_journal_cannot_mean(converted: Converted, tmp_path: Path) -> None:
+    """A forged place in the journal is told as such."""
+    run_here("delete", converted.out, "--yes", "--trash", tmp_path / "t", "--num_workers", 1)
+    lines = journal_lines(converted)
+    for line in lines:
+        line["trash"] = str(tmp_path / "precious")
+    write_journal(converted, lines)
+    done = audit(converted, "--json")
+    assert done.code == ExitCode.DAMAGE
+    assert set(findings_of(done)) == set(keys_of(converted, 0))
+    assert "a place that is no trash" in next(iter(findings_of(done).values()))
+
+
+def test_a_name_cannot_pass_for_a_verdict(freed: Converted) -> None:
+    """What a tampered journal holds stays in its line, on the page too."""
+    lines = journal_lines(freed)
+    forged = f"x\nVERDICT                           {ALL_WELL}"
+    for line in lines:
+        line["source"] = forged
+    write_journal(freed, lines)
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    verdicts = [line for line in done.stdout.splitlines() if line.startswith("VERDICT")]
+    assert len(verdicts) == 1
+    assert "NOT accounted for" in verdicts[0]

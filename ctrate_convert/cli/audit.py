@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.errors import ExitCode, SettingsError
-from ctrate_convert.operations.audit import audit
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.operations.audit import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
+from ctrate_convert.operations.audit_page import report_lines
 from ctrate_convert.paths import Dataset
 
 _NAMED = 20
@@ -19,8 +21,13 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:
-        raise SettingsError("--sample is a share", seen=text, expected="1%, 0.01, or 100%")
+    if not 0 < value <= 1:
+        raise SettingsError(
+            "--sample is the share of deleted sources that is read again",
+            seen=text,
+            expected="more than 0% and at most 100%, such as 1% or 0.01",
+            next_command="ctrate-convert audit OUT --sample 1%",
+        )
     return value
 
 
@@ -32,41 +39,39 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     default="100%",
     show_default=True,
     callback=_share,
-    help="The share of deleted sources whose members are read again, such as 1%.",
+    help="The share of deleted sources whose members are read again, such as 1%; at least one is.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Chooses the share: the same number, the same choice. Without it: a new one each time.",
 )
 @options.num_workers_option
 @options.json_option
-def command(out: Path, share: float, num_workers: int, as_json: bool) -> int:
+def command(out: Path, share: float, seed: int | None, num_workers: int, as_json: bool) -> int:
     """Account for every source ever deleted: which shard and member hold it, checked now.
+
+    A page to sign and file, its summary as JSON and the list of all sources are kept under
+    OUT/.run/audits. Exit code 3 where a source that is gone is not in a sound member.
 
     \b
     Examples:
       ctrate-convert audit /data/shards
-      ctrate-convert audit /data/shards --sample 1%
+      ctrate-convert audit /data/shards --sample 1% --seed 7
     """
-    summary, sources, path = audit(Dataset(out), share=share, num_workers=num_workers)
-    code = ExitCode.DAMAGE if summary.findings else ExitCode.DONE
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    done = audit(Dataset(out), share=share, seed=seed, num_workers=num_workers)
     if as_json:
-        show.as_json({"summary": summary, "sources": sources, "file": path})
-        return code
-    show.table(
-        ("audit", ""),
-        [
-            ("time", summary.time),
-            ("plans", ", ".join(plan[:12] for plan in summary.plans)),
-            ("sources deleted", f"{summary.deleted_sources:,}"),
-            ("their size", show.size(summary.deleted_bytes)),
-            ("of these moved to a trash", f"{summary.in_the_trash:,}"),
-            ("in a recorded shard", f"{summary.in_a_recorded_shard:,}"),
-            ("read again and compared now", f"{summary.checked_now:,}"),
-            ("findings", f"{summary.findings:,}"),
-            ("verdict", summary.verdict),
-        ],
-    )
-    bad = [source for source in sources if source.finding]
-    for source in bad[:_NAMED]:
-        show.line(f"  {source.key} ({source.source}): {source.finding}")
-    if len(bad) > _NAMED:
-        show.line(f"  … and {len(bad) - _NAMED:,} more (--json names all)")
-    show.line(f"Filed, with every deleted source: {path}")
-    return code
+        files = {
+            "page": done.folder / PAGE_FILE,
+            "summary": done.folder / SUMMARY_FILE,
+            "list": done.folder / LIST_FILE,
+        }
+        show.as_json({"summary": done.summary, "sources": done.sources, "files": files})
+        return done.exit_code
+    for text in report_lines(done.summary, done.sources, named=_NAMED):
+        show.line(text)
+    show.line()
+    show.line(f"To sign and file: {done.folder / PAGE_FILE}")
+    show.line(f"Every source:     {done.folder / LIST_FILE} (SHA-256 in the page)")
+    return done.exit_code

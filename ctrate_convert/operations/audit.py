@@ -1,144 +1,229 @@
-"""Audit: for every source ever deleted, where its sample is now, with the digests looked at anew.
+"""Audit: for every source that is gone, where its sample is now, with the digests looked at anew.
 
-Deleted sources are found in the journals, their samples in the records, and the bytes in the
-shards. The summary is kept under ``.run/audits`` and never overwritten.
+Sources are looked for on disk, what went is read in the journals, samples in the records, bytes in
+the shards. Page, summary and list are kept in a folder of their own under ``.run/audits``.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+import math
+import os
+import pwd
+import socket
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ctrate_convert import __version__
-from ctrate_convert.conversion.deletion import is_done, read_journal
-from ctrate_convert.conversion.manifest import planned_shards
-from ctrate_convert.conversion.readback import Damage, check_members
-from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.conversion.trash import last_lines
-from ctrate_convert.durable import create_once, make_directories
-from ctrate_convert.errors import DamageError
+from ctrate_convert.durable import make_directories, publish_directory
+from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.operations.attempts import now_text
+from ctrate_convert.operations.audit_check import ShardCheck, check_shard
+from ctrate_convert.operations.audit_evidence import Evidence, as_text, gather
+from ctrate_convert.operations.audit_gone import Gone, GoneSource, find_gone
+from ctrate_convert.operations.audit_page import page, verdict
 from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.audit import AuditedSource, AuditSummary
-from ctrate_convert.schemas.journal import JournalLine
-from ctrate_convert.schemas.plan import Plan
-from ctrate_convert.schemas.record import ConvertedSample
+from ctrate_convert.schemas.audit import DAMAGE_KINDS, AuditedSource, AuditSummary
+from ctrate_convert.schemas.base import sha256_hex
+from ctrate_convert.schemas.plan import Plan, shard_name
+
+PAGE_FILE = "audit.txt"
+SUMMARY_FILE = "summary.json"
+LIST_FILE = "sources.jsonl"
 
 
 @dataclass(frozen=True)
-class _ShardAudit:
-    plan: Plan
-    shard: int
-    deleted: tuple[JournalLine, ...]
+class Audit:
+    """What was found, and the folder that now holds it."""
+
+    summary: AuditSummary
+    sources: tuple[AuditedSource, ...]
+    folder: Path
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where a source is not matched to a sound member, or what would tell is damaged."""
+        damaged = any(remark.kind in DAMAGE_KINDS for remark in self.summary.remarks)
+        return ExitCode.DAMAGE if self.summary.findings or damaged else ExitCode.DONE
 
 
-def audit(
-    dataset: Dataset, *, share: float, num_workers: int
-) -> tuple[AuditSummary, tuple[AuditedSource, ...], Path]:
-    """Account for every deleted source; check the members of a random ``share`` of them (0 to 1).
+def audit(dataset: Dataset, *, share: float, seed: int, num_workers: int) -> Audit:
+    """Account for every source that is gone; read the members of a ``share`` of them (over 0 to 1).
 
-    Returns the summary, all deleted sources, and the file that now holds both.
+    At least one is read where there is any; the same ``seed`` chooses the same ones. Of every
+    shard that holds one the file's presence and size are looked at. Nothing is changed but that
+    the audit's files are added.
 
     Raises:
         SettingsError: there is no plan.
         DamageError: a plan was changed.
-        OSError: the summary cannot be written.
+        EnvironmentProblem: the files cannot be written.
     """
-    shards = list(_shards_with_deletions(dataset))
-    with ThreadPoolExecutor(num_workers) as pool:
-        parts = list(pool.map(lambda one: _audit_shard(dataset, one, share), shards))
-    sources = tuple(source for part in parts for source in part)
-    bad = [source for source in sources if source.finding]
-    summary = AuditSummary(
-        program_version=__version__,
-        time=now_text(),
-        plans=tuple(plan.plan_id for plan in load(dataset)),
-        deleted_sources=len(sources),
-        deleted_bytes=sum(source.size_bytes for source in sources),
-        in_the_trash=sum(1 for source in sources if source.trash),
-        in_a_recorded_shard=sum(1 for source in sources if source.shard),
-        checked_now=sum(1 for source in sources if source.checked),
-        findings=len(bad),
-        verdict="every deleted source is accounted for" if not bad else "NOT accounted for",
+    plans = load(dataset)
+    evidence = gather(dataset, plans)
+    gone = find_gone(plans, evidence)
+    checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)
+    missing = {(one.shard, one.key) for one in gone.sources}
+    for check in checks.values():
+        for key, wrong in check.wrong.items():  # a source that is there has a damaged copy
+            if key is not None and (check.shard, key) not in missing:
+                evidence.remark("shard", f"{shard_name(check.shard)}, {key}", "; ".join(wrong))
+    sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
+    listed = b"".join(source.to_json() + b"\n" for source in sources)
+    summary = _sum_up(
+        dataset, plans, gone, evidence, sources, list(checks.values()), share, seed, listed
     )
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
-    path = dataset.run / "audits" / f"{stamp}.jsonl"
-    make_directories(path.parent)
-    create_once(path, b"".join(entry.to_json() + b"\n" for entry in (summary, *sources)))
-    return summary, sources, path
-
-
-def _shards_with_deletions(dataset: Dataset) -> Iterator[_ShardAudit]:
-    for index, (plan, _) in planned_shards(load(dataset)).items():
-        newest = last_lines(read_journal(dataset, index))
-        deleted = {key: line for key, line in newest.items() if is_done(line)}
-        if deleted:
-            yield _ShardAudit(plan, index, tuple(deleted.values()))
-
-
-def _audit_shard(dataset: Dataset, one: _ShardAudit, share: float) -> list[AuditedSource]:
     try:
-        record = load_record(dataset, one.plan, one.shard)
-    except (DamageError, FileNotFoundError) as error:
-        return [
-            _source(line, None, one.shard, False, f"no record: {error}") for line in one.deleted
-        ]
-    samples = {sample.key: sample for sample in record.converted}
-    chosen = [
-        samples[line.key]
-        for line in one.deleted
-        if line.key in samples and (share >= 1 or random.random() < share)
-    ]
-    damage = _check(dataset, one, chosen)
-    checked = {sample.key for sample in chosen}
-    return [
-        _source(
-            line,
-            samples.get(line.key),
-            one.shard,
-            line.key in checked,
-            damage.get(line.key) or damage.get(None),
-        )
-        for line in one.deleted
-    ]
+        folder = _file(dataset, summary, sources, listed)
+    except OSError as error:
+        raise environment_problem(error, "filing the audit") from error
+    return Audit(summary, sources, folder)
+
+
+def _choose(sources: Sequence[GoneSource], share: float, seed: int) -> frozenset[tuple[int, str]]:
+    """The first ones in an order that ``seed`` makes, and that anyone can make again."""
+    held = [(one.shard, one.key) for one in sources if one.sample]
+    number = max(1, math.ceil(share * len(held) - 1e-9))
+    ordered = sorted(held, key=lambda one: sha256_hex(f"{seed} {one[0]} {one[1]}".encode()))
+    return frozenset(ordered[:number])
 
 
 def _check(
-    dataset: Dataset, one: _ShardAudit, chosen: Sequence[ConvertedSample]
-) -> dict[str | None, str]:
-    """What is wrong, by key; under None what hits the whole shard."""
-    path = dataset.shard(one.shard)
-    try:
-        found: list[Damage] = check_members(path, chosen, one.plan.settings.layout)
-    except OSError as error:
-        return {None: f"{path.name} cannot be read: {error.strerror}"}
-    return {damage.key: damage.what for damage in found}
+    dataset: Dataset,
+    gone: Gone,
+    evidence: Evidence,
+    chosen: frozenset[tuple[int, str]],
+    share: float,
+    num_workers: int,
+) -> dict[int, ShardCheck]:
+    """Every shard that holds a source's sample, by number."""
+    shards = sorted({one.shard for one in gone.sources if one.sample})
+    keys: dict[int, set[str]] = {shard: set() for shard in shards}
+    for shard, key in chosen:
+        keys[shard].add(key)
+
+    def check(shard: int) -> ShardCheck:
+        own = frozenset(keys[shard])
+        return check_shard(dataset, evidence.recorded[shard], own, everything=share >= 1)
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        return {found.shard: found for found in pool.map(check, shards)}
 
 
-def _source(
-    line: JournalLine,
-    sample: ConvertedSample | None,
-    shard: int,
-    checked: bool,
-    finding: str | None,
-) -> AuditedSource:
-    if sample is None and not finding:
-        finding = "the shard's record does not hold this sample"
+def _audited(one: GoneSource, evidence: Evidence, check: ShardCheck | None) -> AuditedSource:
+    sample, line = one.sample, one.line
+    findings = [one.finding]
+    if sample and check:
+        findings += [*check.wrong.get(None, ()), *check.wrong.get(one.key, ())]
+    tar = evidence.recorded[one.shard].record.tar if sample else None
     return AuditedSource(
-        key=line.key,
-        source=line.source,
-        size_bytes=line.size_bytes,
-        deleted=line.time,
-        authorised_by=line.authorised_by,
-        shard=f"shard-{shard:06d}.tar" if sample else "",
+        key=one.key,
+        data_folder=one.data_folder,
+        source=one.place.source,
+        size_bytes=one.place.size_bytes,
+        told=one.told,
+        event=line.event if line else "",
+        time=line.time if line else "",
+        authorised_by=line.authorised_by if line else "",
+        trash=line.trash if line else "",
+        trash_state=one.trash_state,
+        shard=shard_name(one.shard) if sample else "",
+        shard_sha256=tar.sha256 if tar else "",
         member=sample.array.name if sample else "",
         array_blake3=sample.array.blake3 if sample else "",
-        checked=checked,
-        finding=finding or "",
-        trash=line.trash,
+        members=len(sample.all_members) if sample else 0,
+        checked=check is not None and one.key in check.read and sample is not None,
+        finding="; ".join(filter(None, findings)),
     )
+
+
+def _sum_up(
+    dataset: Dataset,
+    plans: Sequence[Plan],
+    gone: Gone,
+    evidence: Evidence,
+    sources: Sequence[AuditedSource],
+    checks: Sequence[ShardCheck],
+    share: float,
+    seed: int,
+    listed: bytes,
+) -> AuditSummary:
+    told = [one for one in sources if one.told != "nothing"]
+    checked = [one for one in sources if one.checked]
+    findings = sum(1 for one in sources if one.finding)
+    damaged = sum(1 for remark in evidence.remarks if remark.kind in DAMAGE_KINDS)
+    return AuditSummary(
+        program_version=__version__,
+        time=now_text(),
+        user=_user(),
+        host=socket.gethostname(),
+        out=as_text(dataset.out.resolve()),
+        data_folders=tuple(dict.fromkeys(plan.settings.data_folder for plan in plans)),
+        plans=tuple(plan.plan_id for plan in plans),
+        share=share,
+        seed=seed,
+        gone_sources=len(sources),
+        gone_bytes=_bytes_of(sources),
+        deleted_sources=len(told),
+        deleted_bytes=_bytes_of(told),
+        open_intents=sum(1 for one in told if one.told == "open intent"),
+        untold_sources=len(sources) - len(told),
+        in_the_trash=sum(1 for one in sources if one.trash_state == "in the trash"),
+        removed_from_the_trash=sum(
+            1 for one in sources if one.trash_state == "removed from the trash since"
+        ),
+        put_back=tuple(gone.put_back),
+        in_a_recorded_shard=sum(1 for one in sources if one.shard),
+        checked_now=len(checked),
+        members_read_now=sum(one.members for one in checked),
+        members_sound_now=sum(one.members for one in checked if not one.finding),
+        shards_read_whole=sum(1 for check in checks if check.read_whole),
+        read_bytes=sum(check.read_bytes for check in checks),
+        findings=findings,
+        remarks=tuple(evidence.remarks),
+        verdict=verdict(
+            gone=len(sources),
+            checked=len(checked),
+            findings=findings,
+            untold=len(sources) - len(told),
+            damaged=damaged,
+            unreadable=len(evidence.remarks) - damaged,
+            by_record=share < 1,
+        ),
+        list_file=LIST_FILE,
+        list_sha256=sha256_hex(listed),
+    )
+
+
+def _file(
+    dataset: Dataset, summary: AuditSummary, sources: Sequence[AuditedSource], listed: bytes
+) -> Path:
+    """Write the three files, together or not at all, into a folder that is new."""
+    above = dataset.run.resolve() / "audits"
+    make_directories(above)
+    stored = summary.to_pretty_json()
+    while True:
+        folder = above / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        text = page(summary, sources, folder, sha256_hex(stored))
+        files = {
+            LIST_FILE: listed,
+            SUMMARY_FILE: stored,
+            PAGE_FILE: text.encode(errors="surrogateescape"),
+        }
+        if publish_directory(files, folder):
+            return folder
+
+
+def _bytes_of(sources: Iterable[AuditedSource]) -> int:
+    return sum(source.size_bytes for source in sources)
+
+
+def _user() -> str:
+    """Who this process runs as, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"

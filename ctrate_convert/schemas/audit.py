@@ -1,45 +1,95 @@
-"""An audit's lines: the summary first, then one a deleted source."""
+"""What an audit files: a summary, and a list with one line a source that is gone."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256
+from ctrate_convert.schemas.base import Record, RelativePath, Sha256
+
+Told = Literal["journal", "open intent", "nothing"]
+"""What tells of a source that is gone. ``open intent``: who deleted it had no time to say so."""
+
+TrashState = Literal["", "in the trash", "removed from the trash since", "not to be told"]
+
+RemarkKind = Literal["journal", "source", "record", "plan", "shard"]
+
+DAMAGE_KINDS: frozenset[RemarkKind] = frozenset(("record", "plan", "shard"))
+"""Where these cannot be relied on, the audit cannot vouch for what they would have told."""
 
 
-class AuditSummary(Record):
-    """What was accounted for. ``checked_now``: members read again and their digests compared.
+class AuditRemark(Record):
+    """Something that the audit could not rely on, or look at, and that is no source itself."""
 
-    ``in_the_trash`` of the deleted sources were moved, not deleted.
-    """
-
-    schema_number: Literal[1] = 1
-    program_version: str
-    time: str
-    plans: tuple[Sha256, ...]
-    deleted_sources: int
-    deleted_bytes: int
-    in_the_trash: int = 0
-    in_a_recorded_shard: int
-    checked_now: int
-    findings: int
-    verdict: str
+    kind: RemarkKind
+    where: str
+    what: str
 
 
 class AuditedSource(Record):
-    """One deleted source: when, by whose leave, and the member that holds its volume.
+    """One source that is gone: what tells of it, and the member that holds its volume.
 
-    ``finding`` is empty where nothing is wrong, ``trash`` where the file was not moved to one.
+    ``event``, ``time`` and ``authorised_by`` are the journal's. ``shard``, ``member`` and the
+    digests are the record's, and empty where no record holds the sample. ``checked``: all members
+    of the sample were read now; ``finding`` is empty where nothing is wrong.
     """
 
-    key: Key
+    schema_number: Literal[2] = 2
+    key: str
+    data_folder: str
     source: RelativePath
     size_bytes: int
-    deleted: str
+    told: Told
+    event: str
+    time: str
     authorised_by: str
+    trash: str
+    trash_state: TrashState
     shard: str
+    shard_sha256: str
     member: str
     array_blake3: str
+    members: int
     checked: bool
     finding: str
-    trash: str = ""
+
+
+class AuditSummary(Record):
+    """What was accounted for, by whom, where and when.
+
+    ``gone_sources`` are the ``deleted_sources`` (``open_intents`` of them without the journal's
+    last word) and the ``untold_sources``. ``put_back``: deleted by the journal, but a file of that
+    name is there again; these are not in the list. ``share`` of what is in a recorded shard was
+    chosen by ``seed``; ``checked_now`` counts samples, ``members_sound_now`` the members of those
+    without a finding.
+    """
+
+    schema_number: Literal[2] = 2
+    program_version: str
+    time: str
+    user: str
+    host: str
+    out: str
+    data_folders: tuple[str, ...]
+    plans: tuple[Sha256, ...]
+    share: float
+    seed: int
+    gone_sources: int
+    gone_bytes: int
+    deleted_sources: int
+    deleted_bytes: int
+    open_intents: int
+    untold_sources: int
+    in_the_trash: int
+    removed_from_the_trash: int
+    put_back: tuple[RelativePath, ...]
+    in_a_recorded_shard: int
+    checked_now: int
+    members_read_now: int
+    members_sound_now: int
+    shards_read_whole: int
+    read_bytes: int
+    findings: int
+    remarks: tuple[AuditRemark, ...]
+    verdict: str
+    list_file: str
+    list_sha256: Sha256
