@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -185,9 +186,10 @@ def test_a_share_is_read_and_the_seed_chooses_it(freed: Converted) -> None:
     assert ALL_WELL not in done.stdout
 
 
-def test_at_least_one_is_read(freed: Converted) -> None:
+@pytest.mark.parametrize("share", ["0.1%", "0.000000001%"])
+def test_at_least_one_is_read(freed: Converted, share: str) -> None:
     """A share that comes to none reads one, and the verdict says how many that are."""
-    done = audit(freed, "--sample", "0.1%")
+    done = audit(freed, "--sample", share)
     assert done.code == ExitCode.DONE
     assert "accounted for by record; 1 of 8 read and checked now" in done.stdout
     assert ALL_WELL not in done.stdout
@@ -441,6 +443,26 @@ def test_a_broken_header(freed: Converted, share: str, where: int, told: str) ->
         assert told in findings_of(done)[key]
 
 
+@pytest.mark.parametrize("change", [{"name": "other.npy"}, {"size": 1}, {"type": tarfile.DIRTYPE}])
+def test_a_sound_header_of_another_member(freed: Converted, change: dict[str, Any]) -> None:
+    """A tar header that only tells of another name, size or kind is found by a share, too."""
+    evidence = gather(freed.dataset, [freed.plan])
+    array, path = array_of(freed), freed.out / FIRST
+    data = bytearray(path.read_bytes())
+    info = tarfile.TarInfo.frombuf(
+        bytes(data[array.offset - 512 : array.offset]), "ascii", "strict"
+    )
+    for name, value in change.items():
+        setattr(info, name, value)
+    data[array.offset - 512 : array.offset] = info.tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(data)
+    key = keys_of(freed, 0)[1]
+    found = check_shard(freed.dataset, evidence.recorded[0], frozenset([key]), everything=False)
+    assert list(found.wrong) == [key]
+    assert f"the tar header of member {array.name} tells of" in found.wrong[key][0]
+    assert audit(freed).code == ExitCode.DAMAGE
+
+
 def test_a_place_beyond_the_shard(freed: Converted) -> None:
     """A record that places a member nowhere is found out, whatever number it holds."""
     path = freed.dataset.record(0)
@@ -467,6 +489,21 @@ def test_damage_to_a_sample_whose_source_is_there(freed: Converted) -> None:
     assert done.code == ExitCode.DAMAGE
     assert f"{FIRST}, {key}: member {array.name} has changed" in done.stdout
     assert "DAMAGE, so not all is accounted for" in done.stdout
+
+
+def test_a_repaired_shard_is_no_matter_any_more(converted: Converted) -> None:
+    """The copy that counts is audited, in its new shard; the damaged one is not spoken of."""
+    array = array_of(converted)
+    flip(converted.out / FIRST, array.offset + array.size_bytes - 1)
+    words = ("--full", "--repair", "--num_workers", 1)
+    assert run_here("verify", converted.out, *words).code == ExitCode.DONE
+    assert run_here("delete", converted.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
+    done = audit(converted, "--json")
+    assert done.code == ExitCode.DONE
+    assert f"{ALL_WELL}; 8 of 8 read" in summary_of(done)["verdict"]
+    shards = {one["key"]: one["shard"] for one in done.json()["sources"]}
+    assert {shards[key] for key in keys_of(converted, 0)} == {"shard-000002.tar"}
+    assert len(done.json()["sources"]) == 8
 
 
 # --- The trash ----------------------------------------------------------------------------------
