@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check lint bench slurm-demo fuzz clean
+.PHONY: demo test check lint bench slurm-demo fuzz faults clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ slurm-demo: $(READY)  ## the demo through a real three-node Slurm on this machin
 
 fuzz: $(READY)   ## tampered files and hostile volumes, for five minutes
 	$(BIN)/python -m tests.fuzz --seconds 300
+
+faults: $(READY) ## every call of every command made to fail in every way, for half an hour
+	$(BIN)/python -m tests.faults --seconds 1800
 
 clean:
 	rm -rf $(VENV) demo slurm-demo bench-work

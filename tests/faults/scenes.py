@@ -1,0 +1,262 @@
+"""The commands that faults are tried on: files before, what must hold after, where each ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import blosc2
+
+from ctrate_convert.errors import ExitCode
+from tests.crash.disk import Disk
+from tests.crash.scenario import Ending, Scenario
+from tests.crash.trash_scenario import TrashScenario
+from tests.faults.strace import Commands, Told
+from tests.support import (
+    DELETE,
+    convert_words,
+    expected_volume,
+    read_dataset,
+    read_shard_file,
+    same_voxels,
+)
+
+Words = list[object]
+
+
+class Scene:
+    """``convert`` with deletion, in one process. The others say what they do differently."""
+
+    name = "convert"
+    scenario_class: type[Scenario] = Scenario
+    worker_processes = False
+    encoding = "npy"
+    own_reason: str | None = None
+    """What the program may say instead of the system's words for a fault."""
+
+    def __init__(self, folder: Path, commands: Commands) -> None:
+        self.scenario = self.scenario_class.make(folder)
+        self._commands = commands
+        self._start = Disk.load(self.scenario.disk_folder).now().tree
+        self.prepare()
+        self.calm = commands.watch(self.words, worker_processes=self.worker_processes)
+        assert self.calm.code == ExitCode.DONE, self.calm.text
+        self.ending = Ending(self.scenario.shards(), self.scenario.manifest())
+        assert self.incomplete() is None
+
+    @property
+    def out(self) -> Path:
+        """The dataset directory."""
+        return self.scenario.out
+
+    @property
+    def words(self) -> Words:
+        """The command line that is disturbed, and given again."""
+        return [*self.convert_words, *DELETE]
+
+    @property
+    def convert_words(self) -> Words:
+        """The command that converts, and deletes nothing."""
+        more = ("--samples_per_shard", 2, "--probe", 0, "--encoding", self.encoding)
+        return convert_words(self.scenario.made, self.out, *more)
+
+    def prepare(self) -> None:
+        """Put the files there that the command is to meet."""
+        self.scenario.put(self._start)
+
+    def give(self, words: Words) -> Told:
+        """One undisturbed command."""
+        return self._commands.run(words, worker_processes=self.worker_processes)
+
+    def harm(self, told: Told | None = None) -> str | None:
+        """What a fault has done that nothing may do, if anything; ``told`` is how that ended."""
+        whole = told is None or not _lacks_samples(told)
+        return self.scenario.lost() or self._changed_source() or self._half_a_shard(whole=whole)
+
+    def _changed_source(self) -> str | None:
+        for key, path in self.scenario.made.sources.items():
+            name = path.relative_to(self.scenario.disk_folder).as_posix()
+            if path.exists() and path.read_bytes() != self._start[name]:
+                return f"the source of {key} has changed"
+        return None
+
+    def _half_a_shard(self, *, whole: bool = True) -> str | None:
+        for path in self.out.glob("*.tar"):
+            samples = read_shard_file(path)
+            if whole and path.read_bytes() != self.ending.shards.get(path.name):
+                return f"{path.name} is not the shard that an undisturbed run makes"
+            if whole and len(samples) != 2:
+                return f"{path.name} has not its two samples"
+        return None
+
+    def incomplete(self) -> str | None:
+        """What the end lacks that an undisturbed command comes to."""
+        return self.scenario.incomplete(self.ending)
+
+    def go_on(self, told: Told) -> Iterator[str]:
+        """Give the command again until all is done; yields each step that took more than that."""
+        again = self.give(self.words)
+        if again.code == ExitCode.SAMPLES_FAILED:  # it is taken up once its file has changed
+            yield "sample failed"
+            for path in self._sources_left():
+                os.utime(path)
+            again = self.give(self.words)
+        assert again.code == ExitCode.DONE, again.text
+        if self._sources_left():
+            yield "source kept"
+            last = self.give(["delete", self.out, "--yes", "--num_workers", 1])
+            assert last.code == ExitCode.DONE, last.text
+        if not _lacks_samples(told):
+            assert (wrong := self.incomplete()) is None, wrong
+            return
+        yield "in a further shard"
+        assert read_dataset(self.out).keys() == self.scenario.originals.keys()
+        assert not self._sources_left()
+        assert (wrong := self.harm(told)) is None, wrong
+
+    def _sources_left(self) -> list[Path]:
+        return [path for path in self.scenario.made.sources.values() if path.exists()]
+
+
+def _lacks_samples(told: Told) -> bool:
+    """Whether a fault met a source, so that its shard is published without it, and that is told."""
+    return told.code == ExitCode.SAMPLES_FAILED or "could not be looked at" in told.text
+
+
+class WithWorkers(Scene):
+    """The same with worker processes: parent and workers are hit."""
+
+    name = "workers"
+    worker_processes = True
+
+
+class Blosc2(Scene):
+    """The same with compressed arrays."""
+
+    name = "b2nd"
+    encoding = "b2nd"
+    own_reason = os.strerror(errno.EIO)  # Blosc2 does not tell why it could not write
+
+    def harm(self, told: Told | None = None) -> str | None:
+        whole = told is None or not _lacks_samples(told)
+        return (
+            self._changed_source() or self._half_a_shard(whole=whole) or self._gone_and_unproven()
+        )
+
+    def _gone_and_unproven(self) -> str | None:
+        found = read_dataset(self.out)
+        for key, path in self.scenario.made.sources.items():
+            if path.exists():
+                continue
+            if key not in found:
+                return f"{key} is gone, and no shard holds it"
+            frame = found[key].members["volume.b2nd"]
+            array = blosc2.ndarray_from_cframe(frame)[...]
+            if not same_voxels(array, expected_volume(self.scenario.originals[key])):
+                return f"{key} is gone, and its shard holds other voxels"
+        return None
+
+    def incomplete(self) -> str | None:
+        if self.scenario.shards() != self.ending.shards:
+            return "the shards have other bytes"
+        if any(path.exists() for path in self.scenario.made.sources.values()):
+            return "a source is still there"
+        return None if self.scenario.manifest() == self.ending.manifest else "another manifest"
+
+
+class Deletes(Scene):
+    """``delete`` of what is converted."""
+
+    name = "delete"
+
+    @property
+    def words(self) -> Words:
+        return ["delete", self.out, "--yes", "--num_workers", 1]
+
+    def prepare(self) -> None:
+        super().prepare()
+        assert self.give(self.convert_words).code == ExitCode.DONE
+
+
+class MovesToTrash(Deletes):
+    """``delete --trash``."""
+
+    name = "trash"
+    scenario_class = TrashScenario
+    scenario: TrashScenario
+
+    @property
+    def words(self) -> Words:
+        return [*super().words, "--trash", self.scenario.trash]
+
+    def go_on(self, told: Told) -> Iterator[str]:
+        yield from ()
+        again = self.give(self.words)
+        assert again.code == ExitCode.DONE, again.text
+        assert (wrong := self.incomplete()) is None, wrong
+
+
+class Restores(MovesToTrash):
+    """``restore`` of what is in the trash."""
+
+    name = "restore"
+
+    @property
+    def words(self) -> Words:
+        return ["restore", self.out]
+
+    def prepare(self) -> None:
+        super().prepare()
+        assert self.give(super().words).code == ExitCode.DONE
+
+    def incomplete(self) -> str | None:
+        for key, path in self.scenario.made.sources.items():
+            if not path.exists():
+                return f"the source of {key} is not back"
+        if any(path.is_file() for path in self.scenario.trash.rglob("*")):
+            return "something is left in the trash"
+        return self.harm() if self.scenario.shards() == self.ending.shards else "other shards"
+
+
+class Repairs(Deletes):
+    """``verify --full --repair`` of a damaged shard whose sources are there."""
+
+    name = "repair"
+    _damaged = "shard-000001.tar"
+
+    @property
+    def words(self) -> Words:
+        return ["verify", self.out, "--full", "--repair", "--num_workers", 1]
+
+    def prepare(self) -> None:
+        super().prepare()
+        path = self.out / self._damaged
+        data = bytearray(path.read_bytes())
+        data[1000] ^= 1
+        path.write_bytes(data)
+
+    def harm(self, told: Told | None = None) -> str | None:
+        if any(not path.exists() for path in self.scenario.made.sources.values()):
+            return "a source is gone"
+        return self._changed_source() or self._half_a_shard()
+
+    def incomplete(self) -> str | None:
+        if self.scenario.shards() != self.ending.shards or len(self.ending.shards) != 3:
+            return "the shards have other bytes"
+        if self.scenario.manifest() != self.ending.manifest:
+            return "the manifest is another"
+        return self.harm()
+
+    def go_on(self, told: Told) -> Iterator[str]:
+        yield from ()
+        again = self.give(self.words)
+        assert again.code == ExitCode.DONE, again.text
+        assert (wrong := self.incomplete()) is None, wrong
+
+
+SCENES: dict[str, type[Scene]] = {
+    scene.name: scene
+    for scene in (Scene, WithWorkers, Blosc2, Deletes, MovesToTrash, Restores, Repairs)
+}
