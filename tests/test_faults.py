@@ -1,45 +1,22 @@
-"""One call fails or never returns, a disk is full or read-only: nothing is lost, and it goes on."""
+"""One call fails or never returns: nothing is lost, and it goes on."""
 
 from __future__ import annotations
 
 import errno
 import os
-import random
-import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from ctrate_convert.errors import ExitCode
-from tests.crash.disk import Disk, Tree
-from tests.crash.scenario import Ending, Scenario, quick_folder
+from tests.faults.laid import Fault, Laid, finished, lay
 from tests.one_process import hidden
-from tests.support import TIMEOUT_S, Finished, convert_words, read_shard_file, run_here
+from tests.support import Finished, run_here
 from tests.test_data_loss import needs
 
 KILLED = -signal.SIGKILL
-
-
-# --- One call that fails ---------------------------------------------------------------------
-
-
-class Fault(NamedTuple):
-    """The ``when``-th ``call`` on ``path`` (below the output, or ``npz/``) fails with ``how``."""
-
-    call: str
-    path: str
-    how: str
-    when: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.how} {self.call} {self.when} {Path(self.path).name}"
-
 
 RUN = ".run/"
 SHARD, TAR = hidden("shard-000000"), "shard-000000.tar"
@@ -108,44 +85,10 @@ HARMLESS = (
 )
 
 
-@dataclass(frozen=True)
-class Laid:
-    """Where everything is, as it stood before the first run, and where a run ends."""
-
-    scenario: Scenario
-    start: Tree
-    ending: Ending
-
-    @property
-    def words(self) -> list[object]:
-        more = ("--samples_per_shard", 2, "--probe", 0, "--delete_source_files", "--yes")
-        return convert_words(self.scenario.made, self.scenario.out, *more)
-
-    def path(self, fault: Fault) -> Path:
-        if fault.path.startswith("npz/"):
-            return self.scenario.disk_folder / fault.path
-        return self.scenario.out / fault.path
-
-    def assert_safe(self) -> None:
-        """Every source is there or proven, and no file that looks like a shard is half of one."""
-        assert self.scenario.lost() is None
-        for path in self.scenario.out.glob("*.tar"):
-            assert path.read_bytes() == self.ending.shards[path.name]
-            assert len(read_shard_file(path)) == 2
-
-    def assert_goes_on(self) -> None:
-        """The same command comes to the end of an undisturbed run."""
-        assert self.scenario.run() == ExitCode.DONE
-        assert self.scenario.incomplete(self.ending) is None
-
-
 @pytest.fixture(scope="module")
 def laid_once() -> Iterator[Laid]:
-    with quick_folder("faults") as folder:
-        scenario = Scenario.make(folder)
-        start = Disk.load(scenario.disk_folder).now().tree
-        assert scenario.run() == ExitCode.DONE
-        yield Laid(scenario, start, Ending(scenario.shards(), scenario.manifest()))
+    with lay("faults") as laid:
+        yield laid
 
 
 @pytest.fixture
@@ -158,23 +101,11 @@ def laid(laid_once: Laid) -> Laid:
 def run_with(fault: Fault, laid: Laid, log: Path) -> Finished:
     """The command in one process, under strace; the call was met, or the test fails."""
     needs("strace", "strace", "-o", "/dev/null", "-P", "/", "true")
-    how = f"signal={fault.how}" if fault.how == "KILL" else f"error={fault.how}"
-    strace = [
-        "strace", "-f", "-y", "-o", log, "-P", laid.path(fault),
-        "-e", f"trace={fault.call}", "-e", f"inject={fault.call}:{how}:when={fault.when}",
-    ]  # fmt: skip
-    python = [sys.executable, "-m", "tests.one_process", *laid.words]
-    done = subprocess.run(
-        [*map(str, strace), *map(str, python)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    strace = ["strace", "-f", "-y", "-o", log, "-P", laid.path(fault), "-e", f"trace={fault.call}"]
+    done = finished([*map(str, strace), *fault.strace, *laid.command()])
     told = log.read_text()
-    assert "(INJECTED)" in told or "killed by SIGKILL" in told, told + done.stdout + done.stderr
-    return Finished(done.returncode, done.stdout, done.stderr)
+    assert "(INJECTED)" in told or "killed by SIGKILL" in told, told + done.text
+    return done
 
 
 @pytest.mark.parametrize("fault", FAILING, ids=str)
@@ -231,92 +162,3 @@ def test_a_source_that_cannot_be_removed(laid: Laid, tmp_path: Path, how: str) -
 
     assert run_here("delete", laid.scenario.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
     assert laid.scenario.incomplete(laid.ending) is None
-
-
-# --- A disk that is full, small or read-only -------------------------------------------------
-
-PAGE_BYTES = 4096
-
-TWICE = """
-out=$1 kept=$2 options=$3; shift 3
-mount -t tmpfs -o size=64m tmpfs "$out" || exit 99
-mount -o "remount,$options" "$out" || exit 99
-"$@"; echo "at first: $?"
-mkdir -p "$kept/first/results" "$kept/then/results"
-cp -a "$out" "$kept/first/results/out"; cp -a "$out/../../npz" "$kept/first/npz"
-mount -o remount,rw,size=64m "$out" || exit 99
-"$@"; echo "then: $?"
-cp -a "$out" "$kept/then/results/out"; cp -a "$out/../../npz" "$kept/then/npz"
-"""
-"""The same command twice, the output being a file system of its own, roomy only the second time."""
-
-
-def run_twice(laid: Laid, kept: Path, options: str, *more: str) -> str:
-    """What it says; ``kept`` gets all files as they are after each run, checked here."""
-    can = "mount -t tmpfs -o size=64k tmpfs /mnt && mount -o remount,ro /mnt"
-    needs("unshare", "unshare", "-rm", "sh", "-c", can)
-    laid.scenario.out.mkdir(parents=True)
-    script = ["unshare", "-rm", "sh", "-c", TWICE, "sh", laid.scenario.out, kept, options]
-    python = [sys.executable, "-m", "tests.one_process", *laid.words, *more]
-    done = subprocess.run(
-        [*map(str, script), *map(str, python)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert f"at first: {int(ExitCode.ENVIRONMENT)}" in done.stdout, said
-    assert f"then: {int(ExitCode.DONE)}" in done.stdout, said
-    assert "Traceback" not in said
-    first = laid.scenario.at(kept / "first")
-    replace(laid, scenario=first).assert_safe()
-    assert not list(first.out.glob(".shard-*.partial"))
-    assert laid.scenario.at(kept / "then").incomplete(laid.ending) is None
-    return said
-
-
-@pytest.mark.parametrize("chance", range(10))
-def test_a_disk_that_is_full(laid: Laid, tmp_path: Path, chance: int) -> None:
-    """Wherever it is full, nothing is lost or half there; with space the same command finishes."""
-    pages = random.Random(chance).randrange(1, whole_pages(laid))
-    begin_all_the_same = ("--min_free_gb", "1e-9")
-    said = run_twice(laid, tmp_path, f"size={pages * PAGE_BYTES}", *begin_all_the_same)
-    assert "No space left on device (free some space there; nothing was lost)" in said
-
-
-def whole_pages(laid: Laid) -> int:
-    """What a whole output takes: with less, the disk is full at some time."""
-    sizes = [len(data) for data in laid.ending.shards.values()]
-    return sum(-(-size // PAGE_BYTES) for size in sizes) + FILES_BESIDE
-
-
-FILES_BESIDE = 12
-"""Fewer than there are small files beside the shards: each takes a page at least."""
-
-
-def test_an_output_that_is_read_only(laid: Laid, tmp_path: Path) -> None:
-    """Nothing can be planned there; that is said."""
-    said = run_twice(laid, tmp_path, "ro")
-    assert "Read-only file system (that file system is mounted read-only)" in said
-
-
-@pytest.mark.parametrize("limit", [100, 2_700, 5_000, 10_000])
-def test_a_limit_on_file_sizes(laid: Laid, limit: int) -> None:
-    """A plan, a record or a shard that may not grow is none; without the limit it goes on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.one_process", *map(str, laid.words)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == ExitCode.ENVIRONMENT, said
-    assert "File too large (a file size limit (ulimit -f) is in the way)" in said
-    laid.assert_safe()
-    assert not list(laid.scenario.out.glob(".shard-*.partial"))
-    laid.assert_goes_on()

@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
+import blosc2
 from typing_extensions import Self
 
 from ctrate_convert.conversion import worker
@@ -27,12 +28,13 @@ from ctrate_convert.operations import run
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.run import run_pending
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import PlanSettings
+from ctrate_convert.schemas.plan import Encoding, PlanSettings
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.crash.disk import Disk, State, Tree
 from tests.crash.recorder import Recorder
 from tests.support import (
     Array,
+    Found,
     expected_volume,
     load_originals,
     read_dataset,
@@ -98,6 +100,8 @@ class Identity:
 class Scenario:
     """Two shards of two samples, whose sources go: everything of it lies below ``disk_folder``."""
 
+    encoding: ClassVar[Encoding] = "npy"
+
     disk_folder: Path
     made: SyntheticCtRate
     originals: dict[str, Array]
@@ -155,7 +159,13 @@ class Scenario:
 
     def settings(self) -> PlanSettings:
         """Of the plan."""
-        return settings_for(self.made, samples_per_shard=2, delete_source_files=True, probe=0)
+        return settings_for(
+            self.made,
+            samples_per_shard=2,
+            delete_source_files=True,
+            probe=0,
+            encoding=self.encoding,
+        )
 
     def record(self, disk: Disk) -> Recorder:
         """What `run` does, from ``disk`` on, which the folder must hold."""
@@ -244,7 +254,7 @@ class Scenario:
         assert hashlib.sha256(shard.read_bytes()).hexdigest() == facts["tar"]["sha256"]
         keys = set()
         for key, found in read_shard_file(shard):
-            assert same_voxels(found.volume, expected_volume(self.originals[key]))
+            assert same_voxels(_volume(found), expected_volume(self.originals[key]))
             keys.add(key)
         assert keys == {
             sample["key"] for sample in facts["samples"] if sample["state"] == "converted"
@@ -292,12 +302,26 @@ class Scenario:
         return self.lost() or self.restart() or self.incomplete(expected)
 
 
+@dataclass
+class Blosc2Scenario(Scenario):
+    """The same with compressed arrays."""
+
+    encoding = "b2nd"
+
+
 @dataclass(frozen=True)
 class Ending:
     """Where an undisturbed run ends."""
 
     shards: dict[str, bytes]
     manifest: dict[str, Any]
+
+
+def _volume(found: Found) -> Array:
+    if "volume.b2nd" not in found.members:
+        return found.volume
+    array: Array = blosc2.ndarray_from_cframe(found.members["volume.b2nd"])[...]
+    return array
 
 
 def _with(status: os.stat_result, identity: Identity) -> os.stat_result:

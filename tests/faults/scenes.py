@@ -7,20 +7,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import blosc2
-
 from ctrate_convert.errors import ExitCode
 from tests.crash.disk import Disk
-from tests.crash.scenario import Ending, Scenario
+from tests.crash.scenario import Blosc2Scenario, Ending, Scenario
 from tests.crash.trash_scenario import TrashScenario
 from tests.faults.strace import Commands, Told
 from tests.support import (
     DELETE,
     convert_words,
-    expected_volume,
     read_dataset,
     read_shard_file,
-    same_voxels,
 )
 
 Words = list[object]
@@ -32,7 +28,6 @@ class Scene:
     name = "convert"
     scenario_class: type[Scenario] = Scenario
     worker_processes = False
-    encoding = "npy"
     own_reason: str | None = None
     """What the program may say instead of the system's words for a fault."""
 
@@ -59,7 +54,7 @@ class Scene:
     @property
     def convert_words(self) -> Words:
         """The command that converts, and deletes nothing."""
-        more = ("--samples_per_shard", 2, "--probe", 0, "--encoding", self.encoding)
+        more = ("--samples_per_shard", 2, "--probe", 0, "--encoding", self.scenario.encoding)
         return convert_words(self.scenario.made, self.out, *more)
 
     def prepare(self) -> None:
@@ -136,34 +131,8 @@ class Blosc2(Scene):
     """The same with compressed arrays."""
 
     name = "b2nd"
-    encoding = "b2nd"
+    scenario_class = Blosc2Scenario
     own_reason = os.strerror(errno.EIO)  # Blosc2 does not tell why it could not write
-
-    def harm(self, told: Told | None = None) -> str | None:
-        whole = told is None or not _lacks_samples(told)
-        return (
-            self._changed_source() or self._half_a_shard(whole=whole) or self._gone_and_unproven()
-        )
-
-    def _gone_and_unproven(self) -> str | None:
-        found = read_dataset(self.out)
-        for key, path in self.scenario.made.sources.items():
-            if path.exists():
-                continue
-            if key not in found:
-                return f"{key} is gone, and no shard holds it"
-            frame = found[key].members["volume.b2nd"]
-            array = blosc2.ndarray_from_cframe(frame)[...]
-            if not same_voxels(array, expected_volume(self.scenario.originals[key])):
-                return f"{key} is gone, and its shard holds other voxels"
-        return None
-
-    def incomplete(self) -> str | None:
-        if self.scenario.shards() != self.ending.shards:
-            return "the shards have other bytes"
-        if any(path.exists() for path in self.scenario.made.sources.values()):
-            return "a source is still there"
-        return None if self.scenario.manifest() == self.ending.manifest else "another manifest"
 
 
 class Deletes(Scene):
