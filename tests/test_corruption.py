@@ -224,10 +224,10 @@ def test_damage_that_samples_show(converted: Converted, damage: Damage) -> None:
     assert "has changed (bytes " in seen.stdout
 
 
-def damage_found(converted: Converted) -> list[str]:
+def damage_found(converted: Converted, *, whole: bool = True) -> list[str]:
     """What a full verification in this process finds."""
     report = verify(
-        converted.dataset, num_samples=0, check_precision=False, full=True, num_workers=1
+        converted.dataset, num_samples=0, check_precision=False, full=whole, num_workers=1
     )
     return [f"{damage.shard} {damage.what}" for damage in report.damage]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from ctrate_convert.operations.verify import VerifyReport, verify
 from ctrate_convert.paths import Dataset
 
 _NAMED = 50
+_LINE_EVERY_S = 10.0
 
 
 @click.command("verify")
@@ -67,6 +69,7 @@ def command(
         check_precision=check_precision,
         full=full,
         num_workers=num_workers,
+        on_shard=Progress(),
     )
     if not as_json:
         print_verify(dataset, report)
@@ -119,6 +122,19 @@ def _print_repair(dataset: Dataset, report: RepairReport) -> None:
         )
 
 
+class Progress:
+    """Says on standard error, now and then, how many shards have been looked at."""
+
+    def __init__(self) -> None:
+        self._last_line = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` shards are."""
+        if time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            click.echo(f"verify: {done:,}/{total:,} shards", err=True)
+
+
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:
     """What was looked at, what was found."""
     show.line(
@@ -135,6 +151,8 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
     )
     for note in report.notes[:_NAMED]:
         show.line(f"Note: {note}")
+    if len(report.notes) > _NAMED:
+        show.line(f"… and {len(report.notes) - _NAMED:,} more notes (--json gives all)")
     if report.precision:
         show.table(
             ("sample", ">max error", ">mean error", ">recorded max"),

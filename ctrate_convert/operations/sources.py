@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from ctrate_convert.conversion.deletion import is_done, open_intents, read_journal
-from ctrate_convert.conversion.source_file import doubt_about_source
 from ctrate_convert.conversion.manifest import (
     planned_shards,
     recorded_shards,
@@ -17,6 +16,7 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.conversion.source_file import doubt_about_source
 from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine

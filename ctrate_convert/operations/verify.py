@@ -5,27 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ctrate_convert.conversion.intensity import Scale, intensity_notes
 from ctrate_convert.conversion.manifest import (
-    load_manifest,
     manifest_shards,
     planned_shards,
     recorded_shards,
     superseded_samples,
 )
-from ctrate_convert.conversion.plans import load_samples
-from ctrate_convert.conversion.precision import Precision, compare_with_source
-from ctrate_convert.conversion.readback import Damage, check_members, read_shard
-from ctrate_convert.conversion.sample import reconvert_digest
+from ctrate_convert.conversion.precision import Precision
+from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.errors import DamageError, ExitCode, SampleError
+from ctrate_convert.errors import DamageError, ExitCode
+from ctrate_convert.operations.each_process import each_in_a_process
 from ctrate_convert.operations.run import load
+from ctrate_convert.operations.verify_files import FileFindings, check_journals, check_lists
+from ctrate_convert.operations.verify_manifest import (
+    check_entry,
+    check_manifest,
+    readable_manifest,
+)
+from ctrate_convert.operations.verify_shard import ShardFindings, ShardToCheck, check_shard
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.manifest import ManifestShard
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
 
@@ -81,83 +86,122 @@ def verify(
 
     ``full`` reads every shard whole instead: SHA-256, structure, every member. Each sample that
     is looked at is compared with its source where that still is the file that was read: it must
-    convert to the recorded digest again. ``check_precision`` compares the voxels themselves.
+    convert to the recorded digest again. ``check_precision`` compares the voxels themselves. The
+    plans' lists, the journals and the manifest are read whole in any case. A shard is looked at
+    in one of ``num_workers`` processes, since decoding holds the interpreter's lock.
+
+    Raises:
+        SettingsError: there is no plan.
+        DamageError: a plan was changed.
+        WorkerDied: a process was killed.
     """
     report = VerifyReport()
-    records = _load_records(dataset, report)
+    files, records = _load_all(dataset, report)
+    report.damage += files.damage
     report.shards = len(records)
     report.samples = sum(len(shard.live) for shard in records)
-    report.notes += _intensity_notes(dataset, records)
+    report.notes += [*_intensity_notes(files, records), *files.notes]
     present = [shard for shard in records if _is_present(dataset, shard, report)]
-    chosen = _choose(present, None if full else num_samples)
-
-    def check(entry: tuple[_Recorded, list[ConvertedSample]]) -> VerifyReport:
-        shard, samples = entry
-        part = VerifyReport()
-        _check_shard(dataset, shard, samples, part, full=full)
-        for sample in samples:
-            _check_source(
-                dataset, shard.plan, shard.record, sample, part, check_precision=check_precision
-            )
-        return part
-
-    with ThreadPoolExecutor(num_workers) as pool:  # digests and inflate run outside the GIL
-        for done, part in enumerate(pool.map(check, chosen), 1):
-            _add(report, part)
-            on_shard(done, len(chosen))
+    chosen = [
+        ShardToCheck(
+            dataset,
+            shard.plan.settings,
+            shard.record,
+            tuple(samples),
+            # What was repaired is damaged, and no matter any more.
+            whole=full and shard.is_whole,
+            check_precision=check_precision,
+        )
+        for shard, samples in _choose(present, None if full else num_samples)
+    ]
+    for part in each_in_a_process(check_shard, chosen, num_workers, on_shard):
+        _add(report, part)
     return report
 
 
-def _load_records(dataset: Dataset, report: VerifyReport) -> list[_Recorded]:
+def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[_Recorded]]:
+    """Everything but the shards.
+
+    What is written last is read first, so that nothing that a run writes meanwhile looks foreign.
+    """
+    files = FileFindings()
+    tars = sorted(dataset.out.glob("shard-*.tar"))
+    manifest = readable_manifest(dataset, files)
+    recorded = recorded_shards(dataset)
     plans = load(dataset)
+    records = _load_records(dataset, plans, recorded, report)
+    check_lists(dataset, plans, files)
+    check_journals(dataset, plans, files)
+    if manifest is not None:
+        check_manifest(dataset, plans, manifest, recorded, files)
+        entries = manifest_shards(manifest)
+        for one in records:
+            entry = entries.get(dataset.shard(one.record.shard).name)
+            if entry is not None:
+                _check_merged(dataset, one, entry, report, files)
+    for path in tars:
+        number = path.stem.removeprefix("shard-")
+        if not number.isdigit() or int(number) not in recorded:
+            report.damage.append(Damage(path.name, None, "a shard that no record knows"))
+    return files, records
+
+
+def _check_merged(
+    dataset: Dataset,
+    shard: _Recorded,
+    entry: ManifestShard,
+    report: VerifyReport,
+    files: FileFindings,
+) -> None:
+    """Whether the record is the one that was merged, and the manifest says what it does."""
+    record = shard.record
+    if entry.record_sha256 != record.stored_sha256():
+        what = "this record was changed after it was merged into the manifest"
+        report.damage.append(Damage(dataset.record(record.shard).name, None, what))
+        return
+    superseded = {one.key for one in record.converted} - {one.key for one in shard.live}
+    check_entry(entry, record, superseded, files)
+
+
+def _load_records(
+    dataset: Dataset, plans: Sequence[Plan], recorded: frozenset[int], report: VerifyReport
+) -> list[_Recorded]:
     by_index = planned_shards(plans)
     superseded: dict[int, frozenset[str]] = {}
-    with contextlib.suppress(DamageError):  # a damaged record is named below
+    with contextlib.suppress(DamageError, OSError):  # a damaged record is named below
         superseded = superseded_samples(dataset, plans)
-    recorded = recorded_shards(dataset)
-    manifest = load_manifest(dataset)
-    merged = manifest_shards(manifest) if manifest else {}
     found = []
     for index in sorted(recorded):
         path = dataset.record(index)
         if index not in by_index:
             report.damage.append(Damage(path.name, None, "a record that no plan knows"))
             continue
-        plan, shard = by_index[index]
+        plan, _ = by_index[index]
         try:
             record = load_record(dataset, plan, index)
         except DamageError as error:
             report.damage.append(Damage(path.name, None, error.one_line()))
             continue
-        entry = merged.get(shard.name)
-        if entry is not None and entry.record_sha256 != record.stored_sha256():
-            what = "this record was changed after it was merged into the manifest"
-            report.damage.append(Damage(path.name, None, what))
+        except OSError as error:
+            report.damage.append(Damage(path.name, None, f"cannot be read: {error.strerror}"))
+            continue
         gone = superseded.get(index, frozenset())
         live = tuple(sample for sample in record.converted if sample.key not in gone)
         found.append(_Recorded(plan, record, live))
-    for path in sorted(dataset.out.glob("shard-*.tar")):
-        number = path.stem.removeprefix("shard-")
-        if not number.isdigit() or int(number) not in recorded:
-            report.damage.append(Damage(path.name, None, "a shard that no record knows"))
     return found
 
 
-def _intensity_notes(dataset: Dataset, records: Sequence[_Recorded]) -> list[str]:
+def _intensity_notes(files: FileFindings, records: Sequence[_Recorded]) -> list[str]:
     """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
-    by_index = planned_shards(load(dataset))
-    scales, unknown = [], []
+    scales = []
     for shard in records:
-        try:
-            planned = load_samples(dataset, shard.plan, by_index[shard.record.shard][1])
-        except DamageError as error:
-            unknown.append(f"the table's intercepts are not known: {error.one_line()}")
-            planned = ()
-        intercepts = {one.key: one.metadata.get("RescaleIntercept", "") for one in planned}
+        planned = files.planned.get(shard.record.shard, {})
         scales += [
-            Scale(one.key, one.array.intensity, intercepts.get(one.key, "")) for one in shard.live
+            Scale(one.key, one.array.intensity, planned[one.key].intercept)
+            for one in shard.live
+            if one.key in planned
         ]
-    return [*intensity_notes(scales), *unknown]
+    return list(intensity_notes(scales))
 
 
 def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> bool:
@@ -173,13 +217,16 @@ def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> boo
             )
         return False
     try:
-        size_bytes = os.stat(path, follow_symlinks=False).st_size
+        status = os.stat(path, follow_symlinks=False)
     except OSError as error:
         what = f"cannot be seen: {error.strerror}; it held {len(shard.live)} samples"
         report.damage.append(Damage(path.name, None, what))
         return False
-    if shard.is_whole and size_bytes != record.tar.size_bytes:
-        what = f"size {size_bytes} bytes, expected {record.tar.size_bytes}"
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        report.damage.append(Damage(path.name, None, "is no regular file"))
+        return False
+    if shard.is_whole and status.st_size != record.tar.size_bytes:
+        what = f"size {status.st_size} bytes, expected {record.tar.size_bytes}"
         report.damage.append(Damage(path.name, None, what))
     return True
 
@@ -196,70 +243,8 @@ def _choose(
     return [(present[at], samples) for at, samples in sorted(picked.items())]
 
 
-def _check_shard(
-    dataset: Dataset,
-    shard: _Recorded,
-    samples: Sequence[ConvertedSample],
-    report: VerifyReport,
-    *,
-    full: bool,
-) -> None:
-    plan, record = shard.plan, shard.record
-    path = dataset.shard(record.shard)
-    report.samples_checked += len(samples)
-    try:
-        if not full or not shard.is_whole:  # what was repaired is damaged, and no matter any more
-            report.damage.extend(check_members(path, samples, plan.settings.layout))
-            return
-        found = read_shard(path, record.converted, plan.settings.layout)
-    except OSError as error:
-        report.damage.append(Damage(path.name, None, f"cannot be read: {error.strerror}"))
-        return
-    report.shards_read_whole += 1
-    report.damage.extend(found.damage)
-    if not found.damage and record.tar and found.sha256 != record.tar.sha256:
-        what = f"SHA-256 {found.sha256[:16]}…, expected {record.tar.sha256[:16]}…"
-        report.damage.append(Damage(path.name, None, f"{what} (outside every member)"))
-
-
-def _check_source(
-    dataset: Dataset,
-    plan: Plan,
-    record: ShardRecord,
-    sample: ConvertedSample,
-    report: VerifyReport,
-    *,
-    check_precision: bool,
-) -> None:
-    source = Path(plan.settings.data_folder) / sample.source.source
-    if not os.path.lexists(source):
-        report.compared_with_digest_only += 1
-        return
-    try:
-        digest, now = reconvert_digest(
-            source, sample.source.source, sample, plan.settings, dataset.out
-        )
-        if now != sample.source and digest != sample.array.blake3:
-            report.notes.append(f"{sample.key}: its source was changed after it was converted")
-            report.compared_with_digest_only += 1
-            return
-        report.compared_with_source += 1
-        if digest != sample.array.blake3:
-            what = "its source, though untouched, no longer converts to what the shard holds"
-            report.damage.append(Damage(sample.source.source, sample.key, what))
-        elif check_precision:
-            shard = dataset.shard(record.shard)
-            report.precision.append(
-                compare_with_source(source, shard, sample, plan.settings, dataset.out)
-            )
-    except (SampleError, OSError) as error:
-        what = error.one_line() if isinstance(error, SampleError) else str(error)
-        report.notes.append(f"{sample.key}: its source cannot be compared: {what}")
-        report.compared_with_digest_only += 1
-
-
-def _add(report: VerifyReport, part: VerifyReport) -> None:
-    report.shards_read_whole += part.shards_read_whole
+def _add(report: VerifyReport, part: ShardFindings) -> None:
+    report.shards_read_whole += part.read_whole
     report.samples_checked += part.samples_checked
     report.compared_with_source += part.compared_with_source
     report.compared_with_digest_only += part.compared_with_digest_only
