@@ -17,6 +17,9 @@ from pathlib import Path
 
 ROOT = 0
 
+EVERY_SUBSET_UP_TO = 8
+"""So many changes that are not durable have 256 subsets; of more a choice is tried."""
+
 Tree = Mapping[str, bytes | None]
 """Files by path with what they hold; None is a directory."""
 
@@ -189,7 +192,11 @@ class Disk:
         return self.state("all kept", lambda change: True)
 
     def states(self) -> Iterator[State]:
-        """A bounded choice of what a power loss may leave now, the gravest first."""
+        """What a power loss may leave now, the gravest first.
+
+        Every subset of what is not durable where that is little, else a bounded choice of them;
+        and all that was written coming back empty, cut short or as zeros.
+        """
         yield self.state("all dropped", lambda change: False)
         if not self.pending:
             return
@@ -197,9 +204,18 @@ class Disk:
             yield self.state(f"names kept, data {how}", _is_name, dropped)
         yield self.state("data kept, names dropped", lambda change: not _is_name(change))
         yield self.now()
+        if len(self.pending) <= EVERY_SUBSET_UP_TO:
+            yield from self._subsets()
+            return
         for one in self._singles():
             yield self.state(f"only {_told(one)} kept", partial(operator.is_, one))
             yield self.state(f"only {_told(one)} dropped", partial(operator.is_not, one))
+
+    def _subsets(self) -> Iterator[State]:
+        for number in range(1, 2 ** len(self.pending) - 1):
+            kept = [one for place, one in enumerate(self.pending) if number >> place & 1]
+            label = f"only {', '.join(map(_told, kept))} kept"
+            yield self.state(label, partial(_is_one_of, kept))
 
     def _singles(self) -> list[Change]:
         """Every name change; of each file's data changes the first, one in the middle, the last."""
@@ -276,6 +292,10 @@ _COMES_BACK: dict[str, Callable[[bytes, list[DataChange]], bytes]] = {
 
 def _is_name(change: Change) -> bool:
     return isinstance(change, NameChange)
+
+
+def _is_one_of(changes: list[Change], change: Change) -> bool:
+    return any(change is one for one in changes)
 
 
 def _belongs_to(change: Change) -> int:

@@ -44,9 +44,6 @@ from tests.support import (
     strict_json,
 )
 
-AUTHORISED_BY = "the crash tests"
-
-
 _IN_MEMORY = Path("/dev/shm")
 
 
@@ -101,10 +98,12 @@ class Scenario:
     """Two shards of two samples, whose sources go: everything of it lies below ``disk_folder``."""
 
     encoding: ClassVar[Encoding] = "npy"
+    authorised_by: ClassVar[str | None] = "the crash tests"
 
     disk_folder: Path
     made: SyntheticCtRate
     originals: dict[str, Array]
+    contents: dict[str, bytes]
     identities: dict[str, Identity]
     _stands_for: dict[int, Identity] = field(default_factory=dict)
 
@@ -126,7 +125,8 @@ class Scenario:
             identities[os.fspath(path.relative_to(disk))] = Identity(
                 status.st_ino, status.st_mtime_ns, status.st_ctime_ns
             )
-        return cls(disk, made, load_originals(made), identities)
+        contents = {key: path.read_bytes() for key, path in moved.items()}
+        return cls(disk, made, load_originals(made), contents, identities)
 
     def at(self, folder: Path) -> Scenario:
         """The same files, looked for in another place."""
@@ -152,7 +152,7 @@ class Scenario:
             mock.patch.object(tables, "read_tables", _read_tables_once),
         ):
             make_plan(dataset, self.settings())
-            result, _ = run_pending(dataset, num_workers=1, authorised_by=AUTHORISED_BY)
+            result, _ = run_pending(dataset, num_workers=1, authorised_by=self.authorised_by)
         for failure in result.failed_shards.values():
             raise failure.error
         return result.exit_code

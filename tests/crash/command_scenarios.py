@@ -1,0 +1,109 @@
+"""The commands that come after a conversion: what they find, and what must hold of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from ctrate_convert.conversion.deletion import read_journal
+from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations import run
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.plan import PlanSettings
+from tests.crash.disk import Disk
+from tests.crash.scenario import Ending, Scenario, orders_here
+from tests.crash.trash_scenario import TrashScenario
+from tests.support import read_shard_file, run_here
+
+
+def given(*words: object) -> ExitCode:
+    """The real command line, in this process."""
+    with mock.patch.object(run, "run_orders", orders_here):
+        return ExitCode(run_here(*words).code)
+
+
+@dataclass
+class DeleteScenario(Scenario):
+    """``delete`` of two shards' sources, converted and kept so far."""
+
+    authorised_by = None
+
+    def settings(self) -> PlanSettings:
+        return super().settings().model_copy(update={"delete_source_files": False})
+
+    def prepare(self) -> Disk:
+        """Convert; what is there then is durable."""
+        assert super().run() == ExitCode.DONE
+        return Disk.load(self.disk_folder)
+
+    def run(self) -> ExitCode:
+        return given("delete", self.out, "--yes", "--num_workers", 1)
+
+
+DAMAGED = "shard-000001"
+
+
+@dataclass
+class RepairScenario(DeleteScenario):
+    """``verify --full --repair`` of one damaged shard, whose sources are there."""
+
+    def prepare(self) -> Disk:
+        super().prepare()
+        path = self.out / f"{DAMAGED}.tar"
+        data = bytearray(path.read_bytes())
+        data[1000] ^= 1
+        path.write_bytes(data)
+        return Disk.load(self.disk_folder)
+
+    def run(self) -> ExitCode:
+        words = ("verify", self.out, "--full", "--repair", "--num_workers", 1)
+        code = given(*words)
+        # Exit code 3 where a shard was found that a killed repair had no time to record.
+        return given(*words) if code == ExitCode.DAMAGE else code
+
+    def _proven_by(self, record: Path) -> set[str]:
+        return set() if record.stem == DAMAGED else super()._proven_by(record)
+
+    def lost(self) -> str | None:
+        if gone := [key for key, path in self.made.sources.items() if not path.exists()]:
+            return f"the sources of {', '.join(gone)} are gone"
+        return super().lost()
+
+    def incomplete(self, expected: Ending) -> str | None:
+        if self.shards() != expected.shards or len(expected.shards) != 3:
+            return "the shards have other bytes"
+        again = [key for key, _ in read_shard_file(self.out / "shard-000002.tar")]
+        if again != list(self.made.keys[2:]):
+            return "the new shard holds others than the damaged one"
+        return "the manifest is another" if self.manifest() != expected.manifest else self.lost()
+
+
+@dataclass
+class RestoreScenario(TrashScenario):
+    """``restore`` of all sources; of one not even the folder is left."""
+
+    def prepare(self) -> Disk:
+        """Convert and move to the trash; what is there then is durable."""
+        assert super().run() == ExitCode.DONE
+        empty = self.made.sources[self.made.keys[0]].parent
+        empty.rmdir()
+        empty.parent.rmdir()
+        return Disk.load(self.disk_folder)
+
+    def run(self) -> ExitCode:
+        return given("restore", self.out)
+
+    def incomplete(self, expected: Ending) -> str | None:
+        for key, path in self.made.sources.items():
+            if not path.exists() or path.read_bytes() != self.contents[key]:
+                return f"the source of {key} is not back"
+        if left := self.in_the_trash():
+            return f"the sources of {', '.join(left)} are in the trash, too"
+        dataset = Dataset(self.out)
+        for shard in range(2):
+            for key, line in last_lines(read_journal(dataset, shard)).items():
+                if line.event != "restored":
+                    return f"{key} is back, and the journal says {line.event}"
+        return None if self.shards() == expected.shards else "the shards have other bytes"
