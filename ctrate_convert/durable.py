@@ -323,13 +323,17 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
     that are missing are made, and all on the way are durable: who made one may have been killed.
 
     Raises:
-        OSError: a component is missing, or is a link (ELOOP, ENOTDIR).
+        OSError: a component is missing (ENOENT; of ``root`` itself ENOTDIR), or is a link (ELOOP,
+            ENOTDIR).
         ValueError: ``relative`` is absolute, empty or has a ``..`` or ``.`` component.
     """
     parts = relative.split("/")
     if not all(part not in ("", ".", "..") for part in parts):
         raise ValueError(f"{relative!r} does not lie beneath a folder")
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:  # an unmounted folder says nothing of the file
+        raise NotADirectoryError(errno.ENOTDIR, "the folder is missing", str(root)) from error
     try:
         for part in parts[:-1]:
             if make:

@@ -12,7 +12,7 @@ from ctrate_convert.slurm.between_nodes import findings_between
 from ctrate_convert.slurm.two_nodes import LINK_ROUNDS, Lock, NodeReport
 from tests.support import run_cli
 
-TESTED = 7
+TESTED = 8
 
 
 def side(folder: Path, number: int, wait_s: float = 60) -> subprocess.Popen[bytes]:
@@ -58,6 +58,7 @@ def test_each_thing_that_two_nodes_may_show_has_its_verdict(tmp_path: Path) -> N
         ("one link wins between nodes", "bad", {"links_won": rounds}, {"links_won": rounds}),
         ("one link wins between nodes", "bad", {"links_won": ()}, {"links_won": ()}),
         ("one link wins between nodes", "bad", {"finals": (0,) * LINK_ROUNDS}, {}),
+        ("renames seen by the other node", "weaker", {}, {"replaced_not_whole": 1}),
         ("clocks of the nodes", "weaker", {"clock_ahead_s": -7.0}, {}),
         ("clocks of the nodes", "weaker", {}, {"storage_ahead_s": 7.0}),
         ("appends from two nodes", "weaker", {"appended": ("torn",)}, {}),

@@ -631,6 +631,19 @@ def test_missing_by_another_hand(converted: Converted) -> None:
     assert {line.key: line for line in read_journal(converted.dataset, 0)} == lines
 
 
+def test_missing_data_folder(converted: Converted) -> None:
+    """Where the data folder itself is away, no source is taken for deleted, intended or not."""
+    intend(converted, [converted.made.keys[0]])
+    away = converted.out.parent / "away"
+    converted.made.data_folder.rename(away)
+    done = run_here("delete", converted.out, "--yes")
+    assert "kept: train_1_a_1.npz — its path cannot be followed safely: " in done.text
+    assert {line.event for line in read_journal(converted.dataset, 0)} == {"intent", "kept"}
+    away.rename(converted.made.data_folder)
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    assert not sources_left(converted.made)
+
+
 def test_plan_without_authority(make_ctrate: Make, tmp_path: Path) -> None:
     """Without --delete_source_files neither plan, run nor merge deletes anything."""
     made = make_ctrate(4)

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ctrate_convert.durable import fsync_directory, link_if_absent, scratch_directory, write_all
 from ctrate_convert.errors import CtrateError, ExitCode, environment_problem
+from ctrate_convert.operations.doctor_sources import findings_about_sources
+from ctrate_convert.operations.finding import Finding
 from ctrate_convert.storage import StorageReader
 
 _SPEED_BYTES = 2**26
@@ -36,19 +37,6 @@ except OSError as error:
 else:
     print("let in")
 """
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing tried: how it was found, what was seen, and what follows.
-
-    ``weaker`` is safe, and costs time or work. ``not tested`` is never taken for good.
-    """
-
-    what: str
-    verdict: Literal["good", "weaker", "bad", "not tested"]
-    seen: str
-    consequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +80,7 @@ def diagnose(folder: Path) -> Diagnosis:
             speeds = _measure(scratch)
     except OSError as error:
         raise environment_problem(error, "trying the file system", folder) from error
+    findings += findings_about_sources(folder)
     return Diagnosis(folder, _mount(folder), shutil.disk_usage(folder).free, findings, speeds)
 
 
@@ -158,10 +147,11 @@ def _exclude_by_flock(scratch: Path) -> Finding:
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        other = subprocess.run(
+        tried = subprocess.run(
             [sys.executable, "-c", _TRY_FLOCK, str(path)],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        other = tried.stdout.strip() or f"the other process ended with {tried.returncode}"
     except OSError as error:
         other = error.strerror or str(error)
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctrate_convert.durable import scratch_directory
 from ctrate_convert.errors import CtrateError, EnvironmentProblem, Interrupted
-from ctrate_convert.operations.doctor import Finding
+from ctrate_convert.operations.finding import Finding
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.schemas.base import read
 from ctrate_convert.slurm.between_nodes import findings_between, not_tested

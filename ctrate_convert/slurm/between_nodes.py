@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
-from ctrate_convert.operations.doctor import Finding
+from ctrate_convert.operations.finding import Finding
 from ctrate_convert.slurm.two_nodes import (
     APPEND_ROUNDS,
     LINK_ROUNDS,
@@ -43,6 +43,7 @@ def findings_between(first: NodeReport | None, second: NodeReport | None) -> tup
         _lock("filelock between nodes", second.filelock),
         _visibility(first),
         _links(first, second),
+        _replaces(second),
         _clocks(first, second),
         _appends(first, second),
     )
@@ -124,6 +125,20 @@ def _links(first: NodeReport, second: NodeReport) -> Finding:
         f"of {LINK_ROUNDS} rounds {len(twice)} won by both, {len(nobody)} by neither, "
         f"{len(set(wrong))} held the loser's file",
         "a shard could be taken for published that is not: use one node, or another file system",
+    )  # fmt: skip
+
+
+def _replaces(second: NodeReport) -> Finding:
+    what = "renames seen by the other node"
+    if second.replaced_reads is None or second.replaced_not_whole is None:
+        return Finding(what, "not tested", "")
+    if not second.replaced_not_whole:
+        return Finding(what, "good", f"{second.replaced_reads} reads, each of a whole file")
+    return Finding(
+        what, "weaker",
+        f"{second.replaced_not_whole} of {second.replaced_reads} reads found no whole file",
+        "a manifest or a note may be unreadable for a moment while it is replaced; it is read "
+        "again, and no deletion goes on without it",
     )  # fmt: skip
 
 

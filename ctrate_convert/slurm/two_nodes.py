@@ -22,6 +22,7 @@ from ctrate_convert.durable import (
     create_once,
     fsync_directory,
     link_if_absent,
+    replace,
     write_all,
 )
 from ctrate_convert.errors import CtrateError, EnvironmentProblem
@@ -29,6 +30,7 @@ from ctrate_convert.locks import locked
 from ctrate_convert.schemas.base import Record, read
 
 LINK_ROUNDS = 50
+REPLACE_ROUNDS = 50
 APPEND_ROUNDS = 50
 
 _VISIBILITY_ROUNDS = 5
@@ -67,6 +69,8 @@ class NodeReport(Record):
     storage_ahead_s: float | None = None
     links_won: tuple[int, ...] | None = None
     finals: tuple[int, ...] | None = None
+    replaced_reads: int | None = None
+    replaced_not_whole: int | None = None
     appended: tuple[str, ...] | None = None
     stopped: str = ""
 
@@ -127,7 +131,7 @@ def take_part(
     doing = "start"
     try:
         side.meet("start")
-        for step in (_locks, _visibility, _links, _appends):
+        for step in (_locks, _visibility, _links, _replaces, _appends):
             doing = step.__name__[1:]
             facts |= step(side)
     except (CtrateError, OSError) as error:
@@ -270,6 +274,36 @@ def _links(side: _Side) -> dict[str, Any]:
     side.meet("linked")
     finals = [int((folder / f"final-{number}").read_text()) for number in range(LINK_ROUNDS)]
     return {"links_won": tuple(won), "finals": tuple(finals)}
+
+
+def _replaces(side: _Side) -> dict[str, Any]:
+    """The first side replaces a file by rename, the second reads it all the while: never a part."""
+    path = side.folder / "replaced"
+    versions = [f"{number} {_FILLER} {number}".encode() for number in range(REPLACE_ROUNDS)]
+    if side.first:
+        replace(path, versions[0])
+    side.meet("replace")
+    if side.first:
+        for version in versions[1:]:
+            replace(path, version)
+        side.say("replaced-all")
+        side.hear("read-all")
+        return {}
+    reads = not_whole = 0
+
+    def last_is_there() -> bool:
+        nonlocal reads, not_whole
+        reads += 1
+        try:
+            seen = path.read_bytes()
+        except OSError:
+            seen = b""
+        not_whole += seen not in versions
+        return seen == versions[-1] and "replaced-all.0" in _names(side.folder)
+
+    side.until(last_is_there, "replaced-all")
+    side.say("read-all")
+    return {"replaced_reads": reads, "replaced_not_whole": not_whole}
 
 
 def _appends(side: _Side) -> dict[str, Any]:
