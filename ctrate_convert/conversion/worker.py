@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -117,7 +118,9 @@ class _Reporter:
         try:
             self._connection.send(message)
         except OSError as error:
-            raise Interrupted("the process that started this worker is gone") from error
+            raise Interrupted(
+                f"the process that started this worker cannot be told: {error.strerror}"
+            ) from error
 
     def check_stop(self) -> None:
         if self.stop_reason:
@@ -140,8 +143,12 @@ def main(order: Order, connection: Connection) -> None:
     except OSError as error:
         problem = environment_problem(error, f"converting shard {order.shard}")
         message = ShardFailed(order.shard, problem, traceback.format_exc())
-    with contextlib.suppress(OSError):
+    try:
         connection.send(message)
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    except OSError as error:  # a process that ends with a text prints it and has exit code 1
+        sys.exit(f"the worker of shard {order.shard} cannot tell how it ended: {error.strerror}")
 
 
 def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:

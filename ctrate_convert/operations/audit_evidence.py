@@ -166,6 +166,8 @@ def _presence(folder: Path, source: str) -> Presence:
     except FileNotFoundError:
         return "gone"
     except (OSError, ValueError):
+        if not os.path.lexists(folder):
+            return "gone"  # so that what it held is looked for in the shards
         return "there" if os.path.lexists(folder / source) else "unknown"
     return "there"
 
