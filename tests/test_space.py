@@ -205,12 +205,16 @@ def test_what_is_too_large_for_it_is_begun_once_there_is_space(
     assert len(list(out.glob("*.tar"))) == 6 and not partials(out)
 
 
+@pytest.mark.parametrize("num_workers", [1, 6])
 def test_with_min_free_gb_it_is_begun_and_waits_for_space(
-    make_ctrate: Callable[..., SyntheticCtRate], small: Path
+    make_ctrate: Callable[..., SyntheticCtRate], small: Path, num_workers: int
 ) -> None:
-    """Two shards of six fit; then it pauses, noting so, until the file system is larger."""
+    """Two shards of six fit; then it pauses, noting so, until the file system is larger.
+
+    Many workers, who all see the same free space at once, take no more of it than one.
+    """
     made, out = make_ctrate(12, shape=(64, 48, 32)), small / "out"
-    words = ("--samples_per_shard", 2, "--num_workers", 1, "--probe", 0)
+    words = ("--samples_per_shard", 2, "--num_workers", num_workers, "--probe", 0)
     process = subprocess.Popen(
         command(*convert_words(made, out, *words, "--min_free_gb", 450 / 2**20)),
         stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending
 from ctrate_convert.conversion.planning import make_plan
 from ctrate_convert.errors import RefusedError
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.sources import survey
 from ctrate_convert.paths import Dataset
 

@@ -13,7 +13,7 @@ from ctrate_convert.conversion.deletion import Deletion
 from ctrate_convert.errors import ExitCode, SettingsError
 from ctrate_convert.operations.delete import deletable_sources, delete_sources_of
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
-from ctrate_convert.operations.run import RunResult
+from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.sources import Source, totals
 from ctrate_convert.paths import Dataset
 

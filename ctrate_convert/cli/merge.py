@@ -10,7 +10,7 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.run import print_states
 from ctrate_convert.conversion.manifest import manifest_summary, merge
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 
 

@@ -14,7 +14,7 @@ from ctrate_convert.cli import show
 from ctrate_convert.conversion.worker import ShardFailed
 from ctrate_convert.errors import Interrupted
 from ctrate_convert.operations.pool import Message
-from ctrate_convert.operations.run import RunResult
+from ctrate_convert.operations.result import RunResult
 
 _LINE_EVERY_S = 10.0
 
@@ -69,7 +69,7 @@ class RunProgress:
 
     def paused(self, paused: bool, free_bytes: int) -> None:
         """Say that no shard is begun for want of space, or that it goes on."""
-        free = f"{show.size(free_bytes)} free at the output"
+        free = f"{show.size(max(0, free_bytes))} stay free at the output"
         self._say(f"paused: {free}" if paused else f"going on: {free}")
 
     def warn(self, text: str) -> None:

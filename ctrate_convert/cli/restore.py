@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.restore import restore
-from ctrate_convert.operations.run import load
 from ctrate_convert.paths import Dataset
 
 _NAMED = 20

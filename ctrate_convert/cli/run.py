@@ -13,7 +13,8 @@ from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
-from ctrate_convert.operations.run import RunResult, run_pending
+from ctrate_convert.operations.result import RunResult
+from ctrate_convert.operations.run import run_pending
 from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import GIB, Manifest

@@ -24,7 +24,7 @@ from ctrate_convert.operations.audit_check import ShardCheck, check_shard
 from ctrate_convert.operations.audit_evidence import Evidence, as_text, gather
 from ctrate_convert.operations.audit_gone import Gone, GoneSource, find_gone
 from ctrate_convert.operations.audit_page import page, verdict
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.audit import DAMAGE_KINDS, AuditedSource, AuditSummary
 from ctrate_convert.schemas.base import sha256_hex

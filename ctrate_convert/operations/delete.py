@@ -9,8 +9,10 @@ from ctrate_convert.conversion.manifest import merge, planned_shards
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.trash import prepare_trash_for
 from ctrate_convert.errors import RefusedError
+from ctrate_convert.operations.pending import load, pending_work
 from ctrate_convert.operations.pool import Message, StopFlag
-from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
+from ctrate_convert.operations.result import RunResult
+from ctrate_convert.operations.run import run_work
 from ctrate_convert.operations.sources import Source, survey
 from ctrate_convert.paths import Dataset
 

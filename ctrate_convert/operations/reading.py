@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctrate_convert.conversion.manifest import merge
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 
 _LONG_ENOUGH_S = 10.0

@@ -12,8 +12,10 @@ from ctrate_convert.conversion.readback import check_members
 from ctrate_convert.conversion.repair import plan_repairs
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import Message, StopFlag
-from ctrate_convert.operations.run import RunResult, load, run_pending
+from ctrate_convert.operations.result import RunResult
+from ctrate_convert.operations.run import run_pending
 from ctrate_convert.operations.verify import VerifyReport
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan

@@ -20,7 +20,7 @@ from ctrate_convert.conversion.manifest import (
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.operations import timeline
 from ctrate_convert.operations.attempts import load_attempts
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.timeline import Freed, Span
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard

@@ -28,7 +28,7 @@ from ctrate_convert.durable import (
 )
 from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
 from ctrate_convert.locks import locked
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan, PlannedShard

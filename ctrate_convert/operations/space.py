@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
+from ctrate_convert.operations.pending import Work
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.schemas.plan import Plan, PlannedShard
@@ -16,13 +17,13 @@ from ctrate_convert.schemas.plan import Plan, PlannedShard
 _PROBE_MAY_BE_OFF = 0.05
 """What a probe predicts is believed this far; an ``npy`` is known to the byte."""
 
-Work = tuple[Plan, PlannedShard]
-
 
 class SpaceWatch:
-    """Says whether the next shard may begin: only while at least ``min_free_bytes`` are free.
+    """Says whether the next shard may begin: only while ``min_free_bytes`` stay free.
 
-    ``on_change`` is told once when a pause begins and once when it ends, with the free bytes.
+    Stay: beside what the shards under way will still write, so that many workers at once do not
+    take together what each of them saw. ``on_change`` is told once when a pause begins and once
+    when it ends, with the bytes that stay free. With ``min_free_bytes`` 0 nothing is watched.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class SpaceWatch:
         self._on_change = on_change
         self._paused = False
 
-    def may_start(self) -> bool:
-        """Look now."""
-        free_bytes = _free_bytes(self._folder)
+    def may_start(self, claimed_bytes: int) -> bool:
+        """Look now; ``claimed_bytes`` are what the shards under way will still write."""
+        if not self._min_free_bytes:
+            return True
+        free_bytes = _free_bytes(self._folder) - claimed_bytes
         paused = free_bytes < self._min_free_bytes
         if paused != self._paused:
             self._paused = paused
@@ -133,7 +136,7 @@ def _weighed(
 
 
 def _free_bytes(folder: Path) -> int:
-    """What a user without privileges may still write there."""
+    """What a user without privileges may still write there; a quota is not seen."""
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:

@@ -21,7 +21,7 @@ from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, ExitCode
 from ctrate_convert.operations.each_process import each_in_a_process
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.verify_files import FileFindings, check_journals, check_lists
 from ctrate_convert.operations.verify_manifest import (
     check_entry,

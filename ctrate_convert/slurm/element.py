@@ -17,8 +17,10 @@ from submitit.core.utils import DelayedSubmission
 
 from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
 from ctrate_convert.operations.attempts import Attempt
+from ctrate_convert.operations.pending import load, pending_work
 from ctrate_convert.operations.pool import StopFlag, start_forkserver, stop_on_signals
-from ctrate_convert.operations.run import RunResult, load, pending_work, run_work
+from ctrate_convert.operations.result import RunResult
+from ctrate_convert.operations.run import run_work
 from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import GIB
@@ -117,7 +119,7 @@ def _convert(
 def _say(paused: bool, free_bytes: int) -> None:
     """Into the element's log."""
     word = "paused" if paused else "going on"
-    get_logger().info(f"{word}: {free_bytes / GIB:,.2f} GiB free at the output")
+    get_logger().info(f"{word}: {max(0, free_bytes) / GIB:,.2f} GiB stay free at the output")
 
 
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctrate_convert.conversion.planning import make_plan
 from ctrate_convert.conversion.plans import planned_before
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.operations.attempts import PastAttempt, load_attempts
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.submissions import SubmissionFiles, load_submissions
 

@@ -15,7 +15,7 @@ from ctrate_convert.conversion.manifest import merge, planned_shards, recorded_s
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, EnvironmentProblem
 from ctrate_convert.operations.attempts import PastAttempt, load_attempts
-from ctrate_convert.operations.run import load
+from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.slurm.client import SlurmClient, Unavailable

@@ -11,6 +11,7 @@ import shutil
 import signal
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,12 +68,14 @@ def orders_here(
     num_workers: int,
     stop: StopFlag,
     on_message: Callable[[Message], None],
-    *_: object,
+    may_start: Callable[[worker.Order], bool],
 ) -> None:
     """`run_orders` without processes: each order is carried out here, one after the other."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for order in orders:
+            while not stop and not may_start(order):
+                time.sleep(0.05)
             if not stop:
                 worker.main(order, _Parent(on_message))  # type: ignore[arg-type]
     finally:
