@@ -10,45 +10,49 @@ import pytest
 
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations import run
-from tests import fuzz
-from tests.crash.scenario import orders_here, quick_folder
+from tests.crash.scenario import orders_here
+from tests.fuzz.stage import Found, Stage
+from tests.fuzz.turns import TARGETS, one_turn, stages
 from tests.support import run_here
 
-VOLUMES, TABLES, DATASETS = 5_000, 500, 500
+TURNS = {"volume": 5_000, "table": 500, "dataset": 500, "trash": 200}
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[fuzz.Stage]:
-    with quick_folder("fuzz") as folder:
-        yield fuzz.Stage.make(folder)
+def made() -> Iterator[dict[str, Stage]]:
+    with stages() as made:
+        yield made
 
 
-@pytest.mark.parametrize(
-    ("target", "turns"), [("volume", VOLUMES), ("table", TABLES), ("dataset", DATASETS)]
-)
-def test_nothing_is_found(stage: fuzz.Stage, target: str, turns: int) -> None:
+@pytest.fixture
+def stage(made: dict[str, Stage]) -> Stage:
+    return made["dataset"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_found(made: dict[str, Stage], target: str) -> None:
     """Damaged files are read or refused; tampered ones make no command do harm or lose its way."""
-    came = Counter(fuzz.one_turn(target, seed, stage) for seed in range(turns))
+    came = Counter(one_turn(target, seed, made[target]) for seed in range(TURNS[target]))
     assert len(came) > 1, "every turn came to the same: nothing was tried"
 
 
-def lose_a_source(stage: fuzz.Stage) -> None:
+def lose_a_source(stage: Stage) -> None:
     next(iter(stage.scenario.made.sources.values())).unlink()
 
 
-def lose_what_no_plan_names(stage: fuzz.Stage) -> None:
+def lose_what_no_plan_names(stage: Stage) -> None:
     (stage.scenario.disk_folder / "npz" / "extra.npz").unlink()
 
 
-def change_outside(stage: fuzz.Stage) -> None:
+def change_outside(stage: Stage) -> None:
     (stage.outside / "notes.jsonl").write_text("changed")
 
 
-def make_outside(stage: fuzz.Stage) -> None:
+def make_outside(stage: Stage) -> None:
     (stage.outside / "new").touch()
 
 
-def change_a_shard(stage: fuzz.Stage) -> None:
+def change_a_shard(stage: Stage) -> None:
     with next(stage.out.glob("*.tar")).open("ab") as stream:
         stream.write(b"x")
 
@@ -57,7 +61,7 @@ def change_a_shard(stage: fuzz.Stage) -> None:
     "harm",
     [lose_a_source, lose_what_no_plan_names, change_outside, make_outside, change_a_shard],
 )
-def test_harm_is_found(stage: fuzz.Stage, harm: Callable[[fuzz.Stage], None]) -> None:
+def test_harm_is_found(stage: Stage, harm: Callable[[Stage], None]) -> None:
     """The check that every turn ends with sees each kind of harm."""
     _, tree = next(entry for entry in stage.trees if entry[0].startswith("link shard-000000."))
     stage.put(tree)
@@ -69,11 +73,11 @@ def test_harm_is_found(stage: fuzz.Stage, harm: Callable[[fuzz.Stage], None]) ->
         shards = {}
     stage.check(before, shards)
     harm(stage)
-    with pytest.raises(fuzz.Found):
+    with pytest.raises(Found):
         stage.check(before, shards)
 
 
-def test_a_journal_that_is_a_link(stage: fuzz.Stage) -> None:
+def test_a_journal_that_is_a_link(stage: Stage) -> None:
     """Nothing is appended through a link, and without a journal nothing is deleted."""
     _, tree = next(entry for entry in stage.trees if entry[0] == "link shard-000000.json")
     stage.put(tree)

@@ -10,20 +10,19 @@ import dataclasses
 import hashlib
 import io
 import os
-import stat
 import tarfile
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.durable import drop_page_cache
+from ctrate_convert.durable import drop_page_cache, open_regular
 from ctrate_convert.errors import DamageError, RefusedError
 from ctrate_convert.formats.encodings import read_blocks
 from ctrate_convert.formats.members import LAYOUTS
@@ -111,13 +110,14 @@ def read_shard(
     Raises:
         OSError: the file cannot be read at all.
     """
-    with path.open("rb", buffering=0) as stream:
+    try:
+        opened = open_regular(path)
+    except DamageError as error:
+        damage = Damage(path.name, None, error.what)
+        identity = FileIdentity.of(path.stat())
+        return ReadShard(path, identity, "", {}, (damage,), seal=_ONLY_READ_SHARD)
+    with opened as stream:
         status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            damage = Damage(path.name, None, "not a regular file")
-            return ReadShard(
-                path, FileIdentity.of(status), "", {}, (damage,), seal=_ONLY_READ_SHARD
-            )
         drop_page_cache(stream.fileno())
         reader = _ShardReader(path.name, layout)
         found = reader.parse(stream)
@@ -141,7 +141,11 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
         OSError: the file cannot be read at all.
     """
     damage = []
-    with path.open("rb", buffering=0) as stream:
+    try:
+        opened = open_regular(path)
+    except DamageError as error:
+        return [Damage(path.name, None, error.what)]
+    with opened as stream:
         drop_page_cache(stream.fileno())
         for sample in samples:
             for member in sample.all_members:
@@ -215,7 +219,7 @@ class _ShardReader:
                 self._read_member(sample.key, member, found.get(member.name))
         self._advance(None)
 
-    def parse(self, stream: io.FileIO) -> dict[str, tarfile.TarInfo]:
+    def parse(self, stream: BinaryIO) -> dict[str, tarfile.TarInfo]:
         """All members by name, as ``tarfile`` finds them."""
         found: dict[str, tarfile.TarInfo] = {}
         try:

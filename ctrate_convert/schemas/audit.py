@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Record, RelativePath, Sha256
+from ctrate_convert.schemas.base import Record, RelativePath, Sha256, SizeBytes
 
 Told = Literal["journal", "open intent", "nothing"]
 """What tells of a source that is gone. ``open intent``: who deleted it had no time to say so."""
@@ -37,7 +37,7 @@ class AuditedSource(Record):
     key: str
     data_folder: str
     source: RelativePath
-    size_bytes: int
+    size_bytes: SizeBytes
     told: Told
     event: str
     time: str

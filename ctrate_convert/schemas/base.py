@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import Self
 
 from ctrate_convert.durable import read_regular
@@ -17,6 +17,9 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+
+SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
+"""A size or place in bytes that a file can have."""
 
 RelativePath = Annotated[
     str, StringConstraints(pattern=r"(?s)^(?!.*(^|/)\.{0,2}(/|\Z))[^\x00]+\Z", max_length=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Key, Record, RelativePath
+from ctrate_convert.schemas.base import Key, Record, RelativePath, SizeBytes
 
 Event = Literal["intent", "deleted", "found_gone", "kept", "trashed", "restored"]
 
@@ -22,7 +22,7 @@ class JournalLine(Record):
     event: Event
     key: Key
     source: RelativePath
-    size_bytes: int
+    size_bytes: SizeBytes
     time: str
     authorised_by: str
     reason: str = ""

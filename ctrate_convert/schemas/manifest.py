@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Key, Record, Sha256
+from ctrate_convert.schemas.base import Key, Record, Sha256, SizeBytes
 
 MIB = 2**20
 GIB = 2**30
@@ -22,7 +22,7 @@ class ManifestShard(Record):
     name: str
     samples: int
     failed: int
-    size_bytes: int
+    size_bytes: SizeBytes
     sha256: Sha256 | None
     record_sha256: Sha256
     superseded: tuple[Key, ...] = ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import AfterValidator, Field
 
-from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256
+from ctrate_convert.schemas.base import Key, Record, RelativePath, Sha256, SizeBytes
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
@@ -22,6 +24,20 @@ ExclusionReason = Literal[
     "conflicting_rows",
     "bad_name",
 ]
+
+
+def _numpy_dtype(text: str) -> str:
+    if not re.fullmatch(r"[<>|=][A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z]{1,20}\])?", text):
+        raise ValueError("not as numpy writes a data type")
+    try:
+        np.dtype(text)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+NumpyDtype = Annotated[str, AfterValidator(_numpy_dtype)]
+"""A data type as ``numpy.dtype.str`` gives it, such as ``<i2``."""
 
 
 class PlanSettings(Record):
@@ -55,7 +71,7 @@ class ArrayHeader(Record):
     """What the header of a volume's array promises, before its data is read."""
 
     array_key: str
-    dtype: str
+    dtype: NumpyDtype
     shape: tuple[int, ...]
     fortran_order: bool
     compression: Literal["stored", "deflated"]
@@ -70,7 +86,7 @@ class PlannedSample(Record):
     key: Key
     volume_name: str
     source: RelativePath
-    source_size_bytes: int
+    source_size_bytes: SizeBytes
     source_mtime_ns: int
     header: ArrayHeader | None
     report: dict[str, str]
@@ -85,7 +101,7 @@ class ExcludedSample(Record):
     reason: ExclusionReason
     detail: str
     source: str | None
-    source_size_bytes: int = 0
+    source_size_bytes: SizeBytes = 0
 
 
 class PlannedShard(Record):
@@ -94,7 +110,7 @@ class PlannedShard(Record):
     index: int = Field(ge=0)
     task: int = Field(ge=0)
     samples: int = Field(ge=1)
-    lines_offset: int = Field(ge=0)
+    lines_offset: SizeBytes
     lines_size_bytes: int = Field(ge=1)
     lines_sha256: Sha256
     source_bytes: int

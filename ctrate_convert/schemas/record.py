@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ctrate_convert.schemas.base import Blake3, Key, Record, RelativePath, Sha256
+from ctrate_convert.schemas.base import Blake3, Key, Record, RelativePath, Sha256, SizeBytes
 from ctrate_convert.schemas.plan import ArrayHeader, Encoding
 
 Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
@@ -18,7 +18,7 @@ class SourceFingerprint(Record):
     """
 
     source: RelativePath
-    size_bytes: int
+    size_bytes: SizeBytes
     mtime_ns: int
     ctime_ns: int
     inode: int
@@ -28,8 +28,8 @@ class MemberRecord(Record):
     """One member of the tar: its payload's place and digest."""
 
     name: str
-    offset: int
-    size_bytes: int
+    offset: SizeBytes
+    size_bytes: SizeBytes
     blake3: Blake3
 
 
@@ -43,8 +43,8 @@ class ArrayRecord(Record):
     """
 
     name: str
-    offset: int
-    size_bytes: int
+    offset: SizeBytes
+    size_bytes: SizeBytes
     dtype: Literal["int8", "int16", "int32", "float16"]
     shape: tuple[int, int, int]
     encoding: Encoding
@@ -89,7 +89,7 @@ class FailedSample(Record):
 class TarRecord(Record):
     """The published tar, as it was re-read from storage."""
 
-    size_bytes: int
+    size_bytes: SizeBytes
     sha256: Sha256
 
 
