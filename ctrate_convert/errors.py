@@ -95,6 +95,10 @@ class SampleError(CtrateError):
     exit_code = ExitCode.SAMPLES_FAILED
 
 
+class UnreadableSource(SampleError):
+    """The storage did not give the file out, which may pass: it is tried again with every plan."""
+
+
 class DamageError(CtrateError):
     """Bytes on disk are not what a record says they are."""
 

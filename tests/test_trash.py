@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ctrate_convert.conversion.deletion import interrupted_deletions, read_journal
+from ctrate_convert.conversion.deletion import open_intents, read_journal
 from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash
 from ctrate_convert.errors import ExitCode
 from tests.support import (
@@ -343,7 +343,7 @@ def test_a_second_kill_leaves_no_open_intent(converted: Converted, trash: Path) 
     older = [line | {"event": event} for line in lines for event in ("trashed", "restored")]
     journal.write_text("".join(json.dumps(line) + "\n" for line in [*older, *lines]))
     assert delete(converted, trash).code == ExitCode.DONE
-    assert interrupted_deletions(converted.dataset, 0) == frozenset()
+    assert not open_intents(read_journal(converted.dataset, 0))
     assert set(newest_events(converted).values()) == {"trashed"}
 
 

@@ -224,11 +224,6 @@ def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
     return lines
 
 
-def interrupted_deletions(dataset: Dataset, shard: int) -> frozenset[str]:
-    """The keys whose deletion was intended and neither done nor given up."""
-    return frozenset(open_intents(read_journal(dataset, shard)))
-
-
 def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
     """The intents that no later line of their key has closed."""
     found: dict[str, JournalLine] = {}

@@ -21,6 +21,7 @@ from ctrate_convert.errors import (
     Interrupted,
     RefusedError,
     SampleError,
+    UnreadableSource,
     environment_problem,
 )
 from ctrate_convert.formats.npz import fetch_ahead
@@ -179,6 +180,7 @@ def _failed(sample: PlannedSample, plan: Plan, error: Exception) -> FailedSample
         source=sample.source,
         source_mtime_ns=mtime_ns,
         source_ctime_ns=ctime_ns,
+        unreadable=isinstance(error, UnreadableSource),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
-from ctrate_convert.errors import SampleError
+from ctrate_convert.errors import SampleError, UnreadableSource
 from ctrate_convert.formats.npy import NpyHeader, read_header
 from ctrate_convert.schemas.plan import ArrayHeader
 from ctrate_convert.schemas.record import SourceFingerprint
@@ -319,4 +319,4 @@ def _fetch(descriptor: int, offset: int) -> None:
 def _unreadable(path: Path, error: OSError) -> SampleError:
     if error.errno == errno.ENOENT:
         return SampleError("source is missing", where=path)
-    return SampleError(f"source cannot be read: {error.strerror or error}", where=path)
+    return UnreadableSource(f"source cannot be read: {error.strerror or error}", where=path)

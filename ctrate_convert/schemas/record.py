@@ -76,7 +76,10 @@ class ConvertedSample(Record):
 
 
 class FailedSample(Record):
-    """A sample that is not in the shard, and why; its source stays where it is."""
+    """A sample that is not in the shard, and why; its source stays where it is.
+
+    ``unreadable``: storage did not give it out, so that nothing is known of its content.
+    """
 
     key: Key
     state: Literal["failed"] = "failed"
@@ -84,6 +87,7 @@ class FailedSample(Record):
     source: RelativePath
     source_mtime_ns: int
     source_ctime_ns: int
+    unreadable: bool = False
 
 
 class TarRecord(Record):

@@ -32,7 +32,7 @@ def befall_the_worker():
         return
     convert = worker.convert_shard
 
-    def convert_after_the_fault(dataset, plan, shard, attempt, reporter):
+    def convert_after_the_fault(dataset, plan, shard, attempt, reporter, *more):
         hog = []
         while told() == "memory":
             hog.append(bytearray(16 << 20))
@@ -43,7 +43,7 @@ def befall_the_worker():
             if told() == "slow":
                 reporter.check_stop()
             time.sleep(0.1)
-        return convert(dataset, plan, shard, attempt, reporter)
+        return convert(dataset, plan, shard, attempt, reporter, *more)
 
     worker.convert_shard = convert_after_the_fault
 

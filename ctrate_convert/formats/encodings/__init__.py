@@ -22,8 +22,6 @@ Block = NDArray[Any]
 
 
 class _Module(Protocol):
-    SUFFIX: str
-
     @staticmethod
     def writer(target: ArrayTarget) -> ArrayWriter: ...
 
@@ -34,11 +32,6 @@ class _Module(Protocol):
 
 
 ENCODINGS: dict[Encoding, Any] = {"npy": npy, "npy.gz": npy_gz, "b2nd": b2nd}
-
-
-def encoding_suffix(encoding: Encoding) -> str:
-    """What a member's name ends in after ``volume.``."""
-    return str(ENCODINGS[encoding].SUFFIX)
 
 
 def array_writer(encoding: Encoding, target: ArrayTarget) -> ArrayWriter:

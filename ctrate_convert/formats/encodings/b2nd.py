@@ -24,8 +24,6 @@ from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
 from ctrate_convert.schemas.plan import ChunkShape
 
-SUFFIX = "b2nd"
-
 ATTRIBUTES = "ctrate"
 """The frame's metalayer that holds the scale of the stored integers."""
 

@@ -13,8 +13,6 @@ from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.npy import header_bytes
 from ctrate_convert.formats.tar import WrittenMember
 
-SUFFIX = "npy"
-
 _BLOCK_BYTES = 2**20
 
 

@@ -17,8 +17,6 @@ from ctrate_convert.formats.encodings.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.npy import header_bytes
 from ctrate_convert.formats.tar import WrittenMember
 
-SUFFIX = "npy.gz"
-
 _LEVEL = 1
 _GZIP_CONTAINER = 31  # zlib's window bits for a gzip header and trailer
 _BLOCK_BYTES = 2**20
