@@ -83,6 +83,25 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_all_that_the_argument_of_safety_rests_on_is_there() -> None:
+    """Each file, function and test that docs/safety.md names beside a promise."""
+    text = (ROOT / "docs" / "safety.md").read_text()
+    table = text[text.index("## Promises") :]
+    rows = re.findall(r"^\| (?!-|promise )[^|]+\|([^|]+\|[^|]+)\|$", table, re.MULTILINE)
+    assert len(rows) > 20
+    source = "\n".join(
+        path.read_text()
+        for part in ("ctrate_convert", "tests")
+        for path in (ROOT / part).rglob("*.py")
+    )
+    for name in sorted({name for row in rows for name in re.findall(r"`([^` ]+)`", row)}):
+        if "/" in name or name.endswith(".py"):
+            assert any((ROOT / part / name).exists() for part in ("", "ctrate_convert")), name
+        elif not name.startswith("-"):
+            last = name.rpartition(".")[2]
+            assert re.search(rf"^ *(def|class) {last}\b|^    {last}: ", source, re.MULTILINE), name
+
+
 def test_no_module_imports_upwards() -> None:
     """Layers point down only: conversion knows no operations, and nothing below knows Slurm."""
     layers = ["schemas", "formats", "conversion", "operations", "slurm", "cli"]
