@@ -44,7 +44,7 @@ class Size:
     rounds: int
 
 
-FULL = Size((480, 480, 240), rounds=5)
+FULL = Size((480, 480, 240), rounds=9)
 QUICK = Size((480, 480, 60), rounds=2)
 
 
