@@ -398,7 +398,8 @@ def test_own_dataset_card(converted: Converted) -> None:
 def test_wids(converted: Converted, tmp_path: Path) -> None:
     """The indexed reader opens every sample, given the shards and counts that the manifest has."""
     pytest.importorskip("PIL", reason="wids needs Pillow")
-    wids = pytest.importorskip("wids", reason="wids came with webdataset below 1.0, and needs torch", exc_type=ImportError)
+    why = "wids came with webdataset below 1.0, and needs torch"
+    wids = pytest.importorskip("wids", reason=why, exc_type=ImportError)
     manifest = json.loads((converted.out / "manifest.json").read_text())
     shards = [
         {"url": str(converted.out / shard["name"]), "nsamples": shard["samples"]}
