@@ -467,7 +467,7 @@ def test_a_place_beyond_the_shard(freed: Converted) -> None:
     """A record that places a member nowhere is found out, whatever number it holds."""
     path = freed.dataset.record(0)
     facts = json.loads(path.read_bytes())
-    for sample, offset in zip(facts["samples"], (-512, 0, 10**30, 2**62), strict=True):
+    for sample, offset in zip(facts["samples"], (511, 0, 2**63 - 1, 2**62), strict=True):
         sample["array"]["offset"] = offset
     path.write_text(json.dumps(facts))
     evidence = gather(freed.dataset, [freed.plan])
@@ -477,6 +477,19 @@ def test_a_place_beyond_the_shard(freed: Converted) -> None:
     assert set(found.wrong) == chosen
     assert found.read == frozenset()
     assert audit(freed).code == ExitCode.DAMAGE
+
+
+@pytest.mark.parametrize("offset", [-512, 10**30])
+def test_a_place_that_no_file_has(freed: Converted, offset: int) -> None:
+    """A record with such a number is no record, and what it told of is not accounted for."""
+    path = freed.dataset.record(0)
+    facts = json.loads(path.read_bytes())
+    facts["samples"][1]["array"]["offset"] = offset
+    path.write_text(json.dumps(facts))
+    done = audit(freed)
+    assert done.code == ExitCode.DAMAGE
+    assert "not a valid ShardRecord" in done.stdout
+    assert "no shard is known to hold it" in done.stdout
 
 
 def test_damage_to_a_sample_whose_source_is_there(freed: Converted) -> None:

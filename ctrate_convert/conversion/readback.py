@@ -146,11 +146,12 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
     except DamageError as error:
         return [Damage(path.name, None, error.what)]
     with opened as stream:
+        size_bytes = os.fstat(stream.fileno()).st_size
         drop_page_cache(stream.fileno())
         for sample in samples:
             for member in sample.all_members:
                 head = _header_bytes(member, layout)
-                stream.seek(member.offset + head)
+                stream.seek(min(member.offset + head, size_bytes))
                 left = member.size_bytes - head
                 digest = blake3.blake3()
                 while left > 0 and (data := stream.read(min(_BLOCK_BYTES, left))):
