@@ -16,7 +16,7 @@ demo: $(READY)   ## convert a small synthetic CT-RATE, verify it, free its disk,
 	$(BIN)/ctrate-convert demo demo
 
 test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying so, where they are missing
-	$(BIN)/pytest -q -n 2 --ignore tests/slurm_cluster
+	$(BIN)/pytest -q -n 2 --dist worksteal --ignore tests/slurm_cluster
 	$(BIN)/pytest -q tests/slurm_cluster
 
 lint: $(READY)
