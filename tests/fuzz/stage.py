@@ -14,6 +14,7 @@ import numpy as np
 
 from tests.crash.disk import Disk, NameChange, Tree
 from tests.crash.scenario import Scenario
+from tests.crash.trash_scenario import TrashScenario
 from tests.support import Array, expected_volume, load_original, read_shard_file, same_voxels
 
 _DAMAGED = (
@@ -96,8 +97,10 @@ class Stage:
 
     def check(self, before: set[str], shards: dict[Path, bytes]) -> None:
         """What must hold, however it was tampered with."""
-        restored = [path for path in self.outside.rglob("*.npz") if path.parent != self.outside]
-        # Of a plan that is forged as a whole, what is in the trash may have its home elsewhere.
+        restored: list[Path] = []
+        if isinstance(self.scenario, TrashScenario):
+            # Of a plan that is forged as a whole, what is in the trash may have its home elsewhere.
+            restored = [path for path in self.outside.rglob("*.npz") if path.parent != self.outside]
         for path in [*self.scenario.disk_folder.rglob("*.npz"), *restored]:
             if not path.is_symlink() and not self._is_original(path):
                 raise Found(f"the source {path.name} was changed")
@@ -105,8 +108,9 @@ class Stage:
             path = self.outside / name
             if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
                 raise Found(f"{name} outside the data folder was changed")
-        new = {path for path in self.outside.rglob("*") if path.is_file()} - set(restored)
-        if {path.name for path in new} != self.outside_holds.keys():
+        known = {*restored, *(folder for path in restored for folder in path.parents)}
+        known |= {self.outside / name for name in self.outside_holds}
+        if new := set(self.outside.rglob("*")) - known:
             raise Found(f"outside the data folder there is now {new}")
         for path, data in shards.items():
             if not path.is_file() or path.read_bytes() != data:
