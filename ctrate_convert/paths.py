@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,16 +75,22 @@ class Dataset:
         """The deletion journal of one shard's sources."""
         return self.run / "deletions" / f"shard-{shard:06d}.jsonl"
 
+    @property
+    def consents(self) -> Path:
+        """One record a consent to delete sources."""
+        return self.run / "consents"
+
+    def consent(self, name: str) -> Path:
+        """Return the path of one consent."""
+        return self.consents / f"{name}.json"
+
     def lock(self, name: str) -> Path:
         """A lock file; locks only save work."""
         return self.run / "locks" / f"{name}.lock"
 
-    def prepare(self) -> None:
-        """Create the folders that are missing; what stands in them so far has durable names.
-
-        A killed process may have had no time for that.
-        """
-        make_directories(
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return (
             self.out,
             self.run,
             self.plans,
@@ -92,6 +99,25 @@ class Dataset:
             self.submissions,
             self.logs,
             self.run / "deletions",
+            self.consents,
             self.run / "locks",
         )
+
+    def prepare(self) -> None:
+        """Create the folders that are missing; what stands in them so far has durable names.
+
+        A killed process may have had no time for that.
+        """
+        make_directories(*self._folders)
         fsync_directory(self.plans)
+
+    def remove_unused(self, *, keep_out: bool) -> None:
+        """Remove the folders that `prepare` made, if nothing at all was planned or written."""
+        if not self.plans.is_dir() or any(self.plans.iterdir()):
+            return
+        for lock in (self.run / "locks").glob("*.lock"):
+            lock.unlink(missing_ok=True)
+        mine = (*self._folders[2:], self.run, *(() if keep_out else (self.out,)))
+        for folder in mine:
+            with contextlib.suppress(OSError):  # what is not empty is somebody's
+                folder.rmdir()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from ctrate_convert.cli import options, show
+from ctrate_convert.cli import consent, options, show
 from ctrate_convert.cli.plan import print_plan
 from ctrate_convert.cli.probe_table import print_probe
-from ctrate_convert.cli.run import convert_pending
-from ctrate_convert.conversion.planning import make_plan
-from ctrate_convert.errors import RefusedError
-from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.sources import survey
+from ctrate_convert.cli.run import convert_pending, proposal_of
+from ctrate_convert.conversion.planning import PlanReport, make_plan
+from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
+from ctrate_convert.errors import SampleError
 from ctrate_convert.paths import Dataset
-
-DELETE_WORD = "DELETE"
+from ctrate_convert.schemas.consent import Consent
+from ctrate_convert.schemas.plan import ArrayHeader, PlanSettings
 
 
 @click.command("convert")
@@ -29,7 +29,8 @@ DELETE_WORD = "DELETE"
 def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **values: Any) -> int:
     """Plan, convert and, with --delete_source_files, delete along the way, in one command.
 
-    A source is deleted only after its shard was read back from storage and proven.
+    A source is deleted only after it was read again and found equal to what its shard gives back.
+    Before the first deletion the command asks, unless --yes is given.
 
     \b
     Example:
@@ -37,56 +38,94 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
         --meta_file train_metadata.csv --labels_file train_predicted_labels.csv \\
         --output_dir /data/shards --samples_per_shard 100 --num_workers 16
     """
-    deleting = bool(values["delete_source_files"])
-    if deleting and not yes and not sys.stdin.isatty():
-        raise RefusedError(
-            "--delete_source_files asks before it deletes, and there is no terminal to ask at",
-            next_command="add --yes to the same command, or leave --delete_source_files out",
-        )
-    # The plan itself authorises deletion only where nobody is left to be asked.
-    dataset, settings = options.plan_settings(
-        values | {"delete_source_files": deleting and yes}, deleting=deleting
-    )
-    report = make_plan(dataset, settings)
-    if not as_json:
-        print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
-        if report.plan:
-            print_probe(report.plan, deleting=deleting, num_workers=num_workers)
-        show.line()
-    authorised_by = None
+    dataset, settings = options.plan_settings(values)
+    deleting = settings.delete_source_files
     if deleting:
-        authorised_by = (
-            "convert --delete_source_files --yes" if yes else _ask(dataset, settings.trash)
-        )
+        consent.refuse_without_terminal("convert", yes=yes)
+    asked = _Asked(dataset, settings, yes=yes, num_workers=num_workers, as_json=as_json)
+    report = make_plan(dataset, settings, approve=asked.approve)
+    if report.plan is None:
+        asked.show(report)
+        asked.ask(proposal_of(dataset, settings.discard_members) if deleting else None)
+    given = asked.consent()
     return convert_pending(
-        dataset,
-        num_workers=num_workers,
-        min_free_gb=min_free_gb,
-        as_json=as_json,
-        authorised_by=authorised_by,
-        trash=options.trash_folder(settings.trash),
+        dataset, num_workers=num_workers, min_free_gb=min_free_gb, as_json=as_json, consent=given
     )
 
 
-def _ask(dataset: Dataset, trash: str | None) -> str | None:
-    """The warning, the true count and bytes, and the typed word; None for any other answer."""
-    candidates = [
-        source
-        for source in survey(dataset, load(dataset))
-        if source.state in ("pending", "deletable")
-    ]
-    total_bytes = sum(source.size_bytes for source in candidates)
-    fate = f"moved to {trash}" if trash else "deleted for good"
-    click.echo(
-        f"WARNING: up to {show.count(len(candidates), 'source file')} "
-        f"({show.size(total_bytes)}) will be {fate}, each only after its shard was\n"
-        "read back from storage and proven. Failed and excluded samples keep theirs.",
-        err=True,
+class _Asked:
+    """The question of this command: asked once the facts are known, before the plan is published."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: PlanSettings,
+        *,
+        yes: bool,
+        num_workers: int,
+        as_json: bool,
+    ) -> None:
+        self._dataset = dataset
+        self._settings = settings
+        self._yes = yes
+        self._num_workers = num_workers
+        self._as_json = as_json
+        self.proposal: Proposal | None = None
+        self.allowed: str | None = None
+
+    def approve(self, report: PlanReport, headers: Mapping[str, ArrayHeader | SampleError]) -> None:
+        """Show what is going to be published, and ask; raise to publish nothing."""
+        self.show(report)
+        if self._settings.delete_source_files and report.plan is not None:
+            earlier = proposal_of(self._dataset, self._settings.discard_members)
+            self.ask(_with_draft(report, headers, self._settings, earlier))
+
+    def show(self, report: PlanReport) -> None:
+        """Print what was found."""
+        if self._as_json:
+            return
+        deleting = self._settings.delete_source_files
+        print_plan(self._dataset, report, deleting=deleting, num_workers=self._num_workers)
+        if report.plan:
+            print_probe(report.plan, deleting=deleting, num_workers=self._num_workers)
+        show.line()
+
+    def ask(self, proposal: Proposal | None) -> None:
+        """Ask, unless there is nothing to be deleted."""
+        self.proposal = proposal
+        if proposal is not None:
+            self.allowed = consent.answer(proposal, "convert", yes=self._yes)
+
+    def consent(self) -> Consent | None:
+        """Record what was allowed, if anything was."""
+        if self.proposal is None or self.allowed is None:
+            return None
+        return self.proposal.accept(self._dataset, self.allowed)
+
+
+def _with_draft(
+    report: PlanReport,
+    headers: Mapping[str, ArrayHeader | SampleError],
+    settings: PlanSettings,
+    earlier: Proposal | None,
+) -> Proposal | None:
+    """Return the proposal for a plan that is not published yet, and for those before it."""
+    plan = report.plan
+    if plan is None:
+        return earlier
+    dtypes = [one.dtype if isinstance(one, ArrayHeader) else "" for one in headers.values()]
+    found = propose(
+        [Candidate(plan, 0, 0, size_bytes=0, dtype=dtype) for dtype in dtypes],
+        discard_members=settings.discard_members,
+        trash=settings.trash or "",
     )
-    answer = click.prompt(
-        f"Type {DELETE_WORD} to allow it", default="", show_default=False, err=True
-    )
-    if answer == DELETE_WORD:
-        return f"convert --delete_source_files, {DELETE_WORD} typed"
-    click.echo("Converting without deleting anything.", err=True)
-    return None
+    if found is None:
+        return earlier
+    whole = {
+        "plans": (*(earlier.plans if earlier else ()), plan),
+        "shards": (*(earlier.shards if earlier else ()), *(one.index for one in plan.shards)),
+        "files": found.files + (earlier.files if earlier else 0),
+        "size_bytes": plan.estimate.source_bytes + (earlier.size_bytes if earlier else 0),
+        "rounding": tuple(dict.fromkeys((*(earlier.rounding if earlier else ()), *found.rounding))),
+    }
+    return dataclasses.replace(found, **whole)

@@ -8,20 +8,29 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.consent import ask, refuse_without_terminal
 from ctrate_convert.cli.progress import RunProgress
-from ctrate_convert.conversion.deletion import Deletion
+from ctrate_convert.deleting.proposal import propose
+from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import ExitCode, SettingsError
-from ctrate_convert.operations.delete import deletable_sources, delete_sources_of
+from ctrate_convert.operations.delete import (
+    deletable_sources,
+    deletable_work,
+    delete_sources_of,
+    require_deletable,
+    with_interrupted,
+)
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
-from ctrate_convert.operations.sources import Source, totals
+from ctrate_convert.operations.sources import Source, candidates, totals
 from ctrate_convert.paths import Dataset
 
 _NAMED = 20
 _MEANING = {
-    "deletable": "converted; deleted with --yes, once its shard is proven anew",
-    "deleted": "deleted after its proof",
-    "trashed": "moved to the trash after its proof; `restore` brings it back",
+    "deletable": "converted; may go if it equals what its shard holds",
+    "deleted": "deleted after it was compared with its shard",
+    "trashed": "moved to the trash after that; `restore` brings it back",
     "kept": "converted, but something speaks against deleting it",
     "failed": "could not be converted",
     "pending": "not converted yet",
@@ -32,41 +41,65 @@ _MEANING = {
 
 @click.command("delete")
 @options.out_argument
-@click.option("--dry_run", is_flag=True, help="Show only; this is the default.")
-@click.option("--yes", is_flag=True, help="Delete what the gate lets go.")
+@click.option("--dry_run", is_flag=True, help="Show only.")
+@options.yes_option
 @options.trash_option
+@options.discard_members_option
+@click.option(
+    "--copies",
+    multiple=True,
+    callback=options.split_names,
+    metavar="DIR,…",
+    help="Delete only what these folders hold too: each shard there, with its SHA-256, read now.",
+)
 @options.num_workers_option
 @options.json_option
 def command(
-    out: Path, dry_run: bool, yes: bool, trash: str | None, num_workers: int, as_json: bool
+    out: Path,
+    dry_run: bool,
+    yes: bool,
+    trash: str | None,
+    discard_members: tuple[str, ...],
+    copies: tuple[str, ...],
+    num_workers: int,
+    as_json: bool,
 ) -> int:
-    """Show which sources could go and why the others stay; with --yes delete them.
+    """Show which sources could go and why the others stay; ask, then delete them.
 
-    Every shard is read again from storage first; only what it proves is deleted. Where the gate
-    keeps a converted sample's source, the exit code is 4.
+    Every shard is read again from storage, and every source is read again and compared with it;
+    only what is equal is deleted. Where a converted sample's source is kept, the exit code is 4.
 
     \b
     Examples:
+      ctrate-convert delete /data/shards --dry_run
       ctrate-convert delete /data/shards
-      ctrate-convert delete /data/shards --yes
       ctrate-convert delete /data/shards --yes --trash /data/trash
+      ctrate-convert delete /data/shards --copies /backup/shards
     """
     if dry_run and yes:
         raise SettingsError("--dry_run and --yes do not go together")
     dataset = Dataset(out)
     sources = deletable_sources(dataset)
-    if not yes:
+    work = deletable_work(dataset, sources)
+    if dry_run or not work:
         _show(dataset, sources, as_json=as_json)
+        return ExitCode.DONE
+    proposal = propose(
+        candidates(sources, load(dataset), pending=False),
+        discard_members=discard_members,
+        trash=str(options.trash_folder(trash) or ""),
+        copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
+    )
+    require_deletable(dataset, proposal)
+    if not as_json:
+        print_sources(sources)
+    refuse_without_terminal("delete", yes=yes)
+    consent = ask(dataset, with_interrupted(proposal, work), "delete", yes=yes)
+    if consent is None:
         return ExitCode.DONE
     with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
         result = delete_sources_of(
-            dataset,
-            sources,
-            num_workers=num_workers,
-            authorised_by="delete --yes",
-            trash=options.trash_folder(trash),
-            stop=stop,
-            on_change=progress,
+            dataset, work, consent, num_workers=num_workers, stop=stop, on_change=progress
         )
     after = deletable_sources(dataset)
     if as_json:
@@ -85,7 +118,7 @@ def _show(dataset: Dataset, sources: Sequence[Source], *, as_json: bool) -> None
         return
     print_sources(sources)
     if any(source.state == "deletable" for source in sources):
-        show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out} --yes")
+        show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
     else:
         show.line("Nothing to delete.")
 

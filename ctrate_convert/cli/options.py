@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
+from ctrate_convert.cli import show
 from ctrate_convert.cli.config import config_option
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.paths import Dataset
@@ -46,6 +47,56 @@ def trash_option(function: F) -> F:
         metavar="DIR",
         help="Move sources into this folder, on their own file system, instead of deleting them.",
     )(function)
+
+
+def _delete_source_files(words: str) -> Callable[[F], F]:
+    """``--delete_source_files`` and its opposite; where anything says no, no it is."""
+    return click.option(
+        "--delete_source_files/--keep_source_files",
+        default=None,
+        callback=_false_wins,
+        help=words + " A no anywhere, in --config too, wins.",
+    )
+
+
+def _false_wins(
+    context: click.Context, parameter: click.Parameter, value: bool | None
+) -> bool | None:
+    """Deletion that a settings file rules out is not switched on by the command line."""
+    name = parameter.name or ""
+    written = (context.default_map or {}).get(name)
+    if value and written is False:
+        show.error_line(
+            f"Note: sources are kept: --config says {name} = false, and a no always wins."
+        )
+        return False
+    return value
+
+
+def discard_members_option(function: F) -> F:
+    """``--discard_members``."""
+    return click.option(
+        "--discard_members",
+        multiple=True,
+        callback=split_names,
+        metavar="NAME,…",
+        help="Entries of a source that its shard does not hold and that may be lost with it.",
+    )(function)
+
+
+def split_names(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Split values that were given with commas between them."""
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def deletion_options(function: F) -> F:
+    """What `run` and `submit` are told about sources that the plan proposes to delete."""
+    words = "Delete the sources that the plan proposes to delete; without it the command asks."
+    for option in (yes_option, discard_members_option, _delete_source_files(words)):
+        function = option(function)
+    return function
 
 
 def plan_options(function: F) -> F:
@@ -130,11 +181,8 @@ def plan_options(function: F) -> F:
             "Without it: a few seconds' worth.",
         ),
         click.option("--test_mode", is_flag=True, help="Only the first 100 samples."),
-        click.option(
-            "--delete_source_files",
-            is_flag=True,
-            help="Delete each shard's NPZ once the shard is proven.",
-        ),
+        _delete_source_files("Propose to delete each shard's sources once the shard holds them."),
+        discard_members_option,
         trash_option,
     ]
     for option in reversed(options):
@@ -188,15 +236,14 @@ def yes_option(function: F) -> F:
     return click.option("--yes", is_flag=True, help="Do not ask before deleting.")(function)
 
 
-def plan_settings(values: dict[str, Any], *, deleting: bool) -> tuple[Dataset, PlanSettings]:
-    """The plan's settings and its dataset from the options' values.
-
-    ``deleting``: whether sources were asked to be deleted, though the plan may not say so.
+def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
+    """Return the plan's dataset and its settings from the options' values.
 
     Raises:
         SettingsError: an option is missing or does not go with another.
     """
     values = dict(values)
+    values["delete_source_files"] = bool(values["delete_source_files"])
     needed = ("data_folder", "reports_file", "meta_file", "labels_file", "output_dir")
     missing = [f"--{name}" for name in needed if not values.get(name)]
     if missing:
@@ -220,7 +267,7 @@ def plan_settings(values: dict[str, Any], *, deleting: bool) -> tuple[Dataset, P
                 expected="--encoding npy, or --layout webdataset",
             )
         values["dtype"] = "float16"
-    if values["trash"] and not deleting:
+    if values["trash"] and not values["delete_source_files"]:
         raise SettingsError(
             "--trash tells where sources go that are deleted, and none is to be",
             expected="--delete_source_files too",

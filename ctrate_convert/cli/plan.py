@@ -15,7 +15,6 @@ from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.forecast import busy_workers
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.delete import refuse_deletion_for_good
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan
 
@@ -39,15 +38,12 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
         --meta_file train_metadata.csv --labels_file train_predicted_labels.csv \\
         --output_dir /data/shards
     """
-    dataset, settings = options.plan_settings(values, deleting=values["delete_source_files"])
-    trash = options.trash_folder(settings.trash)
-    if trash:
-        refuse_deletion_for_good(dataset, trash)
+    dataset, settings = options.plan_settings(values)
     report = make_plan(dataset, settings)
     if as_json:
         show.as_json(plan_facts(dataset, report, num_workers=num_workers))
     else:
-        deleting = values["delete_source_files"]
+        deleting = settings.delete_source_files
         print_plan(dataset, report, deleting=deleting, num_workers=num_workers)
         if report.plan:
             print_probe(report.plan, deleting=deleting, num_workers=num_workers)
@@ -104,6 +100,7 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     if plan is None:
         show.line("Nothing new to plan.")
         return
+    show.line(_sources_words(plan))
     free = free_bytes(dataset.out)
     estimate = plan.estimate
     workers = show.count(busy_workers(plan, num_workers), "worker")
@@ -128,6 +125,18 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
             " certainly does not fit, unless --min_free_gb lets it pause for space."
             + ("" if deleting else " --delete_source_files frees space along the way.")
         )
+
+
+def _sources_words(plan: Plan) -> str:
+    """Say at once what the plan means for the sources."""
+    settings = plan.settings
+    if not settings.delete_source_files:
+        return "Sources are KEPT: this plan deletes nothing."
+    fate = f"moving to {settings.trash}" if settings.trash else "deletion"
+    discarded = ", ".join(settings.discard_members)
+    return f"Sources are proposed for {fate}: `run` and `submit` ask before the first one goes." + (
+        f" Discarded with them: {discarded}." if discarded else ""
+    )
 
 
 def _print_excluded(report: PlanReport) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.deleting.restore import restore
 from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.restore import restore
 from ctrate_convert.paths import Dataset
 
 _NAMED = 20
@@ -21,7 +21,8 @@ _NAMED = 20
 def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
     """Move sources that --trash moved away back to where they were.
 
-    Nothing is overwritten. A restored source is kept: the gate does not let it go a second time.
+    Nothing is overwritten. A restored source is kept from then on. Sources that a killed deletion
+    left under a hidden name (.NAME.npz.leaving) get their name back, too.
 
     \b
     Examples:
@@ -38,6 +39,11 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
         if report.restored or report.left
         else "Nothing is in a trash."
     )
+    if report.put_back:
+        show.line(
+            f"{show.count(len(report.put_back), 'source file')} that a killed command had aside "
+            "got the name back."
+        )
     if report.restored:
         folders = sorted({plan.settings.data_folder for plan in load(Dataset(out))})
         show.line(

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.consent import ask
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_pending
+from ctrate_convert.operations.sources import candidates, survey
 from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.manifest import GIB, Manifest
 
 _NAMED = 20
@@ -38,6 +44,7 @@ _NAMED = 20
     is_flag=True,
     help="Do not ask Slurm which tasks are live: for where it is gone for good.",
 )
+@options.deletion_options
 @options.json_option
 def command(
     out: Path,
@@ -45,24 +52,66 @@ def command(
     min_free_gb: float,
     tasks: tuple[int, ...],
     ignore_submissions: bool,
+    delete_source_files: bool | None,
+    discard_members: tuple[str, ...],
+    yes: bool,
     as_json: bool,
 ) -> int:
     """Convert all that is pending in OUT, here. The same command goes on where it stopped.
 
-    Tasks that a Slurm job is at, or is going to be, are left to it.
+    Tasks that a Slurm job is at, or is going to be, are left to it. Where the plan proposes to
+    delete sources the command asks first, unless --yes or --keep_source_files is given.
 
     \b
     Examples:
       ctrate-convert run /data/shards --num_workers 16
       ctrate-convert run /data/shards --task 17
     """
+    dataset = Dataset(out)
+    only_tasks = frozenset(tasks) or None
+    proposal = (
+        None
+        if delete_source_files is False
+        else proposal_of(dataset, discard_members, only_tasks=only_tasks)
+    )
     return convert_pending(
-        Dataset(out),
+        dataset,
         num_workers=num_workers,
         min_free_gb=min_free_gb,
         as_json=as_json,
-        only_tasks=frozenset(tasks) or None,
+        consent=ask(dataset, proposal, "run", yes=yes) if proposal else None,
+        only_tasks=only_tasks,
         ignore_submissions=ignore_submissions,
+    )
+
+
+def proposal_of(
+    dataset: Dataset,
+    discard_members: Sequence[str] = (),
+    *,
+    only_tasks: frozenset[int] | None = None,
+) -> Proposal | None:
+    """Return what the plans propose to delete; None where none proposes it, or nothing is left.
+
+    A plan made without --delete_source_files proposes nothing, and nothing can make it: its
+    sources are let go by `ctrate-convert delete` alone.
+    """
+    plans = load(dataset)
+    proposing = [plan for plan in plans if plan.settings.delete_source_files]
+    if not proposing:
+        return None
+    ids = {plan.plan_id for plan in proposing}
+    sources = survey(dataset, plans)
+    chosen = [
+        one
+        for one in candidates(sources, plans, pending=True)
+        if one.plan.plan_id in ids and (only_tasks is None or one.task in only_tasks)
+    ]
+    discarded = {name for plan in proposing for name in plan.settings.discard_members}
+    return propose(
+        chosen,
+        discard_members=sorted(discarded | set(discard_members)),
+        trash=one_trash(proposing),
     )
 
 
@@ -72,8 +121,7 @@ def convert_pending(
     num_workers: int,
     min_free_gb: float,
     as_json: bool,
-    authorised_by: str | None = None,
-    trash: Path | None = None,
+    consent: Consent | None = None,
     only_tasks: frozenset[int] | None = None,
     ignore_submissions: bool = False,
 ) -> int:
@@ -87,8 +135,7 @@ def convert_pending(
         result, manifest = run_pending(
             dataset,
             num_workers=num_workers,
-            authorised_by=authorised_by,
-            trash=trash,
+            consent=consent,
             must_fit=not min_free_gb,
             warn=progress.warn,
             only_tasks=only_tasks,

@@ -27,6 +27,11 @@ def line(text: str = "") -> None:
     click.echo(text)
 
 
+def error_line(text: str = "") -> None:
+    """Print one line on standard error."""
+    click.echo(text, err=True)
+
+
 def size(size_bytes: float) -> str:
     """``12.3 GiB`` for people."""
     value = float(size_bytes)

@@ -9,7 +9,10 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.cluster import profile_options, settings_given
+from ctrate_convert.cli.consent import ask
+from ctrate_convert.cli.run import proposal_of
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.delete import require_deletable
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.profile import load_profile
 from ctrate_convert.slurm.status import fold_numbers
@@ -20,11 +23,22 @@ from ctrate_convert.slurm.submit import Submitted, submit
 @options.out_argument
 @profile_options
 @click.option("--dry_run", is_flag=True, help="Show the exact job scripts; submit nothing.")
+@options.deletion_options
 @options.json_option
-def command(out: Path, profile: Path | None, dry_run: bool, as_json: bool, **values: Any) -> int:
+def command(
+    out: Path,
+    profile: Path | None,
+    dry_run: bool,
+    delete_source_files: bool | None,
+    discard_members: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Submit one array element per pending task to Slurm, and a job that reports at the end.
 
-    Tasks that are live, from whatever terminal, are never submitted a second time.
+    Tasks that are live, from whatever terminal, are never submitted a second time. Where the plan
+    proposes to delete sources the command asks first, unless --yes or --keep_source_files is given.
 
     \b
     Examples:
@@ -33,7 +47,14 @@ def command(out: Path, profile: Path | None, dry_run: bool, as_json: bool, **val
     """
     dataset = Dataset(out)
     settings = load_profile(profile).overridden(settings_given(values))
-    print_submitted(dataset, submit(dataset, settings, dry_run=dry_run), as_json=as_json)
+    consent = None
+    if not dry_run and delete_source_files is not False:
+        proposal = proposal_of(dataset, discard_members)
+        if proposal:
+            require_deletable(dataset, proposal)
+            consent = ask(dataset, proposal, "submit", yes=yes)
+    done = submit(dataset, settings, dry_run=dry_run, consent=consent.name if consent else "")
+    print_submitted(dataset, done, as_json=as_json)
     return ExitCode.DONE
 
 

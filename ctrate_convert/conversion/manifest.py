@@ -81,7 +81,7 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] =
             manifest = load_manifest(dataset)
             old = manifest_shards(manifest) if manifest else {}
             for record in anew:
-                old[shard_name(record.shard)] = _entry(record, frozenset(), by_converter=True)
+                old[shard_name(record.shard)] = _entry(record, frozenset())
             recorded = recorded_shards(dataset)
             superseded = superseded_samples(dataset, plans)
             entries = []
@@ -89,10 +89,7 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] =
                 gone = superseded.get(index, frozenset())
                 entry = old.get(shard_name(index))
                 if entry is None or set(entry.superseded) != gone:
-                    record = load_record(dataset, by_index[index][0], index)
-                    known = entry and entry.by_converter and entry.record_sha256
-                    known_as_it_is = known == record.stored_sha256()
-                    entry = _entry(record, gone, by_converter=known_as_it_is)
+                    entry = _entry(load_record(dataset, by_index[index][0], index), gone)
                 entries.append(entry)
             merged = _sum_up(plans, entries)
             try:
@@ -113,7 +110,7 @@ def load_manifest(dataset: Dataset) -> Manifest | None:
     return None
 
 
-def _entry(record: ShardRecord, superseded: frozenset[str], *, by_converter: bool) -> ManifestShard:
+def _entry(record: ShardRecord, superseded: frozenset[str]) -> ManifestShard:
     return ManifestShard(
         name=shard_name(record.shard),
         samples=sum(1 for sample in record.converted if sample.key not in superseded),
@@ -122,7 +119,6 @@ def _entry(record: ShardRecord, superseded: frozenset[str], *, by_converter: boo
         sha256=record.tar.sha256 if record.tar else None,
         record_sha256=record.stored_sha256(),
         superseded=tuple(sorted(superseded)),
-        by_converter=by_converter,
     )
 
 

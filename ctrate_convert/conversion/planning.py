@@ -7,8 +7,9 @@ others plan what that one left.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from ctrate_convert.conversion.probe import Findings, probe
 from ctrate_convert.conversion.probe_sample import Volume, with_stored_peeked
 from ctrate_convert.conversion.split import arrange
 from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
-from ctrate_convert.conversion.trash import prepare_trash
+from ctrate_convert.deleting.trash import prepare_trash
 from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import (
     EnvironmentProblem,
@@ -71,6 +72,9 @@ class PlanReport:
     left_for_later: int
 
 
+Approve = Callable[[PlanReport, Mapping[str, ArrayHeader | SampleError]], None]
+
+
 @dataclass(frozen=True)
 class _Selection:
     """What the next generation takes, given the earlier ones."""
@@ -89,12 +93,14 @@ def make_plan(
     progress: Progress | None = None,
     *,
     retry_failed: frozenset[str] | None = None,
+    approve: Approve = lambda report, headers: None,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish that as the next one.
 
     A sample that failed is planned again where its source could not be read, once it has changed,
     or with another ``array_key`` or ``max_error``; those in ``retry_failed`` are in any case, and
-    then nothing else is. ``progress`` is told how many headers were read, of how many.
+    then nothing else is. ``progress`` is told how many headers were read, of how many. ``approve`` is
+    told what is about to be published; where it raises, nothing is, and nothing is left behind.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -111,13 +117,12 @@ def make_plan(
         selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:
             return _report(survey, selection)
-        dataset.prepare()
-        with locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
+        with _prepared(dataset), locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
             for _ in range(2):
                 selection = _select(dataset, settings, survey, retry_failed)
                 if not selection.keys:
                     return _report(survey, selection)
-                report = _publish(dataset, settings, survey, selection, progress)
+                report = _publish(dataset, settings, survey, selection, progress, approve)
                 if report is not None:
                     return report
                 # Where locks exclude nobody, another planner was first: plan what it left.
@@ -130,12 +135,25 @@ def make_plan(
     )
 
 
+@contextlib.contextmanager
+def _prepared(dataset: Dataset) -> Iterator[None]:
+    """Make the folders; where the block fails and there is no plan yet, take them away again."""
+    existed = dataset.out.exists()
+    dataset.prepare()
+    try:
+        yield
+    except BaseException:
+        dataset.remove_unused(keep_out=existed)
+        raise
+
+
 def _publish(
     dataset: Dataset,
     settings: PlanSettings,
     survey: Survey,
     selection: _Selection,
     progress: Progress | None,
+    approve: Approve,
 ) -> PlanReport | None:
     """Publish the next generation; None where another planner has taken its place."""
     sources = [survey.found.files[key][0].source for key in selection.keys]
@@ -156,12 +174,14 @@ def _publish(
         earlier=selection.earlier,
         prediction=Prediction(findings) if findings else None,
     )
-    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
-        return None
     more_warnings = [*header_warnings(headers, settings), *problem]
     if findings:
         more_warnings += probe_warnings(findings)
-    return _report(survey, selection, draft.plan, more_warnings)
+    report = _report(survey, selection, draft.plan, more_warnings)
+    approve(report, headers)
+    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+        return None
+    return report
 
 
 def _probe(

@@ -26,6 +26,7 @@ from ctrate_convert.durable import drop_page_cache, open_regular
 from ctrate_convert.errors import DamageError, RefusedError
 from ctrate_convert.formats.encodings import read_blocks
 from ctrate_convert.formats.members import LAYOUTS
+from ctrate_convert.fresh import FreshStatus, fresh_status_of
 from ctrate_convert.schemas.plan import Layout
 from ctrate_convert.schemas.record import ArrayRecord, ConvertedSample, MemberRecord
 from ctrate_convert.storage import StorageReader
@@ -47,7 +48,7 @@ class FileIdentity:
     ctime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> FileIdentity:
+    def of(cls, status: os.stat_result | FreshStatus) -> FileIdentity:
         """The identity in a stat result."""
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -104,8 +105,12 @@ def read_shard(
     path: Path,
     samples: Sequence[ConvertedSample],
     layout: Layout,
+    *,
+    decode: bool = True,
 ) -> ReadShard:
     """Read all of ``path`` and compare each member of ``samples`` with its recorded digest.
+
+    Without ``decode`` the stored bytes are compared alone, not what a compressed array decodes to.
 
     Raises:
         OSError: the file cannot be read at all.
@@ -117,13 +122,14 @@ def read_shard(
         identity = FileIdentity.of(path.stat())
         return ReadShard(path, identity, "", {}, (damage,), seal=_ONLY_READ_SHARD)
     with opened as stream:
-        status = os.fstat(stream.fileno())
+        status = fresh_status_of(stream.fileno())
         drop_page_cache(stream.fileno())
         reader = _ShardReader(path.name, layout)
         found = reader.parse(stream)
         with StorageReader(stream.fileno()) as storage:
             reader.read_members(samples, found, storage)
-        reader.decode_arrays(path, samples)
+        if decode:
+            reader.decode_arrays(path, samples)
         return ReadShard(
             path,
             FileIdentity.of(status),

@@ -22,7 +22,6 @@ from ctrate_convert.schemas.record import (
     ArrayRecord,
     ConvertedSample,
     MemberRecord,
-    SourceFingerprint,
 )
 
 OnBytes = Callable[[int], None]
@@ -143,24 +142,3 @@ def _cast(
             yield caster.cast(block)
 
     return in_c_order(blocks(), volume.npy, dtype, scratch)
-
-
-def reconvert_digest(
-    path: Path,
-    relative: str,
-    converted: ConvertedSample,
-    settings: PlanSettings,
-    scratch: Path,
-) -> tuple[str, SourceFingerprint]:
-    """The array digest that the source, as it is now, converts to; and its fingerprint now.
-
-    Raises:
-        SampleError: the source cannot be converted any more.
-    """
-    digest = blake3.blake3()
-    dtype = np.dtype(converted.array.dtype).newbyteorder("<")
-    with SourceVolume(path, settings.array_key) as volume:
-        caster = Caster(volume.npy.dtype, dtype, settings.step)
-        for block in _cast(volume, caster, dtype, scratch):
-            digest.update(block.data.cast("B"))
-        return digest.hexdigest(), volume.fingerprint(relative)

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ctrate_convert.conversion.plans import load_samples
-from ctrate_convert.conversion.readback import ReadShard, read_shard
+from ctrate_convert.conversion.readback import FileIdentity, ReadShard, read_shard
 from ctrate_convert.conversion.sample import convert_sample
 from ctrate_convert.durable import PartialFile, create_once, fsync_directory
 from ctrate_convert.errors import (
@@ -26,6 +26,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.formats.npz import fetch_ahead
 from ctrate_convert.formats.tar import TarWriter
+from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.plan import Plan, PlannedSample, PlannedShard
@@ -43,14 +44,13 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PublishedShard:
-    """A shard with its record.
+    """A shard with its record. ``fresh``: this call wrote the record.
 
-    ``read_back`` is there only if this call read it from storage; ``fresh`` tells that this call
-    wrote the record.
+    ``verified`` is the published file, where this call has read it back from storage.
     """
 
     record: ShardRecord
-    read_back: ReadShard | None = None
+    verified: FileIdentity | None = None
     fresh: bool = False
 
 
@@ -61,12 +61,15 @@ def convert_shard(
     attempt: str,
     on_progress: OnProgress,
     on_written: Callable[[], None] = lambda: None,
+    *,
+    decode: bool = True,
 ) -> PublishedShard:
     """Publish ``shard`` and its record, or find that another process has.
 
     Nothing that is published is touched. Whatever is raised, no part of the shard stays behind,
     no source was changed, and the same call can be made again. ``on_written`` is called where all
-    samples are converted, and what is left is to settle and to re-read them.
+    samples are converted, and what is left is to settle and to re-read them. Without ``decode``
+    the re-read compares the stored bytes alone: another process is going to decode the arrays.
 
     Raises:
         EnvironmentProblem: the output cannot be written.
@@ -90,7 +93,9 @@ def convert_shard(
             if converted:
                 on_written()
                 partial.settle()
-                read_back = _read_and_publish(dataset, plan, shard, partial, converted)
+                read_back = _read_and_publish(
+                    dataset, plan, shard, partial, converted, decode=decode
+                )
             elif os.path.lexists(final):
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
                     return PublishedShard(load_record(dataset, plan, shard.index))
@@ -110,10 +115,23 @@ def convert_shard(
             source_bytes=source_bytes,
         ).as_stored()
         if create_once(dataset.record(shard.index), record.to_json()):
-            return PublishedShard(record, read_back, fresh=True)
+            return PublishedShard(record, _published_as(final, read_back), fresh=True)
     except OSError as error:
         raise environment_problem(error, f"writing {final.name}", final.parent) from error
     return PublishedShard(load_record(dataset, plan, shard.index))
+
+
+def _published_as(final: Path, read_back: ReadShard | None) -> FileIdentity | None:
+    """Return the identity of the published file if it is the one that was read.
+
+    Its change time is another since: getting its name was a change, too.
+    """
+    if read_back is None:
+        return None
+    with contextlib.suppress(OSError):
+        identity = FileIdentity.of(fresh_status(final))
+        return identity if identity.is_file_of(read_back.identity) else None
+    return None
 
 
 def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
@@ -190,10 +208,12 @@ def _read_and_publish(
     shard: PlannedShard,
     partial: PartialFile,
     converted: list[ConvertedSample],
+    *,
+    decode: bool,
 ) -> ReadShard:
     """Re-read the settled partial from storage, then give it the shard's name."""
     layout = plan.settings.layout
-    read_back = read_shard(partial.path, converted, layout)
+    read_back = read_shard(partial.path, converted, layout, decode=decode)
     read_back.require_sound()
     if partial.publish():
         return read_back

@@ -1,12 +1,14 @@
-"""One shard in a process of its own: convert, publish, record, merge, delete behind the gate.
+"""One step of one shard in a process of its own: convert and publish it, or let its sources go.
 
-A worker that is killed costs its shard and nothing else. It stops, leaving nothing half done,
-on SIGTERM and when its parent is gone.
+Another process than the one that wrote a shard compares it with its sources. A worker that is
+killed costs its step and nothing else. It stops, leaving nothing half done, on SIGTERM and when
+its parent is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import resource
 import signal
 import sys
@@ -17,13 +19,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ctrate_convert.conversion.deletion import Deletion, delete_sources
-from ctrate_convert.conversion.manifest import merge, planned_shards
+from ctrate_convert.conversion.manifest import merge, planned_shards, superseded_samples
 from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.conversion.readback import ReadShard, read_shard
-from ctrate_convert.conversion.shard import PublishedShard, convert_shard
-from ctrate_convert.errors import CtrateError, DamageError, Interrupted, environment_problem
+from ctrate_convert.conversion.readback import FileIdentity
+from ctrate_convert.conversion.shard import convert_shard, load_record
+from ctrate_convert.deleting.gate import Release, release_sources
+from ctrate_convert.deleting.result import Deletion
+from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
 from ctrate_convert.locks import locked
+from ctrate_convert.parent import parent_is_gone
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
@@ -48,17 +52,30 @@ class Written:
 
 @dataclass(frozen=True)
 class ShardDone:
-    """A shard is published and recorded; ``busy``: another process is at it, nothing was done."""
+    """A shard is published and recorded; ``busy``: another process is at it, nothing was done.
+
+    ``verified`` is its file where this worker has just read it back from storage.
+    """
 
     shard: int
     converted: int = 0
     failed: tuple[tuple[str, str], ...] = ()
     source_bytes: int = 0
     output_bytes: int = 0
-    deletion: Deletion = field(default_factory=Deletion)
     max_rss_bytes: int = 0
     busy: bool = False
     fresh: bool = False
+    verified: FileIdentity | None = None
+
+
+@dataclass(frozen=True)
+class SourcesReleased:
+    """The sources of a published shard were let go or kept; ``busy`` as in `ShardDone`."""
+
+    shard: int
+    deletion: Deletion = field(default_factory=Deletion)
+    max_rss_bytes: int = 0
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,19 +89,26 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do.
+    """What a worker is to do: convert ``shard``, or with ``releasing`` let its sources go.
 
-    ``authorised_by`` is None where no source may be deleted; ``trash`` is where sources are moved
-    instead. ``patience_s`` is how long to wait for a shard that another process holds: a node that
-    went down may leave its lock behind for a while.
+    ``consent`` names the consent under which they may go; None where they stay. ``patience_s`` is
+    how long to wait for a shard that another process holds: a node that went down may leave its
+    lock behind for a while. ``verified`` is the shard's file as this run has just read it.
     """
 
     out: Path
     shard: int
     attempt: str
-    authorised_by: str | None
+    consent: str | None = None
     patience_s: float = 0.0
-    trash: Path | None = None
+    releasing: bool = False
+    verified: FileIdentity | None = None
+
+    def then_release(self, done: ShardDone) -> Order | None:
+        """Return the order that lets the sources go of the shard that this one converted."""
+        if self.releasing or self.consent is None or done.busy or not done.output_bytes:
+            return None
+        return dataclasses.replace(self, releasing=True, verified=done.verified)
 
 
 class _Reporter:
@@ -123,8 +147,16 @@ class _Reporter:
             ) from error
 
     def check_stop(self) -> None:
+        """Raise `Interrupted` when it is time to stop."""
         if self.stop_reason:
             raise Interrupted(self.stop_reason)
+
+    def why_stop(self) -> str:
+        """Return why no further source may go: this worker was stopped, or its command is gone."""
+        if self.stop_reason:
+            return self.stop_reason
+        gone = parent_is_gone(self._connection)
+        return "the command that asked for it is gone" if gone else ""
 
 
 def main(order: Order, connection: Connection) -> None:
@@ -137,11 +169,12 @@ def main(order: Order, connection: Connection) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which tells us
     try:
-        message: ShardDone | ShardFailed = _carry_out(order, reporter)
+        message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
     except CtrateError as error:
         message = ShardFailed(order.shard, error, traceback.format_exc())
     except OSError as error:
-        problem = environment_problem(error, f"converting shard {order.shard}")
+        doing = "letting go the sources of" if order.releasing else "converting"
+        problem = environment_problem(error, f"{doing} shard {order.shard}")
         message = ShardFailed(order.shard, problem, traceback.format_exc())
     try:
         connection.send(message)
@@ -151,42 +184,75 @@ def main(order: Order, connection: Connection) -> None:
         sys.exit(f"the worker of shard {order.shard} cannot tell how it ended: {error.strerror}")
 
 
-def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
+def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
     dataset = Dataset(order.out)
     plans = load_plans(dataset)
     plan, shard = planned_shards(plans)[order.shard]
     with _held(dataset, shard, order.patience_s, reporter) as mine:
+        if order.releasing:
+            deletion = _release(dataset, plans, plan, shard, order, reporter) if mine else None
+            return SourcesReleased(
+                shard.index, deletion or Deletion(), max_rss_bytes=_max_rss_bytes(), busy=not mine
+            )
         if not mine:
             return ShardDone(shard.index, busy=True)
-        published = convert_shard(dataset, plan, shard, order.attempt, reporter, reporter.written)
-        reporter.send()
-        record = published.record
-        manifest = merge(dataset, plans, anew=[record] if published.fresh else [])
-        deletion = Deletion()
-        if order.authorised_by and record.tar:
-            read_back = published.read_back or _read_again(dataset, plan, shard, published)
-            deletion = delete_sources(
-                dataset,
-                plan,
-                shard,
-                record,
-                read_back,
-                manifest,
-                order.authorised_by,
-                reporter.check_stop,
-                trash=order.trash,
-            )
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+        return _convert(dataset, plans, plan, shard, order, reporter)
+
+
+def _convert(
+    dataset: Dataset,
+    plans: tuple[Plan, ...],
+    plan: Plan,
+    shard: PlannedShard,
+    order: Order,
+    reporter: _Reporter,
+) -> ShardDone:
+    published = convert_shard(
+        dataset,
+        plan,
+        shard,
+        order.attempt,
+        reporter,
+        reporter.written,
+        decode=order.consent is None,  # else another process decodes it, beside the sources
+    )
+    reporter.send()
+    record = published.record
+    merge(dataset, plans, anew=[record] if published.fresh else [])
     return ShardDone(
         shard=shard.index,
         converted=len(record.converted),
         failed=tuple((sample.key, sample.reason) for sample in record.failed),
         source_bytes=record.source_bytes,
         output_bytes=record.tar.size_bytes if record.tar else 0,
-        deletion=deletion,
-        max_rss_bytes=usage.ru_maxrss * 1024,
+        max_rss_bytes=_max_rss_bytes(),
         fresh=published.fresh,
+        verified=published.verified,
     )
+
+
+def _release(
+    dataset: Dataset,
+    plans: tuple[Plan, ...],
+    plan: Plan,
+    shard: PlannedShard,
+    order: Order,
+    reporter: _Reporter,
+) -> Deletion:
+    release = Release(
+        dataset=dataset,
+        plan=plan,
+        shard=shard,
+        record=load_record(dataset, plan, shard.index),
+        consent_name=order.consent or "",
+        superseded=superseded_samples(dataset, plans).get(shard.index, frozenset()),
+        verified=order.verified,
+    )
+    return release_sources(release, reporter.check_stop, reporter.why_stop)
+
+
+def _max_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextlib.contextmanager
@@ -202,24 +268,3 @@ def _held(
             if mine or time.monotonic() >= deadline:
                 yield mine
                 return
-
-
-def _read_again(
-    dataset: Dataset, plan: Plan, shard: PlannedShard, published: PublishedShard
-) -> ReadShard:
-    """Read a shard of an earlier attempt from storage, to prove it anew."""
-    path = dataset.shard(shard.index)
-    try:
-        read_back = read_shard(path, published.record.converted, plan.settings.layout)
-    except OSError as error:
-        raise DamageError(f"a recorded shard cannot be read: {error}", where=path) from error
-    read_back.require_sound()
-    recorded = published.record.tar
-    if recorded is None or read_back.sha256 != recorded.sha256:
-        raise DamageError(
-            "a recorded shard has changed outside every member",
-            where=path,
-            seen=f"SHA-256 {read_back.sha256[:16]}…",
-            expected=f"{recorded.sha256[:16]}…" if recorded else "no shard",
-        )
-    return read_back

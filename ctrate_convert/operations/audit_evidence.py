@@ -11,12 +11,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ctrate_convert.conversion.manifest import planned_shards, recorded_shards
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.durable import open_beneath, read_regular
+from ctrate_convert.deleting.presence import Presence, presence
+from ctrate_convert.durable import read_regular
 from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.audit import AuditRemark, RemarkKind
@@ -24,8 +25,6 @@ from ctrate_convert.schemas.base import parse
 from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import ShardRecord
-
-Presence = Literal["gone", "there", "unknown"]
 
 
 class Place(NamedTuple):
@@ -67,7 +66,10 @@ class Evidence:
     def presence(self, folder: str, source: str, *, anew: bool = False) -> Presence:
         """Whether anything has this source's name: as first seen, or ``anew``."""
         if anew or (folder, source) not in self._seen:
-            self._seen[folder, source] = _presence(Path(folder), source)
+            seen = presence(Path(folder), source)
+            # What a data folder held that is away is looked for in the shards.
+            away = seen is Presence.UNSEEN and not os.path.lexists(folder)
+            self._seen[folder, source] = Presence.GONE if away else seen
         return self._seen[folder, source]
 
 
@@ -157,19 +159,6 @@ def _superseded(
         for sample in records[shard.index].converted
         if plan.repairs.get(sample.key) == index
     )
-
-
-def _presence(folder: Path, source: str) -> Presence:
-    try:
-        with open_beneath(folder, source) as (directory, name):
-            os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return "gone"
-    except (OSError, ValueError):
-        if not os.path.lexists(folder):
-            return "gone"  # so that what it held is looked for in the shards
-        return "there" if os.path.lexists(folder / source) else "unknown"
-    return "there"
 
 
 def _told(error: DamageError | OSError) -> str:

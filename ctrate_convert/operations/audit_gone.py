@@ -10,8 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.deletion import is_done, open_intents
-from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
+from ctrate_convert.deleting.journal import is_done, open_intents
+from ctrate_convert.deleting.presence import Presence
+from ctrate_convert.deleting.trash import (
+    identity_at,
+    is_in_trash,
+    last_lines,
+    place_in_trash,
+    trash_of,
+)
 from ctrate_convert.operations.audit_evidence import Evidence, Place
 from ctrate_convert.schemas.audit import Told, TrashState
 from ctrate_convert.schemas.journal import JournalLine
@@ -92,8 +99,8 @@ def _look(
     names = {place.source for place in places}
     # What a run deleted since the first look has its line by now.
     states = {evidence.presence(folder, name, anew=done) for name in names}
-    if "gone" not in states and not (done and states == {"unknown"}):
-        if "unknown" in states:
+    if Presence.GONE not in states and not (done and states == {Presence.UNSEEN}):
+        if Presence.UNSEEN in states:
             what = "it cannot be looked at, so that whether it is gone is not known"
             evidence.remark("source", Path(folder) / places[0].source, what)
         elif done:
@@ -146,7 +153,7 @@ def _trash_state(
     if sample is None or line.source != sample.source.source:
         return "not to be told", ""
     try:
-        if is_in_trash(trash, place_in_trash(shard, line.source), sample.source):
+        if is_in_trash(trash, place_in_trash(shard, line.source), identity_at(line, sample.source)):
             return "in the trash", ""
     except OSError:  # it is there, but who looks cannot make that durable
         return "not to be told", ""

@@ -1,84 +1,95 @@
-"""Free the disk behind the gate: sources of shards that are proven anew, right now."""
+"""Free the disk: let the sources go of shards that hold them, each compared at that moment."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctrate_convert.conversion.manifest import merge, planned_shards
-from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.conversion.trash import prepare_trash_for
-from ctrate_convert.errors import RefusedError
-from ctrate_convert.operations.pending import load, pending_work
+from ctrate_convert.deleting.copies import require_copies
+from ctrate_convert.deleting.proposal import Proposal
+from ctrate_convert.deleting.trash import prepare_trash_for
+from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.operations.pending import Work, load
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_work
 from ctrate_convert.operations.sources import Source, survey
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 
 
 def deletable_sources(dataset: Dataset) -> list[Source]:
-    """All sources with their states; nothing is changed."""
+    """Return all sources with their states; nothing is changed."""
     return list(survey(dataset, load(dataset)))
+
+
+def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Work]:
+    """Return the shards that have sources which may go, or whose deletion was interrupted."""
+    by_index = planned_shards(load(dataset))
+    shards = {
+        source.shard
+        for source in sources
+        if source.shard is not None and (source.state == "deletable" or source.interrupted)
+    }
+    return [by_index[index] for index in sorted(shards)]
+
+
+def require_deletable(dataset: Dataset, proposal: Proposal | Consent | None) -> None:
+    """Refuse, before anybody is asked, a deletion that could not be carried out.
+
+    Raises:
+        RefusedError: the output cannot be trusted with a deletion.
+        SettingsError: the trash or the copies cannot serve.
+    """
+    require_trusted(dataset)
+    if proposal is None:
+        return
+    require_copies(dataset, proposal.copies)
+    if proposal.trash:
+        prepare_trash_for(Path(proposal.trash), load(dataset), dataset.out)
+
+
+def with_interrupted(proposal: Proposal | None, work: Sequence[Work]) -> Proposal:
+    """Return the proposal for all of ``work``, also where a killed command has only its word left.
+
+    An interrupted deletion whose file is gone needs its last line in the journal, and no file.
+    """
+    plans = {plan.plan_id: plan for plan, _ in work}
+    shards = tuple(sorted(shard.index for _, shard in work))
+    if proposal is None:
+        return Proposal(tuple(plans.values()), shards, 0, 0, (), (), "")
+    plans = {plan.plan_id: plan for plan in proposal.plans} | plans
+    return dataclasses.replace(proposal, plans=tuple(plans.values()), shards=shards)
 
 
 def delete_sources_of(
     dataset: Dataset,
-    sources: Sequence[Source],
+    work: Sequence[Work],
+    consent: Consent,
     *,
     num_workers: int,
-    authorised_by: str,
-    trash: Path | None = None,
     stop: StopFlag | None = None,
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> RunResult:
-    """Read each shard that has deletable sources again from storage, then let the gate delete.
+    """Read each shard of ``work`` again from storage, compare its sources with it, let them go.
 
-    Interrupted deletions of an earlier call are finished on the way. With ``trash`` sources are
-    moved there, whatever the plan says.
+    Interrupted deletions of an earlier call are finished on the way.
 
     Raises:
-        SettingsError: ``trash`` cannot serve.
+        RefusedError: the output cannot be trusted with a deletion.
+        SettingsError: the consent's trash or copies cannot serve.
     """
     plans = load(dataset)
-    if trash:
-        prepare_trash_for(trash, plans, dataset.out)
+    require_deletable(dataset, consent)
     merge(dataset, plans)
-    by_index = planned_shards(plans)
-    shards = sorted(
-        {
-            source.shard
-            for source in sources
-            if source.shard is not None and (source.state == "deletable" or source.interrupted)
-        }
-    )
     return run_work(
         dataset,
         plans,
-        [by_index[index] for index in shards],
+        work,
         num_workers=num_workers,
-        authorised_by=authorised_by,
-        trash=trash,
+        consent=consent,
         stop=stop,
         on_change=on_change,
     )
-
-
-def refuse_deletion_for_good(dataset: Dataset, trash: Path) -> None:
-    """A further plan's trash is not that of an earlier one, whose sources would be deleted.
-
-    Raises:
-        RefusedError: an earlier plan deletes sources, not all are settled, and it names no trash
-            or another.
-    """
-    for plan, _ in pending_work(dataset, load_plans(dataset), deleting=False):
-        settings = plan.settings
-        if settings.delete_source_files and settings.trash != str(trash):
-            raise RefusedError(
-                "an earlier plan lets sources go that await it, and a plan never changes",
-                where=dataset.out,
-                seen=f"--trash {settings.trash}" if settings.trash else "no --trash",
-                expected=f"--trash {trash}",
-                next_command="give `convert` with --delete_source_files and --trash: it moves the "
-                "sources of every plan",
-            )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctrate_convert.conversion.deletion import read_journal
 from ctrate_convert.conversion.manifest import planned_shards, recorded_shards, superseded_samples
 from ctrate_convert.conversion.plans import load_plans
+from ctrate_convert.deleting.journal import read_journal, settled_keys
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
 Work = tuple[Plan, PlannedShard]
@@ -31,27 +32,31 @@ def load(dataset: Dataset) -> tuple[Plan, ...]:
     return plans
 
 
-def pending_work(dataset: Dataset, plans: Sequence[Plan], *, deleting: bool) -> list[Work]:
-    """Shards without a record; and, when deleting, recorded ones whose sources await the gate."""
+def pending_work(
+    dataset: Dataset, plans: Sequence[Plan], consent: Consent | None = None
+) -> list[Work]:
+    """Return shards without a record, and recorded ones whose sources ``consent`` lets go."""
     recorded = recorded_shards(dataset)
     superseded = superseded_samples(dataset, plans)
     work = []
     for index, (plan, shard) in planned_shards(plans).items():
-        delete_here = deleting or plan.settings.delete_source_files
         if index not in recorded or (
-            delete_here
+            allows(consent, plan, shard)
             and not _deletion_settled(dataset, shard, superseded.get(index, frozenset()))
         ):
             work.append((plan, shard))
     return work
 
 
+def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:
+    """Return True if ``consent`` names this shard of this plan."""
+    return consent is not None and plan.plan_id in consent.plans and consent.names(shard.index)
+
+
 def _deletion_settled(dataset: Dataset, shard: PlannedShard, superseded: frozenset[str]) -> bool:
-    """Whether each sample's deletion was done or given up, as far as the journal tells.
+    """Return True if each sample's deletion was done or given up, as far as the journal says.
 
     The source of a superseded sample is the business of the shard that holds it now.
     """
-    settled = superseded | {
-        line.key for line in read_journal(dataset, shard.index) if line.event != "intent"
-    }
+    settled = superseded | settled_keys(read_journal(dataset, shard.index))
     return bool(settled) and len(settled) >= shard.samples

@@ -1,4 +1,4 @@
-"""Runs one worker process a shard, a few at a time; a killed worker costs only its shard.
+"""Runs one worker process a step of a shard, a few at a time; a killed one costs only its step.
 
 The workers share one queue of shards. While one waits for storage, settling its shard and reading
 it back, another one converts.
@@ -18,10 +18,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from ctrate_convert.conversion import worker
-from ctrate_convert.conversion.worker import Advanced, Order, ShardDone, ShardFailed, Written
+from ctrate_convert.conversion.worker import (
+    Advanced,
+    Order,
+    ShardDone,
+    ShardFailed,
+    SourcesReleased,
+    Written,
+)
 from ctrate_convert.errors import WorkerDied
 
-Message = Advanced | Written | ShardDone | ShardFailed
+Message = Advanced | Written | ShardDone | SourcesReleased | ShardFailed
 
 _POLL_S = 0.2
 _STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
@@ -97,9 +104,10 @@ def run_orders(
     """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
 
     One more is begun while one of them has only to settle its shard and to read it back. Every
-    order ends in one `ShardDone` or `ShardFailed` message, except those not begun before
-    ``stop`` was set. ``on_message`` may set ``stop``. While ``may_start`` says no to the next
-    one, none is begun.
+    order ends in one `ShardDone`, `SourcesReleased` or `ShardFailed` message, except those not
+    begun before ``stop`` was set. Where a shard that was converted is to let its sources go, that
+    is the next order to be begun: it gives space back. ``on_message`` may set ``stop``. While
+    ``may_start`` says no to the next one, none is begun.
     """
     # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
     context = multiprocessing.get_context("forkserver")
@@ -127,7 +135,9 @@ def run_orders(
             if not running:
                 time.sleep(_POLL_S)
             for ready in wait(list(running), timeout=_POLL_S):
-                _receive(running, ready, on_message)  # type: ignore[arg-type]
+                follow = _receive(running, ready, on_message)  # type: ignore[arg-type]
+                if follow is not None:
+                    waiting.appendleft(follow)
     finally:
         for one in running.values():
             one.process.kill()
@@ -146,7 +156,8 @@ def _receive(
     running: dict[Connection, _Running],
     connection: Connection,
     on_message: Callable[[Message], None],
-) -> None:
+) -> Order | None:
+    """Take one message; return the order that follows from it, if any."""
     one = running[connection]
     try:
         message: Message = connection.recv()
@@ -161,6 +172,7 @@ def _receive(
         one.process.join()
         one.process.close()
     on_message(message)
+    return one.order.then_release(message) if isinstance(message, ShardDone) else None
 
 
 def _died(one: _Running) -> ShardFailed:
@@ -173,6 +185,6 @@ def _died(one: _Running) -> ShardFailed:
         how = f"exit code {code}"
     error = WorkerDied(
         f"the worker of shard {one.order.shard} died: {how}",
-        next_command="give the same command again; the shard is converted anew",
+        next_command="give the same command again; it goes on with that shard",
     )
     return ShardFailed(one.order.shard, error, "")

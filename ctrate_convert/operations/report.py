@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ctrate_convert.conversion.deletion import read_journal
 from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.intensity import error_in_hu
 from ctrate_convert.conversion.manifest import (
@@ -18,6 +17,7 @@ from ctrate_convert.conversion.manifest import (
     superseded_samples,
 )
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.deleting.journal import read_journal
 from ctrate_convert.operations import timeline
 from ctrate_convert.operations.attempts import load_attempts
 from ctrate_convert.operations.pending import load

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from ctrate_convert.conversion.deletion import Deletion
-from ctrate_convert.conversion.worker import Advanced, ShardDone, ShardFailed, Written
+from ctrate_convert.conversion.worker import (
+    Advanced,
+    ShardDone,
+    ShardFailed,
+    SourcesReleased,
+    Written,
+)
+from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import ExitCode, Interrupted
 from ctrate_convert.operations.attempts import now_text
 from ctrate_convert.operations.pool import Message
@@ -53,6 +59,8 @@ class RunResult:
                 return code
         if codes:
             return ExitCode.ENVIRONMENT
+        if self.deletion.kept:
+            return ExitCode.REFUSED
         failed = self.failed_samples or self.failed_before
         return ExitCode.SAMPLES_FAILED if failed else ExitCode.DONE
 
@@ -100,6 +108,9 @@ class Tally:
     def take(self, message: Message) -> None:
         """Count what ``message`` tells."""
         result = self._result
+        if isinstance(message, SourcesReleased):
+            self._take_released(message)
+            return
         if isinstance(message, Advanced):
             self._samples_done[message.shard] += message.samples
             result.samples_done += message.samples
@@ -108,7 +119,7 @@ class Tally:
         self._writing.discard(message.shard)
         if isinstance(message, Written):
             return
-        result.samples_done -= self._samples_done.pop(message.shard)
+        result.samples_done -= self._samples_done.pop(message.shard, 0)
         if isinstance(message, ShardFailed):
             if not isinstance(message.error, Interrupted):
                 result.failed_shards[message.shard] = message
@@ -116,20 +127,28 @@ class Tally:
         if message.busy:
             result.busy_shards.append(message.shard)
             return
-        result.samples_done += self._shards[message.shard].samples
-        if message.shard not in self._recorded:
-            result.source_bytes_done += self._shards[message.shard].source_bytes
-        self._take_done(message)
-
-    def _take_done(self, message: ShardDone) -> None:
-        result = self._result
-        result.shards_done += 1
-        result.max_rss_bytes = max(result.max_rss_bytes, message.max_rss_bytes)
-        result.deletion.add(message.deletion)
+        self._count_shard(message)
+        result.source_bytes_done += self._shards[message.shard].source_bytes
         if message.fresh:
             result.converted += message.converted
             result.output_bytes += message.output_bytes
             result.failed_samples.extend(message.failed)
+
+    def _take_released(self, message: SourcesReleased) -> None:
+        result = self._result
+        if message.busy:
+            result.busy_shards.append(message.shard)
+            return
+        result.deletion.add(message.deletion)
+        if message.shard in self._recorded:  # else it was counted when it was converted
+            self._count_shard(message)
+        result.max_rss_bytes = max(result.max_rss_bytes, message.max_rss_bytes)
+
+    def _count_shard(self, message: ShardDone | SourcesReleased) -> None:
+        result = self._result
+        result.samples_done += self._shards[message.shard].samples
+        result.shards_done += 1
+        result.max_rss_bytes = max(result.max_rss_bytes, message.max_rss_bytes)
 
 
 def _written_bytes(shard: PlannedShard) -> int:

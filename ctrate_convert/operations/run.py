@@ -10,19 +10,21 @@ from ctrate_convert.conversion.manifest import (
     merge,
     recorded_shards,
 )
-from ctrate_convert.conversion.trash import prepare_trash_for
 from ctrate_convert.conversion.worker import Order, ShardFailed
+from ctrate_convert.deleting.trash import prepare_trash_for
+from ctrate_convert.deleting.trusted import require_trusted
 from ctrate_convert.errors import (
     EnvironmentProblem,
     WorkerDied,
 )
 from ctrate_convert.leavings import remove_stale_partials
 from ctrate_convert.operations.attempts import Attempt, Outcome
-from ctrate_convert.operations.pending import Work, load, pending_work
+from ctrate_convert.operations.pending import Work, allows, load, pending_work
 from ctrate_convert.operations.pool import Message, StopFlag, run_orders
 from ctrate_convert.operations.result import RunResult, Tally
 from ctrate_convert.operations.space import require_room
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan
 
@@ -35,8 +37,7 @@ def run_work(
     work: Sequence[Work],
     *,
     num_workers: int,
-    authorised_by: str | None = None,
-    trash: Path | None = None,
+    consent: Consent | None = None,
     scheduler: dict[str, str] | None = None,
     stop: StopFlag | None = None,
     lock_patience_s: float = 0.0,
@@ -45,11 +46,10 @@ def run_work(
 ) -> RunResult:
     """Carry out ``work`` with ``num_workers`` processes under one attempt.
 
-    ``authorised_by`` names the person's command that allows deletion in every plan; without it
-    only plans made with ``delete_source_files`` delete, each shard's sources after its proof.
-    ``trash`` is where they are moved instead, whatever the plans say. ``may_start`` is told what
-    the shards under way will still write; while it says no, no shard is begun but those that only
-    await the gate, and the attempt's progress says so.
+    The sources of shards that ``consent`` names are let go, each shard's after it was published;
+    without one no source is touched. ``may_start`` is told what the shards under way will still
+    write; while it says no, no shard is begun but those that only let sources go, and the
+    attempt's progress says so.
     """
     stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
@@ -70,11 +70,11 @@ def run_work(
             dataset.out,
             shard.index,
             attempt.name,
-            _authorisation(plan, authorised_by),
-            lock_patience_s,
-            trash or _trash(plan),
+            consent=consent.name if consent and allows(consent, plan, shard) else None,
+            patience_s=lock_patience_s,
+            releasing=shard.index in recorded,
         )
-        # First what only awaits the gate: it takes no space, and may give some. Then the largest,
+        # First what only lets sources go: it takes no space, and may give some. Then the largest,
         # so that no worker is still busy with one when the others are done.
         for plan, shard in sorted(
             work, key=lambda one: (one[1].index in recorded, one[1].source_bytes), reverse=True
@@ -90,7 +90,9 @@ def run_work(
         on_change(result, message)
 
     def may_begin(order: Order) -> bool:
-        may = order.shard in recorded or may_start(tally.claimed_bytes())
+        if order.releasing:
+            return True
+        may = may_start(tally.claimed_bytes())
         if may == result.paused:
             result.paused = not may
             attempt.progress(result.note(), force=True)
@@ -129,16 +131,6 @@ def _tasks(work: Iterable[Work]) -> list[int]:
     return sorted({shard.task for _, shard in work})
 
 
-def _trash(plan: Plan) -> Path | None:
-    return Path(plan.settings.trash) if plan.settings.trash else None
-
-
-def _authorisation(plan: Plan, authorised_by: str | None) -> str | None:
-    if authorised_by:
-        return authorised_by
-    return f"plan {plan.plan_id[:12]}" if plan.settings.delete_source_files else None
-
-
 def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
     """The attempt's last word; ``broken`` is what the run itself failed of."""
     outcome: Outcome = "done"
@@ -169,8 +161,7 @@ def run_pending(
     dataset: Dataset,
     *,
     num_workers: int,
-    authorised_by: str | None = None,
-    trash: Path | None = None,
+    consent: Consent | None = None,
     must_fit: bool = False,
     warn: Callable[[str], None] | None = None,
     only_tasks: frozenset[int] | None = None,
@@ -184,19 +175,22 @@ def run_pending(
 
     ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
     ``must_fit``: nothing is begun that certainly fills the disk. ``warn`` is told where it may.
-    ``trash``: where every source goes that is let go, also by plans that name another or none.
+    ``consent``: a person allowed that the sources of the shards it names are let go.
 
     Raises:
         EnvironmentProblem: it would.
-        SettingsError: ``trash`` cannot serve.
+        RefusedError: sources may be let go, and the output cannot be trusted with that.
+        SettingsError: the consent's trash cannot serve.
     """
     plans = load(dataset)
-    if trash:
-        prepare_trash_for(trash, plans, dataset.out)
+    if consent:
+        require_trusted(dataset)
+        if consent.trash:
+            prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
     work = [
         (plan, shard)
-        for plan, shard in pending_work(dataset, plans, deleting=authorised_by is not None)
+        for plan, shard in pending_work(dataset, plans, consent)
         if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
     ]
     if must_fit or warn:
@@ -207,8 +201,7 @@ def run_pending(
             work,
             recorded,
             num_workers=num_workers,
-            deleting=authorised_by is not None,
-            to_trash=trash is not None,
+            consent=consent,
             may_wait=not must_fit,
         )
         if words and warn:
@@ -218,8 +211,7 @@ def run_pending(
         plans,
         work,
         num_workers=num_workers,
-        authorised_by=authorised_by,
-        trash=trash,
+        consent=consent,
         scheduler=scheduler,
         stop=stop,
         may_start=may_start,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ctrate_convert.conversion.deletion import is_done, open_intents, read_journal
 from ctrate_convert.conversion.manifest import (
     planned_shards,
     recorded_shards,
@@ -16,8 +14,21 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.conversion.source_file import doubt_about_source
-from ctrate_convert.conversion.trash import is_in_trash, last_lines, place_in_trash, trash_of
+from ctrate_convert.deleting.journal import (
+    is_done,
+    open_intents,
+    read_journal,
+    restored_lines,
+)
+from ctrate_convert.deleting.presence import Presence, presence
+from ctrate_convert.deleting.proposal import Candidate
+from ctrate_convert.deleting.trash import (
+    identity_at,
+    is_in_trash,
+    last_lines,
+    place_in_trash,
+    trash_of,
+)
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan
@@ -30,8 +41,8 @@ State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted",
 class Source:
     """One source file (or the place where it was) and what holds for it.
 
-    ``deletable``: converted, and nothing speaks against it so far; the gate decides.
-    ``kept``: converted, but something does. ``trashed``: moved to where ``reason`` says.
+    ``deletable``: converted; it may go if it equals its sample, which the comparison at deletion
+    decides. ``kept``: converted, but it stays. ``trashed``: moved to where ``reason`` says.
     ``gone``: missing, and not by this program's hand.
     """
 
@@ -42,6 +53,8 @@ class Source:
     reason: str
     shard: int | None = None
     interrupted: bool = False
+    dtype: str = ""
+    max_abs_error: float | None = None
 
 
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
@@ -64,7 +77,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
         for sample in load_samples(dataset, plan, shard):
             yield Source(
                 sample.key, sample.source, sample.source_size_bytes, "pending",
-                "not converted yet", index,
+                "not converted yet", index, dtype=sample.header.dtype if sample.header else "",
             )  # fmt: skip
     for excluded in load_excluded(dataset, plans[-1]):
         if excluded.source is not None:
@@ -82,26 +95,33 @@ def _of_record(
     deleted = {key for key, line in newest.items() if is_done(line)}
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
+    restored = restored_lines(journal)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
+        seen = presence(folder, name)
         state: State
-        if os.path.lexists(folder / name):
-            doubt = doubt_about_source(folder, sample.source, dataset.out)
-            state, reason = ("kept", doubt) if doubt else ("deletable", "converted, not deleted")
-        elif sample.key in newest and newest[sample.key].event == "trashed":
-            state, reason = "trashed", f"moved to {newest[sample.key].trash}"
+        if sample.key in deleted and seen is not Presence.THERE:
+            state, reason = "deleted", "deleted after it was compared with its shard"
+            if newest[sample.key].event == "trashed":
+                state, reason = "trashed", f"moved to {newest[sample.key].trash}"
+        elif seen is Presence.UNSEEN:
+            state, reason = "kept", "the folder that it is in cannot be seen now"
+        elif seen is Presence.THERE and sample.key in restored:
+            state = "kept"
+            reason = f"restored from the trash, {restored[sample.key].time}"
+        elif seen is Presence.THERE:
+            state, reason = "deletable", "converted, not deleted"
         elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):
             state = "trashed"
             reason = f"moved to {interrupted[sample.key].trash}; the journal awaits its last line"
-        elif sample.key in deleted:
-            state, reason = "deleted", "deleted after its proof"
         elif sample.key in interrupted:
-            state, reason = "deleted", "deleted after its proof; the journal awaits its last line"
+            state, reason = "deleted", "deleted by a command that was killed before it said so"
         else:
             state, reason = "gone", "missing, though this program did not delete it"
         yield Source(
-            sample.key, name, size_bytes, state, reason, record.shard, sample.key in interrupted
-        )
+            sample.key, name, size_bytes, state, reason, record.shard, sample.key in interrupted,
+            sample.source_header.dtype, sample.array.max_abs_error,
+        )  # fmt: skip
     for failure in record.failed:
         if failure.key not in retried:
             size_bytes = 0
@@ -113,9 +133,30 @@ def _of_record(
 
 
 def _was_moved(intent: JournalLine | None, shard: int, source: SourceFingerprint) -> bool:
-    """Whether a killed process moved the source to its trash and could not tell."""
+    """Return True if a killed process moved the source to its trash and could not say so."""
     trash = trash_of(intent, shard) if intent else None
-    return trash is not None and is_in_trash(trash, place_in_trash(shard, source.source), source)
+    if intent is None or trash is None:
+        return False
+    return is_in_trash(trash, place_in_trash(shard, source.source), identity_at(intent, source))
+
+
+def candidates(
+    sources: Iterable[Source], plans: Sequence[Plan], *, pending: bool
+) -> Iterator[Candidate]:
+    """Give the sources that may go: those of converted samples, and with ``pending`` of others."""
+    by_index = planned_shards(plans)
+    states = {"deletable", "pending"} if pending else {"deletable"}
+    for source in sources:
+        if source.shard in by_index and source.state in states:
+            plan, shard = by_index[source.shard]
+            yield Candidate(
+                plan,
+                shard.index,
+                shard.task,
+                source.size_bytes,
+                source.dtype,
+                source.max_abs_error,
+            )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
-from ctrate_convert.operations.pending import Work
+from ctrate_convert.operations.pending import Work, allows
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
@@ -52,24 +53,22 @@ def require_room(
     recorded: frozenset[int],
     *,
     num_workers: int,
-    deleting: bool,
-    to_trash: bool = False,
+    consent: Consent | None,
     least_workers: int | None = None,
     may_wait: bool = False,
 ) -> str | None:
     """Refuse to begin what certainly does not fit beside what is there; None where all of it fits.
 
     Otherwise what to tell a person: it may not fit, since no probe has told what an encoding makes
-    of the volumes; or it does not, but ``may_wait`` for space. Sources that are deleted along the
-    way give space back only where they lie on the output's file system and no trash keeps them,
-    neither their plan's nor (``to_trash``) one for all; those of ``recorded`` shards, which only
-    await the gate, first. At most ``num_workers`` and at least ``least_workers`` (None: as many)
+    of the volumes; or it does not, but ``may_wait`` for space. Sources that ``consent`` lets go
+    give space back only where they lie on the output's file system and no trash keeps them; those
+    of ``recorded`` shards, which only await the gate, first. At most ``num_workers`` and at least ``least_workers`` (None: as many)
     convert at once.
 
     Raises:
         EnvironmentProblem: the peak is more than what is free.
     """
-    back = _GivesBack(dataset, deleting=deleting, to_trash=to_trash)
+    back = _GivesBack(dataset, consent)
     unwritten = [one for one in work if one[1].index not in recorded]
     before = sum(back.bytes(*one) for one in work if one[1].index in recorded)
 
@@ -102,22 +101,18 @@ def require_room(
 class _GivesBack:
     """What the gate gives back to the output's file system."""
 
-    def __init__(self, dataset: Dataset, *, deleting: bool, to_trash: bool) -> None:
+    def __init__(self, dataset: Dataset, consent: Consent | None) -> None:
         self._out = dataset.out
-        self._deleting = deleting
-        self._to_trash = to_trash
-        self._of_plan: dict[str, bool] = {}
+        self._consent = consent if consent and not consent.trash else None
+        self._beside: dict[str, bool] = {}
 
     def bytes(self, plan: Plan, shard: PlannedShard) -> int:
-        """Of one shard's sources."""
-        settings = plan.settings
-        if plan.plan_id not in self._of_plan:
-            self._of_plan[plan.plan_id] = (
-                (self._deleting or settings.delete_source_files)
-                and not (self._to_trash or settings.trash)
-                and _same_file_system(Path(settings.data_folder), self._out)
-            )
-        return shard.source_bytes if self._of_plan[plan.plan_id] else 0
+        """Return the bytes of one shard's sources that the output's file system gets back."""
+        folder = plan.settings.data_folder
+        if folder not in self._beside:
+            self._beside[folder] = _same_file_system(Path(folder), self._out)
+        gives = self._beside[folder] and allows(self._consent, plan, shard)
+        return shard.source_bytes if gives else 0
 
 
 def _weighed(

@@ -16,7 +16,6 @@ from ctrate_convert.conversion.manifest import (
     recorded_shards,
     superseded_samples,
 )
-from ctrate_convert.conversion.precision import Precision
 from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, ExitCode
@@ -28,7 +27,12 @@ from ctrate_convert.operations.verify_manifest import (
     check_manifest,
     readable_manifest,
 )
-from ctrate_convert.operations.verify_shard import ShardFindings, ShardToCheck, check_shard
+from ctrate_convert.operations.verify_shard import (
+    Precision,
+    ShardFindings,
+    ShardToCheck,
+    check_shard,
+)
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import ManifestShard
 from ctrate_convert.schemas.plan import Plan

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ctrate_convert.conversion.deletion import is_done
 from ctrate_convert.conversion.plans import (
     EXCLUDED_FILE,
     SAMPLES_FILE,

@@ -6,13 +6,24 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.precision import Precision, compare_with_source
 from ctrate_convert.conversion.readback import Damage, check_members, read_shard
-from ctrate_convert.conversion.sample import reconvert_digest
-from ctrate_convert.errors import SampleError
+from ctrate_convert.deleting.compare import Comparison, Pair, compare
+from ctrate_convert.errors import CtrateError
 from ctrate_convert.paths import Dataset
+from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.schemas.plan import PlanSettings
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord, SourceFingerprint
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How far one sample's voxels in the shard are from its source's, in the source's unit."""
+
+    key: str
+    max_abs_error: float
+    mean_abs_error: float
+    recorded_max_abs_error: float
 
 
 @dataclass(frozen=True)
@@ -76,39 +87,74 @@ def _check_bytes(shard: ShardToCheck, found: ShardFindings) -> None:
 
 
 def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFindings) -> None:
-    settings, out = shard.settings, shard.dataset.out
+    settings = shard.settings
     source = Path(settings.data_folder) / sample.source.source
     if not os.path.lexists(source):
         found.compared_with_digest_only += 1
         return
     try:
-        digest, now = reconvert_digest(source, sample.source.source, sample, settings, out)
-        touched = _differences(now, sample.source)
-        if touched and digest != sample.array.blake3:
-            found.notes.append(
-                f"{sample.key}: its source was changed after it was converted ({touched})"
-            )
-            found.compared_with_digest_only += 1
-            return
-        found.compared_with_source += 1
-        if digest != sample.array.blake3:
-            what = "its source, though untouched, no longer converts to what the shard holds"
-            found.damage.append(Damage(sample.source.source, sample.key, what))
-            return
-        if touched:
-            found.notes.append(
-                f"{sample.key}: its source was touched after it was converted ({touched}); it "
-                "holds the same voxels, and is not deleted"
-            )
-        if shard.check_precision:
-            found.precision.append(compare_with_source(source, shard.path, sample, settings, out))
-    except (SampleError, OSError) as error:
-        what = error.one_line() if isinstance(error, SampleError) else str(error)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            touched = _differences(os.fstat(descriptor), sample.source)
+            compared = _compare(shard, sample, source, descriptor)
+        finally:
+            os.close(descriptor)
+        _note_comparison(shard, sample, compared, touched, found)
+    except (CtrateError, OSError) as error:
+        what = error.one_line() if isinstance(error, CtrateError) else str(error)
         found.notes.append(f"{sample.key}: its source cannot be compared: {what}")
         found.compared_with_digest_only += 1
 
 
-def _differences(now: SourceFingerprint, then: SourceFingerprint) -> str:
-    """The names of what has changed; empty where it is the file that was read."""
-    names = ("size_bytes", "mtime_ns", "ctime_ns", "inode")
-    return ", ".join(name for name in names if getattr(now, name) != getattr(then, name))
+def _compare(
+    shard: ShardToCheck, sample: ConvertedSample, source: Path, descriptor: int
+) -> Comparison:
+    size_bytes = shard.record.tar.size_bytes if shard.record.tar else 0
+    readable = Shard(
+        str(shard.path), size_bytes, f"ctrate-convert verify {shard.dataset.out} --full"
+    )
+    with ShardFile(readable) as opened:
+        stored = stored_sample(sample.model_dump(), readable, shard.settings.layout)
+        pair = Pair(descriptor, source, opened, stored, shard.settings)
+        return compare(pair, exact=shard.check_precision)
+
+
+def _note_comparison(
+    shard: ShardToCheck,
+    sample: ConvertedSample,
+    compared: Comparison,
+    touched: str,
+    found: ShardFindings,
+) -> None:
+    key = sample.key
+    if compared.differences and touched:
+        found.notes.append(f"{key}: its source was changed after it was converted ({touched})")
+        found.compared_with_digest_only += 1
+        return
+    found.compared_with_source += 1
+    if compared.differences:
+        what = "its shard does not hold its source, which was not touched since: "
+        found.damage.append(Damage(shard.path.name, key, what + "; ".join(compared.differences)))
+        return
+    if touched:
+        found.notes.append(
+            f"{key}: its source was touched after it was converted ({touched}); it holds the same "
+            "voxels"
+        )
+    if shard.check_precision:
+        found.precision.append(
+            Precision(
+                key, compared.max_abs_error, compared.mean_abs_error, sample.array.max_abs_error
+            )
+        )
+
+
+def _differences(now: os.stat_result, then: SourceFingerprint) -> str:
+    """Return the names of what has changed; empty where it is the file that was read."""
+    changed = {
+        "size_bytes": now.st_size != then.size_bytes,
+        "mtime_ns": now.st_mtime_ns != then.mtime_ns,
+        "ctime_ns": now.st_ctime_ns != then.ctime_ns,
+        "inode": now.st_ino != then.inode,
+    }
+    return ", ".join(name for name, differs in changed.items() if differs)

@@ -6,16 +6,18 @@ from typing import Literal
 
 from ctrate_convert.schemas.base import Key, Record, RelativePath, SizeBytes
 
-Event = Literal["intent", "deleted", "found_gone", "kept", "trashed", "restored"]
+Event = Literal["intent", "deleted", "found_gone", "kept", "undecided", "trashed", "restored"]
 
 
 class JournalLine(Record):
-    """What was intended or done with one source file.
+    """One line: what was intended or done with one source file.
 
-    ``intent`` comes before the unlink, ``deleted`` after it. ``found_gone`` closes an intent
-    whose file a killed process had removed already. ``kept`` tells why a file stays. ``trashed``
-    stands for ``deleted`` where the file was moved instead, ``restored`` for its way back;
-    ``trash`` is where it was moved to, and of an intent where it is going to be.
+    ``intent`` comes before a source is touched, ``deleted`` after it is gone. ``found_gone`` closes
+    an intent whose file a killed process had removed. ``kept`` gives the reason why a file stays
+    for good, ``undecided`` why it stays for now: the next command tries again. ``trashed`` stands
+    for ``deleted`` where the file was moved, ``restored`` for its way back; ``trash`` is the place
+    it was moved to, in an intent the place it is going to. ``inode`` and ``mtime_ns`` identify a
+    moved file (0: as in the shard's record).
     """
 
     schema_number: Literal[1] = 1
@@ -27,3 +29,5 @@ class JournalLine(Record):
     authorised_by: str
     reason: str = ""
     trash: str = ""
+    inode: int = 0
+    mtime_ns: int = 0

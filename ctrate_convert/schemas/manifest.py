@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ctrate_convert.schemas.base import Key, Record, Sha256, SizeBytes
 
 MIB = 2**20
@@ -15,8 +17,7 @@ class ManifestShard(Record):
 
     ``samples`` of its samples count and are read; those in ``superseded`` do not: a repair has
     published another copy in a later shard. ``name`` may be absent where ``samples`` is 0.
-    ``by_converter`` tells that the process that converted the shard has merged its record itself,
-    as it wrote it.
+    ``by_converter`` stands in manifests of earlier versions; nothing depends on it.
     """
 
     name: str
@@ -26,7 +27,7 @@ class ManifestShard(Record):
     sha256: Sha256 | None
     record_sha256: Sha256
     superseded: tuple[Key, ...] = ()
-    by_converter: bool = False
+    by_converter: bool = Field(default=False, exclude=True)
 
 
 class Manifest(Record):

@@ -61,6 +61,9 @@ class PlanSettings(Record):
     step: float | None = Field(default=None, gt=0)
     max_error: float | None = Field(default=None, ge=0)
     delete_source_files: bool = False
+    """A proposal: a person is asked before the first deletion, wherever the plan is carried out."""
+    discard_members: tuple[str, ...] = ()
+    """Entries of sources that may be lost with them; a proposal, as `delete_source_files` is."""
     trash: str | None = None
     """Where sources are moved instead of being deleted; an absolute path."""
     probe: int | None = Field(default=0, ge=0)

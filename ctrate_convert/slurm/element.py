@@ -15,6 +15,7 @@ from typing import Any
 from submitit.core.logger import get_logger
 from submitit.core.utils import DelayedSubmission
 
+from ctrate_convert.deleting.consent import load_consent
 from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
 from ctrate_convert.operations.attempts import Attempt
 from ctrate_convert.operations.pending import load, pending_work
@@ -44,8 +45,12 @@ class ConvertTask:
         num_workers: int,
         warning_s: int,
         min_free_gb: float = 0.0,
+        consent: str = "",
     ) -> dict[str, Any]:
-        """Convert, and end in an error unless all shards of the task are published."""
+        """Convert, and end in an error unless all shards of the task are published.
+
+        ``consent`` names the consent under which sources go; without one they stay.
+        """
         # Slurm signals every process of a step; only this one may act on the warning.
         start_forkserver(ignored=(WARNING_SIGNAL,))
         with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
@@ -54,6 +59,7 @@ class ConvertTask:
                 task,
                 num_workers,
                 min_free_gb,
+                consent,
                 stop,
                 scheduler_facts(os.environ) | {"submission": str(submission)},
             )
@@ -82,14 +88,16 @@ def _convert(
     task: int,
     num_workers: int,
     min_free_gb: float,
+    consent_name: str,
     stop: StopFlag,
     scheduler: dict[str, str],
 ) -> RunResult:
     try:
         plans = load(dataset)
+        consent = load_consent(dataset, consent_name) if consent_name else None
         work = [
             (plan, shard)
-            for plan, shard in pending_work(dataset, plans, deleting=False)
+            for plan, shard in pending_work(dataset, plans, consent)
             if shard.task == task
         ]
     except (CtrateError, OSError) as error:
@@ -109,6 +117,7 @@ def _convert(
         plans,
         work,
         num_workers=num_workers,
+        consent=consent,
         scheduler=scheduler,
         stop=stop,
         lock_patience_s=_LOCK_PATIENCE_S,

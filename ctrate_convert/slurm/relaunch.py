@@ -99,17 +99,29 @@ def failed_selection(
             next_command=f"ctrate-convert status {out}",
         )
     usual = usual_resources(picture, chosen, profile, limits)
-    groups: dict[tuple[str, Resources], list[Task]] = {}
+    groups: dict[tuple[str, Resources, str], list[Task]] = {}
     for task in chosen:
         before = task.element.resources if task.element else None
         base = _as_given(before or usual, given)
         resources = limits.partition.cap(_more(base, task, profile, given))
-        groups.setdefault((_why(task), resources), []).append(task)
+        groups.setdefault((_why(task), resources, _consent(picture, task)), []).append(task)
     notes += _notes_on_limits(groups, limits.partition)
     return Selection(
-        tuple(Group(why, tuple(tasks), resources) for (why, resources), tasks in groups.items()),
+        tuple(
+            Group(why, tuple(tasks), resources, consent)
+            for (why, resources, consent), tasks in groups.items()
+        ),
         tuple(notes),
     )
+
+
+def _consent(picture: Picture, task: Task) -> str:
+    """Return the consent that the task's newest submission was given; a relaunch asks nobody."""
+    for files in reversed(picture.submissions):
+        for array in files.submission.arrays:
+            if task.number in array.tasks:
+                return array.consent
+    return ""
 
 
 def _is_pending(task: Task) -> bool:
@@ -152,11 +164,11 @@ def _more(
 
 
 def _notes_on_limits(
-    groups: Mapping[tuple[str, Resources], list[Task]], partition: PartitionLimits
+    groups: Mapping[tuple[str, Resources, str], list[Task]], partition: PartitionLimits
 ) -> list[str]:
     """Where a task gets no more than it had, since the partition has no more."""
     notes = []
-    for (why, now), tasks in groups.items():
+    for (why, now, _), tasks in groups.items():
         for before in {task.element.resources for task in tasks if task.element}:
             if before is None:
                 continue

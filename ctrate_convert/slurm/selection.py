@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,11 +20,12 @@ _FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks that get the same resources for the same reason."""
+    """Tasks that get the same resources for the same reason, and delete by the same consent."""
 
     why: str
     tasks: tuple[Task, ...]
     resources: Resources
+    consent: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ Select = Callable[[Picture, ClusterLimits], Selection]
 
 
 def pending_selection(
-    picture: Picture, profile: ClusterProfile, limits: ClusterLimits
+    picture: Picture, profile: ClusterProfile, limits: ClusterLimits, consent: str = ""
 ) -> Selection:
-    """The tasks that nobody has tried or holds.
+    """Return the tasks that nobody has tried or holds, to delete by ``consent`` if there is one.
 
     Raises:
         RefusedError: there is none, or it cannot be known.
@@ -75,7 +77,7 @@ def pending_selection(
             next_command=f"ctrate-convert status {out}",
         )
     resources = usual_resources(picture, free, profile, limits)
-    return Selection((Group("pending", tuple(free), resources),), tuple(notes))
+    return Selection((Group("pending", tuple(free), resources, consent),), tuple(notes))
 
 
 def usual_resources(
@@ -123,7 +125,7 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
         taken = group.tasks[:left]
         left -= len(taken)
         if taken:
-            groups.append(Group(group.why, taken, group.resources))
+            groups.append(dataclasses.replace(group, tasks=taken))
     note = (
         f"the limit on submitted jobs leaves room for {room} of {selection.tasks} tasks; "
         "give the same command again later for the rest"
@@ -132,7 +134,9 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
 
 
 def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -> Selection:
-    """``selection``, noting where the output may not have the room; elements delete as plans say.
+    """Return ``selection``, noting where the output may not have the room.
+
+    What elements delete gives space back only as they go, so that it is not counted upon.
 
     Raises:
         EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
@@ -152,7 +156,7 @@ def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -
         recorded,
         num_workers=workers * profile.array_parallelism,
         least_workers=1,  # how many run at once is the scheduler's affair
-        deleting=False,
+        consent=None,
         may_wait=profile.min_free_gb > 0,
     )
     return Selection(selection.groups, (*selection.notes, words)) if words else selection
@@ -181,6 +185,7 @@ def arrays_of(
             resources=group.resources,
             parallelism=max(1, share + (place < more)),
             why=group.why,
+            consent=group.consent,
         )
         for place, (group, tasks) in enumerate(chunks)
     ]

@@ -50,6 +50,7 @@ class ArrayIntent(Record):
     """One array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks.
 
     ``parallelism`` is its share of what may run at once: Slurm's own limit is per array.
+    ``consent`` names the consent under which its elements let sources go; empty: they delete none.
     """
 
     job_name: str
@@ -58,6 +59,7 @@ class ArrayIntent(Record):
     resources: Resources
     parallelism: int
     why: str
+    consent: str = ""
 
 
 class Submission(Record):

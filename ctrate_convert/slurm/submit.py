@@ -72,9 +72,13 @@ def submit(
     profile: ClusterProfile,
     *,
     dry_run: bool,
+    consent: str = "",
     client: SlurmClient | None = None,
 ) -> Submitted:
     """Submit every task that is pending and that nobody holds.
+
+    ``consent`` names the consent under which the tasks let sources go; without one they delete
+    nothing.
 
     Raises:
         RefusedError: all of them are live, or it cannot be known.
@@ -88,7 +92,7 @@ def submit(
         client,
         command="submit",
         dry_run=dry_run,
-        select=lambda picture, limits: pending_selection(picture, profile, limits),
+        select=lambda picture, limits: pending_selection(picture, profile, limits, consent),
     )
 
 
@@ -155,7 +159,10 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
         else:
             cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
             least = profile.min_free_gb
-            payloads = [(out, intent.number, task, cpus, warning, least) for task in array.tasks]
+            payloads = [
+                (out, intent.number, task, cpus, warning, least, array.consent)
+                for task in array.tasks
+            ]
         made = executor(
             files.logs(place),
             profile,

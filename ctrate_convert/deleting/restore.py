@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.deletion import journal_line, open_intents, read_journal
 from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.conversion.trash import (
+from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
+from ctrate_convert.deleting.let_go import put_back
+from ctrate_convert.deleting.trash import (
+    Identity,
+    identity_at,
     is_in_trash,
     is_the_file,
     last_lines,
@@ -27,6 +29,7 @@ from ctrate_convert.durable import (
     open_beneath,
 )
 from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
+from ctrate_convert.fresh import fresh_status
 from ctrate_convert.locks import locked
 from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
@@ -39,10 +42,14 @@ _LOCK_PATIENCE_S = 60.0
 
 @dataclass
 class RestoreReport:
-    """What came back, by source path, and what did not, with why."""
+    """What came back, by source path, and what did not, with the reason.
+
+    ``put_back`` are sources that a killed command had aside under a hidden name in their folder.
+    """
 
     restored: list[str] = field(default_factory=list)
     restored_bytes: int = 0
+    put_back: list[str] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -54,8 +61,9 @@ class RestoreReport:
 def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     """Move every source whose newest journal line says ``trashed`` back; with ``keys`` only those.
 
-    Nothing is overwritten, no link is followed, and only the very file that was read is moved.
-    Killed in between, the same call goes on. A restored source is kept from then on.
+    Nothing is overwritten, no link is followed, and only the very file that was moved comes back.
+    Killed in between, the same call goes on. A restored source is kept from then on, because the
+    journal says so. A source that a killed command had aside gets its name back, too.
 
     Raises:
         SettingsError: there is no plan, or one of ``keys`` is not in a trash.
@@ -65,6 +73,7 @@ def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     report = RestoreReport()
     found: set[str] = set()
     for index, (plan, shard) in planned_shards(load(dataset)).items():
+        found |= _put_back_of(dataset, plan, index, keys, report)
         lines = [line for line in _candidates(dataset, index) if not keys or line.key in keys]
         if lines:
             found |= _restore_shard(dataset, plan, shard, lines, report)
@@ -78,8 +87,21 @@ def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     return report
 
 
+def _put_back_of(
+    dataset: Dataset, plan: Plan, index: int, keys: Collection[str], report: RestoreReport
+) -> set[str]:
+    """Give sources of one shard their names back that a killed command left aside."""
+    folder = Path(plan.settings.data_folder)
+    found = set()
+    for line in open_intents(read_journal(dataset, index)).values():
+        if (not keys or line.key in keys) and put_back(folder, line.source):
+            report.put_back.append(line.source)
+            found.add(line.key)
+    return found
+
+
 def _candidates(dataset: Dataset, index: int) -> list[JournalLine]:
-    """What was moved by the journal, and what a killed process may have moved before its line."""
+    """Return the lines of what was moved, and of what a killed process may have moved."""
     journal = read_journal(dataset, index)
     moved = {key: line for key, line in last_lines(journal).items() if line.event == "trashed"}
     meant = {key: line for key, line in open_intents(journal).items() if line.trash}
@@ -93,7 +115,7 @@ def _restore_shard(
     lines: list[JournalLine],
     report: RestoreReport,
 ) -> set[str]:
-    """Returns the keys whose sources were in a trash."""
+    """Return the keys whose sources were in a trash."""
     index = shard.index
     sources = _sources(dataset, plan, shard)
     lines = [line for line in lines if line.event == "trashed" or _was_moved(line, index, sources)]
@@ -127,7 +149,7 @@ def _restore_shard(
 
 
 def _sources(dataset: Dataset, plan: Plan, shard: PlannedShard) -> dict[str, SourceFingerprint]:
-    """The sources as they were read, of samples whose source is the planned one."""
+    """Return the sources as they were read, of samples whose source is the planned one."""
     planned = {sample.key: sample.source for sample in load_samples(dataset, plan, shard)}
     return {
         sample.key: sample.source
@@ -140,7 +162,7 @@ def _was_moved(line: JournalLine, index: int, sources: Mapping[str, SourceFinger
     source, trash = sources.get(line.key), trash_of(line, index)
     if source is None or trash is None:
         return False
-    return is_in_trash(trash, place_in_trash(index, source.source), source)
+    return is_in_trash(trash, place_in_trash(index, source.source), identity_at(line, source))
 
 
 def _move_back(
@@ -150,13 +172,12 @@ def _move_back(
     trash = trash_of(line, index)
     if source is None or source.source != line.source or trash is None:
         return "the journal and the shard's record disagree on it"
-    folder = Path(plan.settings.data_folder)
+    folder, moved = Path(plan.settings.data_folder), identity_at(line, source)
     try:
-        if _is_home(folder, source):
+        if _is_home(folder, source.source, moved):
             return None  # a killed call has moved it
         with open_in_trash(trash, place_in_trash(index, source.source)) as (away, its_name):
-            status = os.stat(its_name, dir_fd=away, follow_symlinks=False)
-            if not is_the_file(status, source):
+            if not is_the_file(fresh_status(its_name, away), moved):
                 return f"not the file that was moved there: {line.trash}"
             with open_beneath(folder, source.source, make=True) as (home, name):
                 if not move_if_free(its_name, away, name, home):
@@ -167,13 +188,13 @@ def _move_back(
     return None
 
 
-def _is_home(folder: Path, source: SourceFingerprint) -> bool:
-    """Whether the file is back, durably."""
+def _is_home(folder: Path, source: str, moved: Identity) -> bool:
+    """Return True if the file is back, durably."""
     with (
         contextlib.suppress(FileNotFoundError),
-        open_beneath(folder, source.source) as (home, name),
+        open_beneath(folder, source) as (home, name),
     ):
-        if is_the_file(os.stat(name, dir_fd=home, follow_symlinks=False), source):
+        if is_the_file(fresh_status(name, home), moved):
             fsync_open_directory(home)
             return True
     return False

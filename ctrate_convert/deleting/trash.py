@@ -1,6 +1,6 @@
 """The trash: proven sources are moved aside instead of deleted, on their own file system.
 
-Moved there by the gate, under the same proof. The journal tells where each file went.
+The gate moves them there after the same comparison. The journal says where each file went.
 """
 
 from __future__ import annotations
@@ -9,22 +9,76 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.durable import fsync_open_directory, make_directories, open_beneath
+from ctrate_convert.deleting.let_go import Equal, require_proof
+from ctrate_convert.durable import (
+    fsync_open_directory,
+    make_directories,
+    move_if_free,
+    open_beneath,
+)
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.fresh import FreshStatus, fresh_status
 from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import SourceFingerprint
 
 
+@dataclass(frozen=True)
+class Mover:
+    """Moves one proven source to its place in a trash that lies in none of ``forbidden``."""
+
+    trash: Path
+    place: str
+    forbidden: tuple[Path, ...]
+
+    def take(self, proof: Equal) -> str:
+        """Move the file; return why not, if not: another file system, or a name that is taken."""
+        require_proof(proof)
+        for folder in self.forbidden:
+            if self.trash.is_relative_to(folder.resolve()):
+                return f"the trash {self.trash} lies in {folder}"
+        with contextlib.ExitStack() as stack:
+            try:
+                there, new_name = stack.enter_context(
+                    open_in_trash(self.trash, self.place, make=True)
+                )
+            except (OSError, ValueError) as error:  # which says nothing of the source
+                return f"the trash {self.trash} cannot be used: {error}"
+            moved = move_if_free(proof.name, proof.directory, new_name, there)
+        return "" if moved else f"its place in the trash is taken: {self.trash / self.place}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a rename leaves as it was: by it a file that was moved is known again."""
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result | FreshStatus) -> Identity:
+        """Return the identity in a status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def identity_at(line: JournalLine, source: SourceFingerprint) -> Identity:
+    """Return which file ``line`` moved; old journals leave it to the record."""
+    if line.inode:
+        return Identity(line.inode, line.size_bytes, line.mtime_ns)
+    return Identity(source.inode, source.size_bytes, source.mtime_ns)
+
+
 def place_in_trash(shard: int, source: str) -> str:
-    """Where the source of a sample in ``shard`` goes, relative to the trash."""
+    """Return where the source of a sample in ``shard`` goes, relative to the trash."""
     return f"shard-{shard:06d}/{source}"
 
 
 def trash_of(line: JournalLine, shard: int) -> Path | None:
-    """The trash folder that the journal's line tells of; None where it is no such place.
+    """Return the trash folder that the journal's line names; None where it is no such place.
 
     A journal may have been tampered with: only the place that the gate would choose is believed.
     """
@@ -33,8 +87,8 @@ def trash_of(line: JournalLine, shard: int) -> Path | None:
     return Path(root) if line.trash.endswith(place) and Path(root).is_absolute() else None
 
 
-def is_in_trash(trash: Path, place: str, source: SourceFingerprint) -> bool:
-    """Whether the very file that was read lies at ``place`` now, reached through no link.
+def is_in_trash(trash: Path, place: str, moved: Identity) -> bool:
+    """Return True if the very file that was moved lies at ``place`` now, reached through no link.
 
     If so it lies there durably: a killed process may not have come to that.
 
@@ -44,10 +98,10 @@ def is_in_trash(trash: Path, place: str, source: SourceFingerprint) -> bool:
     with contextlib.ExitStack() as stack:
         try:
             directory, name = stack.enter_context(open_in_trash(trash, place))
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = fresh_status(name, directory)
         except (OSError, ValueError):
             return False
-        if not is_the_file(status, source):
+        if not is_the_file(status, moved):
             return False
         fsync_open_directory(directory)
         return True
@@ -55,7 +109,7 @@ def is_in_trash(trash: Path, place: str, source: SourceFingerprint) -> bool:
 
 @contextlib.contextmanager
 def open_in_trash(trash: Path, place: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """The same as `open_beneath`, of a trash that no link leads to, nor leads out of.
+    """Open a place in the trash as `open_beneath` does; no link may lead to it or out of it.
 
     Raises:
         OSError: a component is missing, or is a link.
@@ -69,20 +123,19 @@ def open_in_trash(trash: Path, place: str, *, make: bool = False) -> Iterator[tu
         yield directory, name
 
 
-def is_the_file(status: os.stat_result, source: SourceFingerprint) -> bool:
-    """By everything that a rename leaves as it was."""
-    now = (status.st_ino, status.st_size, status.st_mtime_ns)
-    then = (source.inode, source.size_bytes, source.mtime_ns)
-    return stat.S_ISREG(status.st_mode) and now == then
+def is_the_file(status: FreshStatus, moved: Identity) -> bool:
+    """Return True if ``status`` is that of the regular file that was moved."""
+    return stat.S_ISREG(status.st_mode) and Identity.of(status) == moved
 
 
 def last_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Each sample's newest line that tells where its source is; the reasons for keeping do not."""
-    return {line.key: line for line in journal if line.event not in ("kept", "intent")}
+    """Return by key the newest line that says where its source is; reasons for keeping do not."""
+    silent = ("kept", "undecided", "intent")
+    return {line.key: line for line in journal if line.event not in silent}
 
 
 def prepare_trash_for(trash: Path, plans: Iterable[Plan], out: Path) -> None:
-    """The same as `prepare_trash`, for the data folders of all ``plans``."""
+    """Prepare the trash for the data folders of all ``plans``, as `prepare_trash` does."""
     for folder in sorted({plan.settings.data_folder for plan in plans}):
         prepare_trash(trash, Path(folder), out)
 

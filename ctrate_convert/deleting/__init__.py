@@ -1,0 +1,1 @@
+"""Deleting: consent, compare the source with its shard, let the source go, keep the journal."""

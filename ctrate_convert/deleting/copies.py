@@ -1,0 +1,56 @@
+"""Second copies: before a source goes, further folders must hold its shard too, read now."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctrate_convert.durable import open_regular
+from ctrate_convert.errors import CtrateError, SettingsError
+from ctrate_convert.paths import Dataset
+from ctrate_convert.storage import StorageReader
+
+
+def require_copies(dataset: Dataset, copies: Sequence[str]) -> None:
+    """Refuse folders that cannot hold a second copy.
+
+    Raises:
+        SettingsError: one is missing, or is the dataset directory itself.
+    """
+    for folder in map(Path, copies):
+        if not folder.is_dir():
+            raise SettingsError("--copies names no folder", where=folder)
+        if folder.samefile(dataset.out):
+            raise SettingsError("--copies names the dataset directory itself", where=folder)
+
+
+def why_no_copy(shard: Path, sha256: str, copies: Sequence[str]) -> str | None:
+    """Return which copy of ``shard`` is missing, or is another file; None if all are there."""
+    for folder in copies:
+        reason = _doubt(shard, sha256, Path(folder) / shard.name)
+        if reason:
+            return f"no second copy: {Path(folder) / shard.name} {reason}"
+    return None
+
+
+def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
+    try:
+        with open_regular(copy) as stream:
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(shard)):
+                return "is the same file, not a copy"
+            seen = _sha256(stream.fileno())
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except CtrateError as error:
+        return error.what
+    return None if seen == sha256 else f"has SHA-256 {seen[:16]}…, expected {sha256[:16]}…"
+
+
+def _sha256(descriptor: int) -> str:
+    digest = hashlib.sha256()
+    with StorageReader(descriptor) as storage:
+        while piece := storage.take():
+            digest.update(piece)
+    return digest.hexdigest()

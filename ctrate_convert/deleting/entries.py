@@ -1,0 +1,88 @@
+"""The journal's entries for one shard's sources, collected while they are let go."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctrate_convert.deleting.journal import is_done, journal_line, open_intents, read_journal
+from ctrate_convert.deleting.trash import identity_at, is_in_trash, place_in_trash, trash_of
+from ctrate_convert.durable import append_lines, open_beneath
+from ctrate_convert.fresh import fresh_status
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
+from ctrate_convert.schemas.journal import Event
+from ctrate_convert.schemas.record import SourceFingerprint
+
+_MISSING = "it is missing, though this program did not delete it"
+
+
+class Entries:
+    """What the journal of one shard says so far, and the lines that are to follow."""
+
+    def __init__(self, dataset: Dataset, shard: int, data_folder: Path, consent: Consent) -> None:
+        self.lines = read_journal(dataset, shard)
+        self._path = dataset.journal(shard)
+        self._shard = shard
+        self._folder = data_folder
+        self._trash = Path(consent.trash) if consent.trash else None
+        self._authorised_by = f"{consent.command} (consent {consent.name})"
+        self._waiting: list[str] = []
+
+    def write_intents(self, sources: Sequence[tuple[str, SourceFingerprint]]) -> None:
+        """Write down, durably, which sources are about to be touched."""
+        if sources:
+            append_lines(self._path, [self._moved("intent", *source) for source in sources])
+
+    def write_outcomes(self) -> None:
+        """Write down what became of them."""
+        if self._waiting:
+            append_lines(self._path, self._waiting)
+            self._waiting = []
+
+    def taken(self, key: str, source: SourceFingerprint) -> None:
+        """Note a source that was deleted, or moved to the trash."""
+        self._waiting.append(self._moved("trashed" if self._trash else "deleted", key, source))
+
+    def kept(self, event: Event, key: str, source: SourceFingerprint, reason: str) -> None:
+        """Note why a source stays: for good (``kept``) or for now (``undecided``)."""
+        self._waiting.append(self._line(event, key, source, reason=reason))
+
+    def missing(self, key: str, source: SourceFingerprint) -> bool:
+        """Note a source that was gone before this call; True where an intent tells by whose hand."""
+        if key in open_intents(self.lines):
+            self.gone(key, source)
+            return True
+        newest = [line for line in self.lines if line.key == key][-1:]
+        if not any(is_done(line) or line.reason == _MISSING for line in newest):
+            self.kept("kept", key, source, _MISSING)
+        return False
+
+    def gone(self, key: str, source: SourceFingerprint) -> None:
+        """Note a source that a killed process took away, and had no time to say so."""
+        place = place_in_trash(self._shard, source.source)
+        for line in reversed(self.lines):
+            trash = trash_of(line, self._shard) if line.key == key else None
+            if trash and is_in_trash(trash, place, identity_at(line, source)):
+                moved = {"trash": line.trash, "inode": line.inode, "mtime_ns": line.mtime_ns}
+                self._waiting.append(self._line("trashed", key, source, **moved))
+                return
+        self._waiting.append(self._line("found_gone", key, source))
+
+    def _moved(self, event: Event, key: str, source: SourceFingerprint) -> str:
+        """Return a line that says which file it is about, and where it goes if to a trash."""
+        if self._trash is None:
+            return self._line(event, key, source)
+        place = place_in_trash(self._shard, source.source)
+        facts: dict[str, str | int] = {"trash": str(self._trash / place)}
+        for root, path in ((self._folder, source.source), (self._trash, place)):
+            with contextlib.suppress(OSError, ValueError), open_beneath(root, path) as (at, name):
+                status = fresh_status(name, at)
+                facts |= {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
+                facts |= {"size_bytes": status.st_size}
+        return self._line(event, key, source, **facts)
+
+    def _line(self, event: Event, key: str, source: SourceFingerprint, **more: str | int) -> str:
+        facts = {"size_bytes": source.size_bytes, "authorised_by": self._authorised_by, **more}
+        return journal_line(event, key, source.source, **facts)

@@ -1,0 +1,275 @@
+"""The gate: the one way on which a shard's sources are deleted, or moved to a trash.
+
+Consent, trusted storage, a sound shard and its copies come first; then, source by source: intent to
+the journal, `let_go`, outcome to the journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ctrate_convert.conversion.plans import load_samples
+from ctrate_convert.conversion.readback import FileIdentity, read_shard
+from ctrate_convert.deleting.compare import Pair, compare
+from ctrate_convert.deleting.consent import require_consent
+from ctrate_convert.deleting.copies import why_no_copy
+from ctrate_convert.deleting.entries import Entries
+from ctrate_convert.deleting.journal import restored_lines
+from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, put_back, unlink
+from ctrate_convert.deleting.presence import Presence, presence
+from ctrate_convert.deleting.result import Deletion, Kept
+from ctrate_convert.deleting.trash import Mover, place_in_trash
+from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.durable import fsync_open_directory, open_beneath
+from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.fresh import fresh_status
+from ctrate_convert.paths import Dataset
+from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.schemas.consent import Consent
+from ctrate_convert.schemas.journal import Event
+from ctrate_convert.schemas.plan import Plan, PlannedShard
+from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
+
+
+@dataclass(frozen=True)
+class Release:
+    """One shard whose sources are to be let go, and by whose consent.
+
+    ``superseded`` are samples of which another copy counts, in a later shard. ``verified`` is the
+    shard's file where this run has just read it from storage and found it sound: then it is not
+    read whole a second time, only compared.
+    """
+
+    dataset: Dataset
+    plan: Plan
+    shard: PlannedShard
+    record: ShardRecord
+    consent_name: str
+    superseded: frozenset[str] = frozenset()
+    verified: FileIdentity | None = None
+
+
+def release_sources(
+    release: Release,
+    check_stop: Callable[[], None] = lambda: None,
+    why_stop: Callable[[], str] = lambda: "",
+) -> Deletion:
+    """Let go what the shard holds, source by source; keep the rest, with the reason.
+
+    Killed in between, a source has one of its two names and an open intent, and the next call
+    finishes the work. ``why_stop`` is asked right before each source goes.
+
+    Raises:
+        RefusedError: no consent names this shard, or its storage cannot be trusted.
+        DamageError: the shard is not what its record says; every source stays.
+        EnvironmentProblem: shard or journal cannot be used; nothing is deleted without an intent.
+        Interrupted: ``check_stop`` raised it; the source at hand has its name back.
+    """
+    dataset, shard = release.dataset, release.shard
+    consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
+    require_trusted(dataset)
+    identity = _sound_identity(release)
+    if release.record.tar is None:
+        return Deletion()
+    no_copy = why_no_copy(dataset.shard(shard.index), release.record.tar.sha256, consent.copies)
+    if no_copy:
+        raise DamageError(no_copy, where=dataset.shard(shard.index))
+    try:
+        with ShardFile(_readable(release)) as opened:
+            one = _Releasing(release, consent, opened, identity, check_stop, why_stop)
+            return one.run()
+    except OSError as error:
+        raise environment_problem(
+            error, "deleting sources, and noting it in the journal"
+        ) from error
+
+
+def _readable(release: Release) -> Shard:
+    path = release.dataset.shard(release.shard.index)
+    tar = release.record.tar
+    verify = f"ctrate-convert verify {release.dataset.out} --full"
+    return Shard(str(path), tar.size_bytes if tar else 0, verify)
+
+
+def _sound_identity(release: Release) -> FileIdentity:
+    """Return the identity of the published file after it was read whole and found as recorded."""
+    path = release.dataset.shard(release.shard.index)
+    tar = release.record.tar
+    try:
+        now = FileIdentity.of(fresh_status(path))
+        if tar is None or now == release.verified:
+            return now
+        read = read_shard(
+            path, release.record.converted, release.plan.settings.layout, decode=False
+        )
+    except OSError as error:
+        raise DamageError(f"a recorded shard cannot be read: {error}", where=path) from error
+    read.require_sound()
+    if read.sha256 != tar.sha256:
+        raise DamageError(
+            "a recorded shard has changed outside every member",
+            where=path,
+            seen=f"SHA-256 {read.sha256[:16]}…",
+            expected=f"{tar.sha256[:16]}…",
+        )
+    return read.identity
+
+
+class _Releasing:
+    """The sources of one shard, while it is open."""
+
+    def __init__(
+        self,
+        release: Release,
+        consent: Consent,
+        opened: ShardFile,
+        identity: FileIdentity,
+        check_stop: Callable[[], None],
+        why_stop: Callable[[], str],
+    ) -> None:
+        self._release = release
+        self._folder = Path(release.plan.settings.data_folder)
+        self._consent = consent
+        self._opened = opened
+        self._identity = identity
+        self._check_stop = check_stop
+        self._why_stop = why_stop
+        self._entries = Entries(release.dataset, release.shard.index, self._folder, consent)
+        self._restored = restored_lines(self._entries.lines)
+        self._result = Deletion()
+        self._touched: set[str] = set()
+
+    def run(self) -> Deletion:
+        """Let go what may go; the journal says what became of each."""
+        ready = [sample for sample in self._release.record.converted if self._may_go(sample)]
+        self._entries.write_intents([(sample.key, sample.source) for sample in ready])
+        try:
+            for sample in ready:
+                self._check_stop()
+                self._touched.add(sample.source.source)
+                self._note(sample, self._let_go(sample))
+        finally:
+            self._settle()
+            self._entries.write_outcomes()
+        return self._result
+
+    @cached_property
+    def _planned(self) -> dict[str, str]:
+        release = self._release
+        samples = load_samples(release.dataset, release.plan, release.shard)
+        return {sample.key: sample.source for sample in samples}
+
+    def _may_go(self, sample: ConvertedSample) -> bool:
+        """Return True if the source is to be compared; note the reason where it is not."""
+        source = sample.source.source
+        if sample.key in self._release.superseded:
+            return False
+        if self._planned.get(sample.key) != source:
+            self._keep(sample, "kept", "the plan does not name this source for this sample")
+            return False
+        put_back(self._folder, source)
+        seen = presence(self._folder, source)
+        if seen is Presence.GONE:
+            if self._entries.missing(sample.key, sample.source):
+                self._touched.add(source)
+            return False
+        if seen is Presence.UNSEEN:
+            self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
+            return False
+        restored = self._restored.get(sample.key)
+        if restored is not None:
+            self._keep(sample, "kept", f"restored from the trash, {restored.time}")
+            return False
+        return True
+
+    def _let_go(self, sample: ConvertedSample) -> Outcome:
+        return let_go(
+            self._folder,
+            sample.source.source,
+            out=self._release.dataset.out,
+            compare=lambda descriptor: self._why_not_equal(sample, descriptor),
+            last_look=self._last_look,
+            take=self._take(sample),
+        )
+
+    def _take(self, sample: ConvertedSample) -> Take:
+        if not self._consent.trash:
+            return unlink
+        place = place_in_trash(self._release.shard.index, sample.source.source)
+        forbidden = (self._folder, self._release.dataset.out)
+        return Mover(Path(self._consent.trash), place, forbidden).take
+
+    def _why_not_equal(self, sample: ConvertedSample, descriptor: int) -> str:
+        settings = self._release.plan.settings
+        pair = Pair(
+            descriptor=descriptor,
+            where=self._folder / sample.source.source,
+            shard=self._opened,
+            sample=stored_sample(sample.model_dump(), self._opened.shard, settings.layout),
+            settings=settings,
+            check_stop=self._check_stop,
+        )
+        found = compare(pair)
+        if found.differences:
+            return "its shard does not hold it: " + "; ".join(found.differences)
+        lost = [one for one in found.left_out if one.name not in self._consent.discard_members]
+        if lost:
+            names = ",".join(one.name for one in lost)
+            what = "; ".join(f"{one.name} ({one.what})" for one in lost)
+            return (
+                f"its shard does not hold all of it: {what}; --discard_members {names} lets it go"
+            )
+        return ""
+
+    def _last_look(self) -> str:
+        """Return why the shard, or this command, is not what it was when the comparison began."""
+        path = self._release.dataset.shard(self._release.shard.index)
+        try:
+            now = FileIdentity.of(fresh_status(path))
+        except OSError as error:
+            return f"its shard cannot be seen now: {error.strerror}"
+        if now != self._identity:
+            return "its shard is not the file that was compared any more"
+        return self._why_stop()
+
+    def _note(self, sample: ConvertedSample, outcome: Outcome) -> None:
+        if outcome.fate is Fate.GONE:
+            self._entries.gone(sample.key, sample.source)
+        elif outcome.fate is Fate.TAKEN:
+            self._entries.taken(sample.key, sample.source)
+            self._count(outcome)
+        else:
+            event: Event = "kept" if outcome.fate is Fate.KEPT else "undecided"
+            self._keep(sample, event, outcome.reason)
+
+    def _count(self, outcome: Outcome) -> None:
+        if self._consent.trash:
+            self._result.trashed_files += 1
+            self._result.trashed_bytes += outcome.size_bytes
+            self._result.trashes.add(self._consent.trash)
+        else:
+            self._result.deleted_files += 1
+            self._result.freed_bytes += outcome.size_bytes
+
+    def _keep(self, sample: ConvertedSample, event: Event, reason: str) -> None:
+        source = sample.source
+        self._result.kept.append(Kept(sample.key, source.source, source.size_bytes, reason))
+        self._entries.kept(event, sample.key, source, reason)
+
+    def _settle(self) -> None:
+        """Make it durable that sources are gone, before the journal says so.
+
+        A folder that is away now is passed over: its sources are looked for when it is back.
+        """
+        folders = {str(Path(source).parent): source for source in self._touched}
+        for source in folders.values():
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                open_beneath(self._folder, source) as (directory, _),
+            ):
+                fsync_open_directory(directory)

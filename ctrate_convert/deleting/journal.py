@@ -1,0 +1,88 @@
+"""The deletion journal of each shard: an intent before every step, its outcome after it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ctrate_convert.durable import read_regular
+from ctrate_convert.errors import DamageError
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.base import parse
+from ctrate_convert.schemas.journal import Event, JournalLine
+
+_DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
+_SETTLED: frozenset[Event] = _DONE | {"kept", "restored"}
+
+
+def journal_line(
+    event: Event,
+    key: str,
+    source: str,
+    size_bytes: int,
+    authorised_by: str,
+    *,
+    reason: str = "",
+    trash: str = "",
+    inode: int = 0,
+    mtime_ns: int = 0,
+) -> str:
+    """Return one line of a journal, stamped with the time of now."""
+    return JournalLine(
+        event=event,
+        key=key,
+        source=source,
+        size_bytes=size_bytes,
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        authorised_by=authorised_by,
+        reason=reason,
+        trash=trash,
+        inode=inode,
+        mtime_ns=mtime_ns,
+    ).model_dump_json()
+
+
+def is_done(line: JournalLine) -> bool:
+    """Return True if the line says that the source was taken away."""
+    return line.event in _DONE
+
+
+def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
+    """Return the journal's readable lines; a line that a crash cut short is passed over."""
+    path: Path = dataset.journal(shard)
+    lines: list[JournalLine] = []
+    with contextlib.suppress(FileNotFoundError):
+        for raw in read_regular(path).splitlines():
+            with contextlib.suppress(DamageError):
+                lines.append(parse(JournalLine, raw, path))
+    return lines
+
+
+def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
+    """Return by key the intents that no later line of their key has closed."""
+    found: dict[str, JournalLine] = {}
+    for line in journal:
+        if line.event == "intent":
+            found[line.key] = line
+        else:
+            found.pop(line.key, None)
+    return found
+
+
+def settled_keys(journal: Sequence[JournalLine]) -> set[str]:
+    """Return the keys whose source was taken away, or is kept for a reason that will not pass.
+
+    What could not be decided (``undecided``, an open intent) is tried again by the next command.
+    """
+    newest = {line.key: line for line in journal}
+    return {key for key, line in newest.items() if line.event in _SETTLED}
+
+
+def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
+    """Return by key the line of each source that a person has brought back from a trash.
+
+    Such a source is kept from then on: the person wanted it.
+    """
+    return {line.key: line for line in journal if line.event == "restored"}

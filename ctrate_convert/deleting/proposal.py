@@ -1,0 +1,157 @@
+"""What a person is asked before sources go: how many, how big, what is rounded, what is lost."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+
+from ctrate_convert.deleting.consent import new_name, ranges, record_consent, user_id, user_name
+from ctrate_convert.errors import SampleError, SettingsError
+from ctrate_convert.formats.cast import output_dtype
+from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
+from ctrate_convert.schemas.plan import Plan, PlanSettings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A source that may go: its size, its array's type, and the error of its sample if known."""
+
+    plan: Plan
+    shard: int
+    task: int
+    size_bytes: int
+    dtype: str
+    max_abs_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The facts of the question, and of the consent that a person gives by answering it."""
+
+    plans: tuple[Plan, ...]
+    shards: tuple[int, ...]
+    files: int
+    size_bytes: int
+    rounding: tuple[str, ...]
+    discard_members: tuple[str, ...]
+    trash: str
+    copies: tuple[str, ...] = ()
+
+    def accept(self, dataset: Dataset, command: str) -> Consent:
+        """Record, durably, that the person at ``command`` allowed it; return the consent."""
+        consent = Consent(
+            name=new_name(),
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            user=user_name(),
+            uid=user_id(),
+            host=socket.gethostname(),
+            command=command,
+            plans={plan.plan_id: plan.settings.max_error for plan in self.plans},
+            shards=ranges(self.shards),
+            files=self.files,
+            size_bytes=self.size_bytes,
+            rounding=self.rounding,
+            discard_members=self.discard_members,
+            trash=self.trash,
+            copies=self.copies,
+        )
+        record_consent(dataset, consent)
+        return consent
+
+
+def propose(
+    candidates: Iterable[Candidate],
+    *,
+    discard_members: Sequence[str] = (),
+    trash: str = "",
+    copies: Sequence[str] = (),
+) -> Proposal | None:
+    """Sum up ``candidates``; None where there is none, so that nobody is asked for nothing."""
+    plans: dict[str, Plan] = {}
+    shards: set[int] = set()
+    rounded: dict[str, Counter[str]] = {}
+    largest: dict[str, float] = {}
+    files = size_bytes = 0
+    for one in candidates:
+        files += 1
+        size_bytes += one.size_bytes
+        plan_id = one.plan.plan_id
+        plans[plan_id] = one.plan
+        shards.add(one.shard)
+        rounded.setdefault(plan_id, Counter())[one.dtype] += 1
+        largest[plan_id] = max(largest.get(plan_id, 0.0), one.max_abs_error or 0.0)
+    if not files:
+        return None
+    words = [
+        sentence
+        for plan_id, dtypes in rounded.items()
+        for sentence in rounding_words(dtypes, plans[plan_id].settings, largest[plan_id])
+    ]
+    return Proposal(
+        plans=tuple(plans.values()),
+        shards=tuple(sorted(shards)),
+        files=files,
+        size_bytes=size_bytes,
+        rounding=tuple(dict.fromkeys(words)),
+        discard_members=tuple(discard_members),
+        trash=trash,
+        copies=tuple(copies),
+    )
+
+
+def rounding_words(
+    dtypes: Counter[str], settings: PlanSettings, largest_error: float = 0.0
+) -> list[str]:
+    """Say which volumes are rounded, and by how much at most."""
+    words = []
+    for dtype, number in sorted(dtypes.items()):
+        target = _rounded_to(dtype, settings)
+        if target is None:
+            continue
+        step = f" in steps of {settings.step:g}" if settings.step and target == "int16" else ""
+        bound = (
+            f"by at most {settings.max_error:g}, which you accepted with --max_error"
+            if settings.max_error is not None
+            else "each voxel by at most 1/1024 of its volume's spread"
+        )
+        so_far = f"; the largest error so far is {largest_error:.3g}" if largest_error else ""
+        volumes = f"{number:,} volume" + ("" if number == 1 else "s")
+        name = np.dtype(dtype).name
+        words.append(f"{volumes} of {name} rounded to {target}{step}, {bound}{so_far}")
+    return words
+
+
+def _rounded_to(dtype: str, settings: PlanSettings) -> str | None:
+    """Return the type that voxels of ``dtype`` are rounded to; None where they stay exact."""
+    if not dtype:
+        return None
+    try:
+        target = output_dtype(dtype, settings.dtype)
+    except SampleError:
+        return None
+    source = np.dtype(dtype)
+    exact = source.kind != "f" and target == "int16"
+    return None if exact or source == np.dtype(target) else target
+
+
+def one_trash(plans: Iterable[Plan]) -> str:
+    """Return the trash that the plans name; where one names it, nothing is deleted for good.
+
+    Raises:
+        SettingsError: they name several.
+    """
+    named = sorted({plan.settings.trash for plan in plans if plan.settings.trash})
+    if len(named) > 1:
+        raise SettingsError(
+            "the plans of this dataset name several trash folders",
+            seen=", ".join(named),
+            expected="one",
+            next_command="ctrate-convert delete OUT --trash DIR, after: run OUT --keep_source_files",
+        )
+    return named[0] if named else ""

@@ -1,0 +1,111 @@
+"""Is the output storage that a deletion may rest on? Refuse where it is memory, or not ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.paths import Dataset
+from ctrate_convert.privacy import storage_is_ours
+
+_MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs", "rootfs"))
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of ``/proc/self/mountinfo``: proc_pid_mountinfo(5)."""
+
+    point: Path
+    kind: str
+    options: str
+
+
+def require_trusted(dataset: Dataset) -> None:
+    """Refuse every deletion where what the shards lie on may be gone tomorrow.
+
+    Raises:
+        RefusedError: the output is memory, its folders cannot be synced, or others may write to
+            ``.run``; with the reason.
+    """
+    reason = why_not_trusted(dataset)
+    if reason:
+        raise RefusedError(
+            f"no source is deleted: {reason}",
+            where=dataset.out,
+            next_command=f"ctrate-convert doctor {dataset.out}",
+        )
+
+
+def why_not_trusted(dataset: Dataset) -> str | None:
+    """Return the reason why the output cannot be relied on; None where it can."""
+    return (
+        _memory(dataset.out)
+        or next(filter(None, map(_not_synced, (dataset.out, dataset.run, dataset.records))), None)
+        or storage_is_ours(dataset)
+    )
+
+
+def mount_of(folder: Path) -> Mount | None:
+    """Return the mount that ``folder`` is on, the one mounted last where several cover it."""
+    folder = folder.resolve()
+    found = None
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        mount = _parsed(line)
+        if mount and folder.is_relative_to(mount.point):
+            if found is None or len(mount.point.parts) >= len(found.point.parts):
+                found = mount
+    return found
+
+
+def _parsed(line: str) -> Mount | None:
+    before, separator, after = line.partition(" - ")
+    fields, rest = before.split(" "), after.split(" ", 2)
+    if not separator or len(fields) < 5 or len(rest) < 2:
+        return None
+    options = rest[2] if len(rest) > 2 else ""
+    return Mount(Path(_unescaped(fields[4])), rest[0], options)
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes of blanks, tabs, line ends and backslashes."""
+    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, plain)
+    return text
+
+
+def _memory(folder: Path) -> str | None:
+    """Return why ``folder`` is no lasting storage: memory, or an overlay whose changes are."""
+    mount = mount_of(folder)
+    if mount is None:
+        return "its file system is not listed in /proc/self/mountinfo"
+    if mount.kind in _MEMORY:
+        return f"the output lies in memory ({mount.kind} on {mount.point})"
+    if mount.kind not in ("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs"):
+        return None
+    options = dict(o.partition("=")[::2] for o in mount.options.split(","))
+    upper = Path(_unescaped(options.get("upperdir", "")) or "/nonexistent")
+    if not upper.is_dir():
+        return f"the output lies in an overlay on {mount.point} whose upper layer cannot be seen"
+    below = mount_of(upper)
+    if below is None or below.kind in _MEMORY or below.kind == mount.kind:
+        kind = below.kind if below else "unknown"
+        return f"the output lies in an overlay on {mount.point} whose changes lie in {kind}"
+    return None
+
+
+def _not_synced(folder: Path) -> str | None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        return f"{folder} cannot be opened: {error.strerror}"
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        words = "is not offered here" if error.errno == errno.EINVAL else error.strerror
+        return f"names in {folder} cannot be made durable: fsync of a folder {words}"
+    finally:
+        os.close(descriptor)
+    return None
