@@ -255,7 +255,7 @@ def test_the_plan_tells_of_a_coarse_step(make_ctrate: Make, tmp_path: Path) -> N
     (plan,) = load_plans(Dataset(out))
     assert plan.probe is not None
     assert plan.probe.chosen.failure.startswith(f"train_1_a_1: {LOSS}0.0")
-    assert "precision loss past the bound" in done.text
+    assert f"fails with --encoding npy --dtype int16 --step 0.1: train_1_a_1: {LOSS}" in done.text
 
 
 def test_the_message_names_a_value_that_suffices() -> None:
