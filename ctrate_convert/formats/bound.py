@@ -63,7 +63,7 @@ class Spread:
         At least one voxel lies outside on each side, so that an outlier does not count in a small
         volume either. Both are 0 where no voxel is finite.
         """
-        kept = np.concatenate([np.empty(0), *self._kept])  # float64
+        kept = np.concatenate(self._kept) if self._kept else np.empty(0)
         if not len(kept):
             return 0.0, 0.0
         last = len(kept) - 1
