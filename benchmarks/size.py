@@ -76,7 +76,7 @@ class Stored:
         floats = source == "float32"
         values = (hu / np.float32(1000)).astype(np.float32) if floats else hu
         step = _ONE_HU if floats and target == "int16" else None
-        caster = Caster(values.dtype, np.dtype(target), step)
+        caster = Caster(values.dtype, np.dtype(target), step, num_voxels=values.size)
         flat = values.reshape(-1)
         elements = np.concatenate(
             [

@@ -100,7 +100,11 @@ def store(folder: Path, source: Array, **settings: Any) -> Shard:
     path = folder / f"{KEY}.npz"
     np.savez(path, data=source)
     plan = PlanSettings(
-        data_folder=str(folder), reports_file="", meta_file="", labels_file="", **settings
+        data_folder=str(folder),
+        reports_file="",
+        meta_file="",
+        labels_file="",
+        **{"max_error": STEP, **settings},  # some shapes are so small that all of them is air
     )
     status = path.stat()
     planned = PlannedSample(

@@ -7,7 +7,7 @@ import io
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from hypothesis.extra import numpy as hnp
 from ctrate_convert.durable import PartialFile
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats import reorder
+from ctrate_convert.formats.bound import ErrorLimit
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
 from ctrate_convert.formats.npy import NpyHeader, header_bytes, read_header
 from ctrate_convert.formats.npz import SourceVolume, read_array_header
@@ -40,9 +41,15 @@ small_shapes = st.tuples(*[st.integers(1, 9)] * 3)
 
 
 def cast(values: Array, target: str, block: int = BLOCK_VOXELS) -> tuple[Array, Caster]:
-    caster = Caster(values.dtype, np.dtype(target))
+    caster = Caster(values.dtype, np.dtype(target), num_voxels=len(values))
     parts = [caster.cast(values[i : i + block]).copy() for i in range(0, len(values), block)]
     return np.concatenate(parts), caster
+
+
+def excess_of(values: Array) -> Callable[[ErrorLimit], float]:
+    """What a second look at ``values``, cast to float16, finds."""
+    exact = values.astype(np.float64)
+    return lambda limit: limit.excess(values, np.abs(exact - astype(values, "float16")))
 
 
 def astype(values: Array, target: str) -> Array:
@@ -184,7 +191,7 @@ def test_no_recorded_error_is_smaller_than_the_true_one(
         np.float32,
     )
     values = values.astype(source)
-    caster = Caster(values.dtype, np.dtype(np.int16), step)
+    caster = Caster(values.dtype, np.dtype(np.int16), step, num_voxels=len(values))
     try:
         result = caster.cast(values)
     except SampleError:
@@ -201,7 +208,7 @@ def test_a_step_that_is_a_power_of_two_records_the_error_itself() -> None:
     """Nothing is rounded then: whole steps record none, and other values exactly theirs."""
     whole = np.arange(-9, 9, dtype=np.float32) / 1024
     for values, error in ((whole, 0.0), (whole + np.float32(2.0**-12), 2.0**-12)):
-        caster = Caster(values.dtype, np.dtype(np.int16), 2.0**-10)
+        caster = Caster(values.dtype, np.dtype(np.int16), 2.0**-10, num_voxels=len(values))
         caster.cast(values)
         assert caster.measured().max_abs_error == error
 
@@ -212,7 +219,7 @@ def test_no_step_wraps_at_the_ends_of_int16(step: float, near: list[int], low: b
     end = np.float32((-(2**15) - 0.5 if low else 2**15 - 0.5) * step)
     spacing = np.spacing(np.abs(end))
     values: Array = (end + np.array(near, np.float32) * spacing).astype(np.float32)
-    caster = Caster(values.dtype, np.dtype(np.int16), step)
+    caster = Caster(values.dtype, np.dtype(np.int16), step, num_voxels=len(values))
     try:
         result = caster.cast(values)
     except SampleError:
@@ -230,9 +237,10 @@ def test_no_integer_for_what_is_none(value: float) -> None:
 
 @given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-6e4, 6e4, width=32)))
 def test_rounding_to_float16_is_within_the_default_bound(values: Array) -> None:
-    """Without --max_error nothing fails that float16 rounds as it should."""
-    _, caster = cast(values, "float16")
-    caster.measured().check(None)
+    """Nothing fails that float16 rounds as it should, where values lie as far apart as they go."""
+    whole = np.concatenate([values, [-6e4, -6e4, 6e4, 6e4]]).astype(np.float32)
+    _, caster = cast(whole, "float16")
+    caster.measured().check(None, excess_of(whole))
 
 
 @pytest.mark.parametrize(
@@ -240,22 +248,24 @@ def test_rounding_to_float16_is_within_the_default_bound(values: Array) -> None:
     [
         ([0.1, np.nan], None, "volume has NaN voxels: seen 1, expected 0"),
         ([0.1, 65520.0], None, "become infinite: seen 1 voxels"),
-        ([0.1, 2049.0], 0.5, "precision loss past the bound: seen 1.0, expected ≤ 0.5"),
+        ([0.1, 2049.0], 0.5, "precision loss past the bound: seen 1, expected ≤ 0.5"),
     ],
 )
 def test_degraded_volume_is_refused(
     values: list[float], max_error: float | None, says: str
 ) -> None:
     """NaN, new infinities and an error past the bound fail the sample."""
-    _, caster = cast(np.array(values, np.float32), "float16")
+    array: Array = np.array(values, np.float32)
+    _, caster = cast(array, "float16")
     with pytest.raises(SampleError, match=says):
-        caster.measured().check(max_error)
+        caster.measured().check(max_error, excess_of(array))
 
 
 def test_infinities_of_the_source_pass() -> None:
     """Infinite voxels that the source has are no loss."""
-    result, caster = cast(np.array([1.0, np.inf, -np.inf], np.float32), "float16")
-    caster.measured().check(None)
+    values: Array = np.array([1.0, np.inf, -np.inf], np.float32)
+    result, caster = cast(values, "float16")
+    caster.measured().check(None, excess_of(values))
     assert np.isinf(result[1:]).all()
 
 
@@ -544,12 +554,12 @@ def test_names_that_not_every_reader_opens(tmp_path: Path, name: str) -> None:
 
 
 def test_half_a_step_is_within_the_default_bound() -> None:
-    """A step that was asked for may cost half of itself; integers without one may not."""
+    """Half a thousandth is little in HU/1000, and half a unit, without a step, is not."""
     values = (np.arange(-400, 401) / 1000 + 0.0004999).astype(np.float32)
-    caster = Caster(values.dtype, np.dtype("<i2"), 0.001)
+    caster = Caster(values.dtype, np.dtype("<i2"), 0.001, num_voxels=len(values))
     caster.cast(values)
-    caster.measured().check(None)
-    whole = Caster(values.dtype, np.dtype("<i2"))
+    caster.measured().check(None, lambda limit: pytest.fail("the largest error settles it"))
+    whole = Caster(values.dtype, np.dtype("<i2"), num_voxels=len(values))
     whole.cast(values)
     with pytest.raises(SampleError, match="precision loss"):
-        whole.measured().check(None)
+        whole.measured().check(None, lambda limit: 0.5)

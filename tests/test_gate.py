@@ -249,8 +249,9 @@ def test_a_copy_that_does_not_count(converted: Converted) -> None:
     assert len(proofs) == 3
 
 
-def test_error_past_the_bound(converted: Converted) -> None:
-    """A recorded error past the plan's bound keeps the source."""
+def test_error_past_the_bound(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
+    """A recorded error past the plan's own --max_error keeps the source."""
+    converted = convert_here(ctrate, tmp_path / "out", samples_per_shard=4, max_error=0.5)
     record = converted.record()
     array = record.converted[0].array.model_copy(update={"max_abs_error": 99.0})
     changed = with_first(record, array=array)

@@ -117,7 +117,10 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCtRate:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"encoding": "npy.gz"}, {"encoding": "b2nd", "dtype": "int16", "step": 0.001}],
+    [
+        {"encoding": "npy.gz", "max_error": 0.001},  # some pieces are all air
+        {"encoding": "b2nd", "dtype": "int16", "step": 0.001},
+    ],
     ids=["npy.gz", "b2nd"],
 )
 def test_output_of_a_mixed_set_is_predicted_within_five_percent(
@@ -405,10 +408,10 @@ SCALES: dict[str, tuple[str, Callable[[Array], Array]]] = {
 
 
 def recorded_intensity(made: SyntheticCtRate, values: Array, out: Path) -> str:
-    """What a conversion says of ``values``, the one volume of ``made``."""
+    """What a conversion says of ``values``, the one volume of ``made``, however coarse."""
     (source,) = made.sources.values()
     np.savez(source, data=values)
-    (sample,) = convert_here(made, out).record().converted
+    (sample,) = convert_here(made, out, max_error=8.0).record().converted
     return sample.array.intensity
 
 

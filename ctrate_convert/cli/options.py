@@ -172,7 +172,8 @@ def plan_options(function: F) -> F:
             "--max_error",
             type=click.FloatRange(min=0),
             help="Largest error of any voxel, in the source's unit; past it the sample fails. "
-            "Without it: what float16 itself costs (2^-11 of the largest value).",
+            "Without it: 2^-10 of the spread between the 0.1 and the 99.9 percentile, and for "
+            "voxels outside them what the stored type costs.",
         ),
         click.option(
             "--probe",

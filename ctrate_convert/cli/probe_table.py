@@ -45,7 +45,18 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
         f"--num_workers {num_workers}{_most(plan, num_workers)}.\nTime: where each of them has a "
         "core to itself and storage keeps up with all."
     )
+    _print_failures(rows)
     _print_advice(plan, probe, rows)
+
+
+def _print_failures(rows: list[Forecast]) -> None:
+    """Each reason once, with the ways that fail for it."""
+    ways: dict[str, list[str]] = {}
+    for row in rows:
+        if row.failure:
+            ways.setdefault(row.failure, []).append(row.options)
+    for reason, options in ways.items():
+        show.line(f"fails with {' and '.join(options)}: {reason}.")
 
 
 def _most(plan: Plan, num_workers: int) -> str:
@@ -57,7 +68,7 @@ def _cells(row: Forecast) -> tuple[str, ...]:
     array = row.dtype + (f", step {row.step:g}" if row.step else "")
     mark = "→" if row.chosen else "+" if row.advised else ""
     if row.failure:
-        return (mark, row.encoding, array, f"fails: {row.failure}", *([""] * 5))
+        return (mark, row.encoding, array, "fails", *([""] * 5))
     return (
         mark,
         row.encoding,

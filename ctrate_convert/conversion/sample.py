@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from ctrate_convert.conversion.second_look import largest_excess
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
 from ctrate_convert.formats.encodings import array_writer
 from ctrate_convert.formats.encodings.target import ArrayTarget
+from ctrate_convert.formats.measured import Measured
 from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
 from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.reorder import in_c_order
@@ -66,7 +70,7 @@ def _convert_as(
     with SourceVolume(path, settings.array_key) as volume:
         name = target or output_dtype(volume.header.dtype, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
-        caster = Caster(volume.npy.dtype, dtype, settings.step)
+        caster = _caster(volume, dtype, settings)
         member = ArrayTarget(
             tar=tar,
             name=array_member_name(sample.key, settings.layout, settings.encoding),
@@ -83,7 +87,10 @@ def _convert_as(
                 elements.update(block.data.cast("B"))
                 writer.put(block)
             written = writer.finish()
-        array = _array_record(written, elements.hexdigest(), caster, member, settings)
+        measured = caster.measured()
+        look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
+        measured.check(settings.max_error, look_again)
+        array = _array_record(written, elements.hexdigest(), measured, member, settings)
         members = [
             tar.add(name, data)
             for name, data in small_members(sample, array, volume.header.array_key, settings.layout)
@@ -97,15 +104,18 @@ def _convert_as(
         )
 
 
+def _caster(volume: SourceVolume, dtype: np.dtype[Any], settings: PlanSettings) -> Caster:
+    num_voxels = math.prod(volume.npy.shape)
+    return Caster(volume.npy.dtype, dtype, settings.step, num_voxels=num_voxels)
+
+
 def _array_record(
     written: WrittenMember,
     elements_blake3: str,
-    caster: Caster,
+    measured: Measured,
     target: ArrayTarget,
     settings: PlanSettings,
 ) -> ArrayRecord:
-    measured = caster.measured()
-    measured.check(settings.max_error)
     return ArrayRecord.model_validate(
         {
             "name": written.name,
@@ -116,7 +126,7 @@ def _array_record(
             "encoding": settings.encoding,
             "blake3": elements_blake3,
             "stored_blake3": written.blake3 or None,
-            "value_scale": caster.value_scale,
+            "value_scale": measured.value_scale,
             "intensity": measured.intensity,
             "max_abs_error": measured.max_abs_error,
             "value_min": measured.value_min,

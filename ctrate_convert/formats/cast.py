@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numkong
@@ -11,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.bound import Spread
 from ctrate_convert.formats.hounsfield import IntensityHistogram
-from ctrate_convert.schemas.record import Intensity
+from ctrate_convert.formats.measured import Measured
 
 Values = NDArray[Any]
 
 BLOCK_VOXELS = 2**17
 """Small enough that source, result and difference stay in the second-level cache."""
-
-HALF_PRECISION = 2.0**-11
-"""Half a unit in the last place of float16, relative: the most that rounding to it can cost."""
 
 _SINGLE_PRECISION = 2.0**-24
 """Half a unit in the last place of float32, relative."""
@@ -33,9 +30,6 @@ _SINGLE_SUBNORMAL = 2.0**-150
 
 _LEAST_STEP = 2.0**-100
 """Down to this, and up to one over it, float32 holds one over a step to all its digits."""
-
-HALF_SUBNORMAL = 2.0**-25
-"""The same for float16."""
 
 
 class Int16Overflow(SampleError):
@@ -58,61 +52,30 @@ def output_dtype(source_dtype: str, setting: str) -> str:
     return "float16" if dtype.kind == "f" else "int16"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What the cast saw: error and range over all finite voxels, in the source's unit."""
-
-    max_abs_error: float
-    value_min: float
-    value_max: float
-    nan_count: int
-    infinite_count: int
-    new_infinite_count: int
-    intensity: Intensity
-    value_scale: float = 1.0
-
-    def check(self, max_error: float | None) -> None:
-        """Refuse a volume that the shard's type would silently degrade.
-
-        Without ``max_error`` the bound is what float16 itself costs, 2⁻¹¹ of the largest value,
-        or where a step was asked for, half that step if that is more.
-
-        Raises:
-            SampleError: NaN, new infinities, or an error past the bound.
-        """
-        if self.nan_count:
-            raise SampleError("volume has NaN voxels", seen=self.nan_count, expected=0)
-        if self.new_infinite_count:
-            raise SampleError(
-                "values too large for the output type become infinite",
-                seen=f"{self.new_infinite_count} voxels, range {self.value_min}…{self.value_max}",
-                expected="within ±65504 for float16",
-            )
-        bound = max_error
-        if bound is None:
-            largest = max(abs(self.value_min), abs(self.value_max))
-            bound = HALF_PRECISION * largest + HALF_SUBNORMAL
-            if self.value_scale != 1.0:
-                bound = max(bound, self.value_scale / 2 + 4 * _SINGLE_PRECISION * largest)
-        if self.max_abs_error > bound:
-            raise SampleError(
-                "precision loss past the bound", seen=self.max_abs_error, expected=f"≤ {bound:.6g}"
-            )
-
-
 class Caster:
     """Casts a volume block by block; `measured` sums up what all blocks showed."""
 
     def __init__(
-        self, source: np.dtype[Any], target: np.dtype[Any], step: float | None = None
+        self,
+        source: np.dtype[Any],
+        target: np.dtype[Any],
+        step: float | None = None,
+        *,
+        num_voxels: int,
     ) -> None:
-        """``step``: what one unit of an integer target stands for, where the source is float."""
+        """``step``: what one unit of an integer target stands for, where the source is float.
+
+        ``num_voxels``: of the whole volume.
+        """
+        self._step = step
         self.value_scale = step if step and source.kind == "f" and target.kind == "i" else 1.0
         self._histogram = IntensityHistogram()
         self._source = source.newbyteorder("=")
         self._target = target
         self._limits = np.iinfo(target if target.kind == "i" else np.int16)
         self._exact = self._source == target
+        self._spread = Spread(num_voxels)
+        self._may_lose = not self._exact and (source.kind == "f" or target.kind == "f")
         small = self._source.kind in "biu" and self._source.itemsize <= 2
         self._halves = target == np.float16 and (small or self._source == np.float32)
         self._counts = (
@@ -137,6 +100,11 @@ class Caster:
         """
         if values.dtype != self._source:
             values = values.astype(self._source)  # the other byte order
+        if self._may_lose:
+            self._spread.add(values)
+        return self._cast(values)
+
+    def _cast(self, values: Values) -> Values:
         low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             return self._cast_with_gaps(values)
@@ -251,13 +219,14 @@ class Caster:
         if self._target.kind == "i":
             raise SampleError("NaN or infinite voxels do not fit an integer type")
         if finite.any():
-            self.cast(values[finite])
+            self._cast(values[finite])
         with np.errstate(over="ignore"):
             return values.astype(self._target)
 
     def measured(self) -> Measured:
         """The sum over all blocks so far."""
         empty = self._min > self._max
+        low, high = self._spread.percentiles()
         return Measured(
             max_abs_error=self._error,
             value_min=0.0 if empty else self._min,
@@ -266,8 +235,21 @@ class Caster:
             infinite_count=self._infinite,
             new_infinite_count=self._new_infinite,
             intensity=self._histogram.intensity(self._min, self._max),
+            target=self._target,
             value_scale=self.value_scale,
+            low=low,
+            high=high,
+            flattened=self._flattens(),
         )
+
+    def _flattens(self) -> bool:
+        """Rounding keeps order: all values become one exactly where the outermost two do."""
+        if self._error == 0.0 or not self._min < self._max:
+            return False
+        ends = np.array([self._min, self._max], self._source)
+        again = Caster(self._source, self._target, self._step, num_voxels=len(ends))
+        first, last = again.cast(ends)
+        return bool(first == last)
 
 
 def _is_power_of_two(number: float) -> bool:
