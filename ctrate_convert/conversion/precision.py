@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ctrate_convert.conversion.readback import array_blocks
 from ctrate_convert.formats.cast import BLOCK_VOXELS
-from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.schemas.plan import PlanSettings
 from ctrate_convert.schemas.record import ConvertedSample
+from ctrate_convert.sources.npz import SourceVolume
 
 
 @dataclass(frozen=True)

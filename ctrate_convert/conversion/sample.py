@@ -14,7 +14,6 @@ from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, out
 from ctrate_convert.formats.encodings import array_writer
 from ctrate_convert.formats.encodings.target import ArrayTarget
 from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
-from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.schemas.plan import PlannedSample, PlanSettings
@@ -24,6 +23,7 @@ from ctrate_convert.schemas.record import (
     MemberRecord,
     SourceFingerprint,
 )
+from ctrate_convert.sources.npz import SourceVolume
 
 OnBytes = Callable[[int], None]
 """Called with the number of source bytes each block took; may raise to stop."""
@@ -85,9 +85,10 @@ def _convert_as(
                 writer.put(block)
             written = writer.finish()
         array = _array_record(written, elements.hexdigest(), caster, member, settings)
+        source_key, extra = volume.header.array_key, volume.source_extra()
         members = [
             tar.add(name, data)
-            for name, data in small_members(sample, array, volume.header.array_key, settings.layout)
+            for name, data in small_members(sample, array, source_key, settings.layout, extra)
         ]
         return ConvertedSample(
             key=sample.key,
