@@ -104,14 +104,18 @@ def _padded_deflate() -> bytes:
     """A deflated member whose data end before it does."""
     raw = npy_of(VOLUME)
     deflated = zlib.compress(raw, wbits=-15) + b"something else"
-    lies = {"compress_type": zipfile.ZIP_DEFLATED, "file_size": len(raw), "CRC": zlib.crc32(raw)}
+    lies: dict[str, Any] = {
+        "compress_type": zipfile.ZIP_DEFLATED,
+        "file_size": len(raw),
+        "CRC": zlib.crc32(raw),
+    }
     return packed(("data.npy", deflated), **lies)
 
 
 def _promising(shape: tuple[int, int, int], method: int) -> bytes:
     """Header and zip directory agree on ``shape`` in int16, of which a few bytes are there."""
     header = npy(fields(shape=shape))
-    lies = {"file_size": len(header) + 2 * math.prod(shape)}
+    lies: dict[str, Any] = {"file_size": len(header) + 2 * math.prod(shape)}
     if method == zipfile.ZIP_STORED:
         lies["compress_size"] = lies["file_size"]
     return packed(("data.npy", header + bytes(99)), zip64=True, method=method, **lies)

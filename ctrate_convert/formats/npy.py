@@ -86,15 +86,13 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     if len(raw) < length:
         raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
     text = raw.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")
-    descr, fortran_order, shape = _fields(text)
-    dtype = _dtype(descr)
-    plain = f"{{'descr':{descr!r},'fortran_order':{fortran_order},'shape':{shape!r}}}"
+    fields = _fields(text)
     return NpyHeader(
-        dtype,
-        shape,
-        fortran_order,
+        _dtype(fields["descr"]),
+        fields["shape"],
+        fields["fortran_order"],
         size_bytes=8 + length_size + length,
-        says_more=_without_blanks(text) != _without_blanks(plain),
+        says_more=_without_blanks(text) != _without_blanks(repr(fields)),
     )
 
 
@@ -103,7 +101,7 @@ def _without_blanks(text: str) -> str:
     return "".join(text.split()).replace('"', "'").replace(",}", "}")
 
 
-def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
+def _fields(text: str) -> dict[str, Any]:
     try:
         fields = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
@@ -116,7 +114,7 @@ def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
         raise SampleError("npy header: fortran_order is no truth value", seen=repr(text[:80]))
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise SampleError("npy header: shape is no tuple of sizes", seen=repr(text[:80]))
-    return fields["descr"], fortran_order, shape
+    return fields
 
 
 def _dtype(descr: Any) -> np.dtype[np.generic]:

@@ -50,11 +50,10 @@ def take_inventory(descriptor: int, where: object) -> Inventory:
     """
     end = read_end(descriptor, where)
     entries = read_entries(descriptor, end, where)
-    spans = [(one.header_offset, one.end_offset) for one in entries]
-    spans.append((end.directory_offset, end.end_offset))
     file_bytes = os.fstat(descriptor).st_size
-    spans.append((file_bytes, file_bytes))
-    first, *between, after = _gaps(sorted(set(spans)), where)
+    spans = [(one.header_offset, one.end_offset) for one in entries if one.has_place]
+    spans += [(end.directory_offset, end.end_offset), (file_bytes, file_bytes)]
+    first, *between, after = _gaps(sorted(spans), where)
     found = (
         (BYTES_BEFORE, first, "before the first member"),
         (BYTES_BETWEEN, sum(between), "between the members"),

@@ -53,6 +53,11 @@ class Entry:
     loose_bytes: int
     trouble: str = ""
 
+    @property
+    def has_place(self) -> bool:
+        """Whether it is where the directory says."""
+        return self.end_offset > self.header_offset
+
 
 @dataclass(frozen=True)
 class _Listed:
