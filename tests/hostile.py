@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,19 +51,28 @@ def packed(
     *members: tuple[str, bytes],
     method: int = zipfile.ZIP_STORED,
     zip64: bool = False,
+    twice: bool = True,
     **lies: int,
 ) -> bytes:
-    """A zip of ``members``; ``lies`` are what its directory says of the last one instead."""
+    """A zip of ``members``; ``lies`` are what it says of the last one instead.
+
+    ``twice``: both in the directory and in the member's own header, which otherwise disagree.
+    """
     stream = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", method) as archive:
         warnings.simplefilter("ignore")  # a name twice is meant
         for name, data in members:
             info = zipfile.ZipInfo(name)
             info.compress_type = method
+            start = stream.tell()
             with archive.open(info, "w", force_zip64=zip64) as member:
                 member.write(data)
         for name, value in lies.items():
             setattr(archive.filelist[-1], name, value)
+        if twice and "header_offset" not in lies:
+            stream.seek(start)
+            stream.write(archive.filelist[-1].FileHeader(zip64))
+            stream.seek(archive.start_dir)
     return stream.getvalue()
 
 
@@ -90,10 +100,22 @@ def _bomb() -> bytes:
     return packed(member, method=zipfile.ZIP_DEFLATED, file_size=len(header) + 120)
 
 
+def _padded_deflate() -> bytes:
+    """A deflated member whose data end before it does."""
+    raw = npy_of(VOLUME)
+    deflated = zlib.compress(raw, wbits=-15) + b"something else"
+    lies: dict[str, Any] = {
+        "compress_type": zipfile.ZIP_DEFLATED,
+        "file_size": len(raw),
+        "CRC": zlib.crc32(raw),
+    }
+    return packed(("data.npy", deflated), **lies)
+
+
 def _promising(shape: tuple[int, int, int], method: int) -> bytes:
     """Header and zip directory agree on ``shape`` in int16, of which a few bytes are there."""
     header = npy(fields(shape=shape))
-    lies = {"file_size": len(header) + 2 * math.prod(shape)}
+    lies: dict[str, Any] = {"file_size": len(header) + 2 * math.prod(shape)}
     if method == zipfile.ZIP_STORED:
         lies["compress_size"] = lies["file_size"]
     return packed(("data.npy", header + bytes(99)), zip64=True, method=method, **lies)
@@ -103,7 +125,7 @@ NO_VOLUME = "no numeric 3-D array"
 _POINTED = repr({"descr": "<i2", "fortran_order": False, "shape": SHAPE, "x": 1})
 _HUGE = 10**3300
 _TEN_TB = (25_000, 20_000, 10_000)
-_ARRAYS = [(f"{number}.npy", npy_of(VOLUME)) for number in range(100)]
+_ARRAYS = [(f"{number}.npy", npy_of(VOLUME)) for number in range(1001)]
 _DEFLATED_DATA = np.arange(6000, dtype=np.int16).reshape(20, 20, 15)
 _FLOATS = VOLUME.astype(np.float32)
 
@@ -152,25 +174,25 @@ HOSTILE: dict[str, Hostile] = {
         packed(("data.npy", npy(fields(shape=(_HUGE, _HUGE, 1))))), "shape is no tuple of sizes"
     ),
     "zip bomb": Hostile(lambda _: _bomb(), "zip member is longer than its array"),
-    "100 arrays": Hostile(packed(*_ARRAYS), "too many arrays in one NPZ"),
+    "1,001 arrays": Hostile(packed(*_ARRAYS), "too many entries in one NPZ"),
     "zero-size": Hostile(npz(np.zeros((0, 4, 3), np.int16)), "data.npy (int16 0×4×3)"),
     "2-D": Hostile(npz(np.zeros((5, 4), np.int16)), "data.npy (int16 5×4)"),
     "4-D": Hostile(npz(np.zeros((1, 5, 4, 3), np.int16)), "data.npy (int16 1×5×4×3)"),
     "scalar": Hostile(npz(np.array(1.0)), "data.npy (float64 scalar)"),
-    "no array": Hostile(packed(("notes.txt", b"none")), "seen no array, expected one numeric"),
+    "no array": Hostile(packed(("notes.txt", b"none")), "seen notes.txt (file), expected one"),
     "several arrays": Hostile(
         packed(("a.npy", npy_of(VOLUME)), ("b.npy", npy_of(VOLUME))),
-        "several 3-D arrays; name one with --array_key",
+        "several arrays of 3-D or more; name one with --array_key",
     ),
     "two arrays of one name": Hostile(
         packed(("data.npy", npy_of(VOLUME)), ("data.npy", npy_of(VOLUME + 1))),
-        "several 3-D arrays; name one with --array_key",
+        "data.npy (its name stands there twice)",
     ),
     # Damaged zip files.
     "empty file": Hostile(b"", "not a readable NPZ: File is not a zip file"),
     "text file": Hostile(b"version https://git-lfs.github.com/spec/v1\n", "not a readable NPZ"),
     "truncated zip": Hostile(npz(VOLUME)[:-30], "not a readable NPZ: File is not a zip file"),
-    "beginning lost": Hostile(npz(VOLUME)[40:], "zip member lies outside its file"),
+    "beginning lost": Hostile(npz(VOLUME)[40:], "its beginning is lost"),
     "wrong CRC, stored": Hostile(
         damaged(npz(VOLUME), VOLUME.tobytes()), "CRC-32 wrong (%s: data.npy): seen"
     ),
@@ -191,6 +213,25 @@ HOSTILE: dict[str, Hostile] = {
     "member beyond the file": Hostile(
         packed(("data.npy", npy_of(VOLUME)), zip64=True, header_offset=2**63 + 5),
         "zip member lies outside its file",
+    ),
+    "another name in its own header": Hostile(
+        npz(VOLUME).replace(b"data.npy", b"date.npy", 1), "header and the zip directory disagree"
+    ),
+    "another CRC in its own header": Hostile(
+        packed(("data.npy", npy_of(VOLUME)), CRC=0x12345678, twice=False),
+        "header and the zip directory disagree",
+    ),
+    "members that overlap": Hostile(
+        packed(("notes.bin", npz(VOLUME)), ("data.npy", npy_of(VOLUME)), header_offset=39),
+        "zip members overlap",
+    ),
+    "bytes after the deflated data": Hostile(_padded_deflate(), "bytes after the end of the data"),
+    "two volumes": Hostile(
+        packed(("ct.npy", npy_of(VOLUME[None])), ("preview.npy", npy_of(VOLUME))),
+        "seen ct.npy (int16 1×5×4×3), preview.npy (int16 5×4×3)",
+    ),
+    "bytes that are no bools": Hostile(
+        npz((VOLUME % 30).astype(np.uint8).view(bool)), "other bytes than 0 and 1"
     ),
     "encrypted": Hostile(
         packed(("data.npy", npy_of(VOLUME)), flag_bits=1), "zip member is encrypted"

@@ -185,7 +185,8 @@ def made_again(manifest: bytes) -> bytes:
 def load_original(path: Path) -> Array:
     """The one 3-D array in an NPZ."""
     with np.load(path) as arrays:
-        found: list[Array] = [arrays[name] for name in arrays.files if arrays[name].ndim == 3]
+        entries = [arrays[name] for name in arrays.files]
+    found: list[Array] = [one for one in entries if np.ndim(one) == 3 and np.size(one)]
     assert len(found) == 1
     return found[0]
 

@@ -25,9 +25,9 @@ from ctrate_convert.formats import reorder
 from ctrate_convert.formats.bound import ErrorLimit
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
 from ctrate_convert.formats.npy import NpyHeader, header_bytes, read_header
-from ctrate_convert.formats.npz import SourceVolume, read_array_header
 from ctrate_convert.formats.reorder import FortranReorder, in_c_order
 from ctrate_convert.formats.tar import TarWriter
+from ctrate_convert.sources.npz import SourceVolume, read_array_header
 from tests.hostile import HOSTILE, VOLUME, VOLUME_TYPES, fields, npy, npy_of, npz, packed
 from tests.support import Array, same_voxels
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from ctrate_convert.errors import ExitCode, SampleError
-from ctrate_convert.formats.npz import SourceVolume
+from ctrate_convert.sources.npz import SourceVolume
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.hostile import HOSTILE, ODD_BUT_SOUND, VOLUME, npy_of, npz, packed
 from tests.support import (
@@ -522,7 +522,7 @@ def test_array_key_after_the_failure_that_asked_for_it(make_ctrate: Make, tmp_pa
     out = tmp_path / "out"
     first = run_cli(*convert_words(made, out))
     assert first.code == ExitCode.SAMPLES_FAILED
-    assert f"{key}: several 3-D arrays; name one with --array_key" in first.text
+    assert f"{key}: several arrays of 3-D or more; name one with --array_key" in first.text
     second = run_cli(*convert_words(made, out, "--array_key", "image"))
     assert second.code == ExitCode.DONE
     assert same_voxels(read_dataset(out)[key].volume, VOLUME)

@@ -35,8 +35,8 @@ from ctrate_convert.conversion.readback import read_shard
 from ctrate_convert.conversion.worker import Order, ShardDone
 from ctrate_convert.durable import PartialFile
 from ctrate_convert.errors import EnvironmentProblem, ExitCode
-from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.paths import Dataset
+from ctrate_convert.sources.npz import SourceVolume
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.support import (
     TIMEOUT_S,

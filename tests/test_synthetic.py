@@ -15,9 +15,9 @@ from ctrate_convert.conversion.planning import load_samples, make_plan
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import parse_key
-from ctrate_convert.formats.npz import read_array_header
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import PlanSettings
+from ctrate_convert.sources.npz import read_array_header
 from ctrate_convert.synthetic import (
     METADATA_COLUMNS,
     Fault,

@@ -64,6 +64,8 @@ def sample_cost(
     members = small_members(
         sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
     )
+    small_bytes = [len(data) for _, data in members]
+    small_bytes[0] += header.extra_bytes if header else 0  # the JSON's
     prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
     array_member = len(prefix) + array_bytes
     if settings.encoding != "npy" and predicted_bytes is not None:
@@ -75,7 +77,7 @@ def sample_cost(
     return SampleCost(
         source_bytes=sample.source_size_bytes,
         volume_bytes=volume_bytes,
-        output_bytes=_member(array_member) + sum(_member(len(data)) for _, data in members),
+        output_bytes=_member(array_member) + sum(map(_member, small_bytes)),
         scratch_bytes=turned + frame,
     )
 

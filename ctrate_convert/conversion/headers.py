@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.npz import read_array_header
 from ctrate_convert.schemas.plan import ArrayHeader
+from ctrate_convert.sources.npz import read_array_header
 
 READERS = 16
 _BATCH = 512

@@ -69,6 +69,7 @@ def header_warnings(
     """Warnings about the volumes' types, and the volumes that will fail, as headers show them."""
     failing: list[str] = []
     wide: list[str] = []
+    left_out: list[str] = []
     outputs: Counter[str] = Counter()
     for key, header in headers.items():
         try:
@@ -79,6 +80,8 @@ def header_warnings(
             failing.append(f"{key}: {error.what}")
             continue
         outputs[target] += 1
+        if header.left_out:
+            left_out.append(f"{key} ({_names(header.left_out)})")
         source = np.dtype(header.dtype)
         if target == "int16" and source.kind in "iu" and not np.can_cast(source, np.int16):
             wide.append(key)
@@ -87,6 +90,11 @@ def header_warnings(
         warnings.append(
             f"{len(failing)} volumes will fail unless they are mended first; the others go on: "
             f"{_names(failing)}"
+        )
+    if left_out:
+        warnings.append(
+            f"{len(left_out)} volumes have entries that no shard will hold; their sources are kept "
+            f"unless --discard_members names them: {_names(left_out)}"
         )
     if len(outputs) > 1:
         warnings.append(

@@ -25,7 +25,7 @@ from ctrate_convert.conversion.probe_peek import (
     spread,
 )
 from ctrate_convert.formats.cast import BLOCK_VOXELS
-from ctrate_convert.formats.npz import SourceVolume
+from ctrate_convert.sources.npz import SourceVolume
 
 PART_BYTES = 2**24
 """Of elements as stored; a smaller volume is its own part."""

@@ -18,7 +18,6 @@ from ctrate_convert.formats.encodings import array_writer
 from ctrate_convert.formats.encodings.target import ArrayTarget
 from ctrate_convert.formats.measured import Measured
 from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
-from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.schemas.plan import PlannedSample, PlanSettings
@@ -27,6 +26,7 @@ from ctrate_convert.schemas.record import (
     ConvertedSample,
     MemberRecord,
 )
+from ctrate_convert.sources.npz import SourceVolume
 
 OnBytes = Callable[[int], None]
 """Called with the number of source bytes each block took; may raise to stop."""
@@ -91,9 +91,10 @@ def _convert_as(
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
         array = _array_record(written, elements.hexdigest(), measured, member, settings)
+        source_key, extra = volume.header.array_key, volume.source_extra()
         members = [
             tar.add(name, data)
-            for name, data in small_members(sample, array, volume.header.array_key, settings.layout)
+            for name, data in small_members(sample, array, source_key, settings.layout, extra)
         ]
         return ConvertedSample(
             key=sample.key,

@@ -24,7 +24,6 @@ from ctrate_convert.errors import (
     UnreadableSource,
     environment_problem,
 )
-from ctrate_convert.formats.npz import fetch_ahead
 from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
@@ -37,6 +36,7 @@ from ctrate_convert.schemas.record import (
     TarRecord,
     Worker,
 )
+from ctrate_convert.sources.npz import fetch_ahead
 
 OnProgress = Callable[[int, int], None]
 """Called with (source bytes, samples) finished since the last call; may raise `Interrupted`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,13 +76,17 @@ def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
 
 
 def small_members(
-    sample: PlannedSample, array: ArrayRecord, source_key: str, layout: Layout
+    sample: PlannedSample,
+    array: ArrayRecord,
+    source_key: str,
+    layout: Layout,
+    source_extra: Sequence[Mapping[str, object]] = (),
 ) -> list[tuple[str, bytes]]:
     """The members beside the array: name and content. The same sample gives the same bytes."""
     names = LAYOUTS[layout]
     labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
     prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
-    fields = _description(sample, array, source_key)
+    fields = _description(sample, array, source_key) | {"source_extra": list(source_extra)}
     if layout == "ctclip":
         fields = _ctclip_fields(sample, array) | fields
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)

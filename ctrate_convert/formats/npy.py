@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,25 @@ MAX_HEADER_BYTES = 10_000
 """As in ``numpy.lib.format``: a longer header is an attack on ``literal_eval``, not an array."""
 
 _NUMERIC_KINDS = "biuf"
+_WRONG_TYPE = (
+    TypeError, ValueError, SyntaxError, LookupError, AttributeError, ArithmeticError,
+    RecursionError, MemoryError,
+)  # fmt: skip
+"""What numpy raises for descriptions of a type that are none."""
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an ``.npy`` header says. ``size_bytes`` is the header's own length, magic included."""
+    """What an ``.npy`` header says. ``size_bytes`` is the header's own length, magic included.
+
+    ``says_more``: there is more in it than its three fields and blanks, such as a comment.
+    """
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     fortran_order: bool
     size_bytes: int
+    says_more: bool = False
 
     @property
     def data_bytes(self) -> int:
@@ -42,7 +52,17 @@ class NpyHeader:
             and 0 not in self.shape
         )
 
+    @property
+    def may_be_volume(self) -> bool:
+        """Whether somebody could take it for the volume: numbers, three dimensions or more."""
+        kind = self.dtype.kind
+        return kind in _NUMERIC_KINDS + "c" and len(self.shape) >= 3 and 0 not in self.shape
+
     def __str__(self) -> str:
+        if self.dtype.hasobject:
+            return "holds pickled Python objects, which are never loaded"
+        if self.dtype.kind == "V":
+            return "array of records, not of numbers"
         size = "×".join(map(str, self.shape)) or "scalar"
         return f"{self.dtype.name} {size}"
 
@@ -53,7 +73,7 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
     Raises:
-        SampleError: not an ``.npy`` header, or one that holds Python objects or records.
+        SampleError: not an ``.npy`` header.
     """
     magic = read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
@@ -66,11 +86,22 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     if len(raw) < length:
         raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
     text = raw.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")
-    descr, fortran_order, shape = _fields(text)
-    return NpyHeader(_dtype(descr), shape, fortran_order, 8 + length_size + length)
+    fields = _fields(text)
+    return NpyHeader(
+        _dtype(fields["descr"]),
+        fields["shape"],
+        fields["fortran_order"],
+        size_bytes=8 + length_size + length,
+        says_more=_without_blanks(text) != _without_blanks(repr(fields)),
+    )
 
 
-def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
+def _without_blanks(text: str) -> str:
+    """The fields as every writer has them, whatever its quotes, blanks and last comma."""
+    return "".join(text.split()).replace('"', "'").replace(",}", "}")
+
+
+def _fields(text: str) -> dict[str, Any]:
     try:
         fields = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
@@ -83,19 +114,16 @@ def _fields(text: str) -> tuple[object, bool, tuple[int, ...]]:
         raise SampleError("npy header: fortran_order is no truth value", seen=repr(text[:80]))
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise SampleError("npy header: shape is no tuple of sizes", seen=repr(text[:80]))
-    return fields["descr"], fortran_order, shape
+    return fields
 
 
-def _dtype(descr: object) -> np.dtype[np.generic]:
-    if not isinstance(descr, str):
-        raise SampleError("array of records, not of numbers", seen=type(descr).__name__)
+def _dtype(descr: Any) -> np.dtype[np.generic]:
     try:
-        dtype = np.dtype(descr)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise SampleError("npy header: unknown type", seen=repr(descr)[:80]) from error
-    if dtype.hasobject:
-        raise SampleError("array holds pickled Python objects, which are never loaded")
-    return dtype
+        if isinstance(descr, str):
+            return np.dtype(descr)
+        return np.lib.format.descr_to_dtype(descr)
+    except _WRONG_TYPE as error:
+        raise SampleError("npy header: unknown type", seen=repr(type(descr).__name__)) from error
 
 
 def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:

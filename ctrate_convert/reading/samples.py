@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.errors import SettingsError
+from ctrate_convert.errors import SampleError, SettingsError
 from ctrate_convert.formats.members import LABEL_NAMES
+from ctrate_convert.formats.npy import read_header
 from ctrate_convert.reading.arrays import read_box
 from ctrate_convert.reading.boxes import Box, Shape, overlap
 from ctrate_convert.reading.index import ArrayMember, StoredSample
@@ -81,6 +84,39 @@ def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
     except ValueError as error:
         raise file.shard.damage(f"{sample.json.name} is no JSON: {error}") from error
     return fields
+
+
+def read_source_extra(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+    """What lay beside the volume in its source, by name; empty in shards without that field.
+
+    Raises:
+        DamageError: the shard does not hold what its record says.
+        EnvironmentProblem: it cannot be read.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for entry in read_json(file, sample).get("source_extra", []):
+            name = entry["name"].removesuffix(".npy")
+            value = _extra_value(entry)
+            if entry["name"] or value:  # a comment that is empty is none
+                found[entry["name"] if name in found else name] = value
+    except (ValueError, KeyError, TypeError, AttributeError, SampleError) as error:
+        raise file.shard.damage(
+            f"{sample.json.name} has a damaged source_extra: {error}"
+        ) from error
+    return found
+
+
+def _extra_value(entry: dict[str, Any]) -> Any:
+    if entry["json"]:
+        return json.loads(entry["json"])
+    content = base64.b64decode(entry["base64"], validate=True)
+    if not entry["header_base64"]:
+        return content
+    header = base64.b64decode(entry["header_base64"], validate=True)
+    if read_header(io.BytesIO(header).read).data_bytes != len(content):
+        raise ValueError("an array has another size than its header says")
+    return np.lib.format.read_array(io.BytesIO(header + content), allow_pickle=False)
 
 
 def read_report(file: ShardFile, sample: StoredSample) -> str:

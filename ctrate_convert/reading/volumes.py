@@ -19,6 +19,7 @@ from ctrate_convert.reading.samples import (
     read_json,
     read_labels,
     read_report,
+    read_source_extra,
 )
 from ctrate_convert.reading.shard_file import ShardFile
 
@@ -111,6 +112,16 @@ class Sample:
         """The fields of ``docs/shards.md``."""
         with ShardFile(self._stored.shard) as file:
             return read_json(file, self._stored)
+
+    @property
+    def source_extra(self) -> dict[str, Any]:
+        """What lay beside the volume in its NPZ, by the entry's name without ``.npy``.
+
+        Arrays; of entries that hold JSON, what it says; of other files, the bytes. Nothing is
+        ever unpickled. A comment of the NPZ itself has the name ``""``.
+        """
+        with ShardFile(self._stored.shard) as file:
+            return read_source_extra(file, self._stored)
 
     @property
     def report(self) -> str:

@@ -71,13 +71,19 @@ class PlanSettings(Record):
 
 
 class ArrayHeader(Record):
-    """What the header of a volume's array promises, before its data is read."""
+    """What the header of a volume's array promises, before its data is read.
+
+    ``extra_bytes`` is how much the source's other entries add to the sample's JSON;
+    ``left_out`` names what of the source no shard will hold.
+    """
 
     array_key: str
     dtype: NumpyDtype
     shape: tuple[int, ...]
     fortran_order: bool
     compression: Literal["stored", "deflated"]
+    extra_bytes: SizeBytes = 0
+    left_out: tuple[str, ...] = ()
 
 
 class PlannedSample(Record):

@@ -13,9 +13,9 @@ from types import FrameType
 from unittest import mock
 
 from ctrate_convert.errors import CtrateError, ExitCode, SampleError, SettingsError
-from ctrate_convert.formats.npz import SourceVolume
 from ctrate_convert.formats.tables import read_tables
 from ctrate_convert.operations import run
+from ctrate_convert.sources.npz import SourceVolume
 from tests.crash.scenario import orders_here, quick_folder
 from tests.crash.trash_scenario import TrashScenario
 from tests.fuzz.mutations import BYTES, LINES

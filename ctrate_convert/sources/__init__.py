@@ -1,0 +1,1 @@
+"""Where volumes come from: a class for each kind of file."""

@@ -1,0 +1,162 @@
+"""The small entries beside the volume: they travel verbatim in the sample's JSON.
+
+All have the same keys and types, so that Hugging Face readers infer one type for them. The first
+one is always the zip's own comment, mostly empty: a list without any entry has no type.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ctrate_convert.formats.npy import NpyHeader
+from ctrate_convert.sources.inventory import LeftOut
+from ctrate_convert.sources.zip_structure import Entry
+
+MAX_EXTRA_BYTES = 2**20
+"""Entries with more content than that together stay out of the shard."""
+
+_JSON_ESCAPES = 9 / 8
+"""How much longer JSON becomes as a text within JSON: about every eighth character is a quote."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """An entry and what its first bytes say of it: an npy header or trouble, or neither."""
+
+    entry: Entry
+    header: NpyHeader | None
+    trouble: str
+
+    @property
+    def content_bytes(self) -> int:
+        """The size of what it holds, without the npy header."""
+        return self.entry.size_bytes - (self.header.size_bytes if self.header else 0)
+
+    def __str__(self) -> str:
+        return f"{self.entry.name} ({self.trouble or self.header or 'file'})"
+
+
+def divide(looks: Sequence[Look], budget_bytes: int) -> tuple[list[Look], list[LeftOut]]:
+    """Return the entries that travel, in directory order, and those that are left out."""
+    travelling: list[Look] = []
+    left_out: list[LeftOut] = []
+    for look in looks:
+        if why := _why_not(look, budget_bytes):
+            left_out.append(LeftOut(look.entry.name, why))
+            continue
+        budget_bytes -= look.content_bytes
+        travelling.append(look)
+    return travelling, left_out
+
+
+def _why_not(look: Look, budget_bytes: int) -> str:
+    if look.trouble:
+        return look.trouble
+    if look.header is not None and look.header.dtype.hasobject:
+        return f"pickled Python objects, {_size(look.content_bytes)}"
+    if look.content_bytes > budget_bytes:
+        what = f"array of {look.header}" if look.header else "file"
+        return f"{what}, {_size(look.content_bytes)}"
+    return ""
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 2**20:
+        return f"{size_bytes:,} bytes"
+    return f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def as_fields(
+    name: str, header: NpyHeader | None, raw_header: bytes, content: bytes, text: str | None = None
+) -> dict[str, Any]:
+    """One entry of ``source_extra``."""
+    return {
+        "name": name,
+        "dtype": header.dtype.str if header else "",
+        "shape": list(header.shape) if header else [len(content)],
+        "fortran_order": header.fortran_order if header else False,
+        "header_base64": base64.b64encode(raw_header).decode(),
+        "base64": base64.b64encode(content).decode(),
+        "json": _json_text(header, content) if text is None else text,
+    }
+
+
+def estimated_bytes(looks: Sequence[Look], comment: bytes) -> int:
+    """How many bytes more than an empty list the entries take in the sample's JSON.
+
+    That is exact but for the texts of what may be JSON, which nobody has read yet.
+    """
+    entries = [as_fields("", None, b"", comment)]
+    more_bytes = 0
+    for look in looks:
+        head_bytes = look.header.size_bytes if look.header else 0
+        entries.append(as_fields(look.entry.name, look.header, b"", b"", ""))
+        if look.header is None:
+            entries[-1]["shape"] = [look.content_bytes]
+        more_bytes += _base64_bytes(head_bytes) + _base64_bytes(look.content_bytes)
+        if _probably_json(look):
+            more_bytes += int(look.content_bytes * _JSON_ESCAPES)
+    return len(json.dumps(entries, ensure_ascii=False).encode()) - len("[]") + more_bytes
+
+
+def _base64_bytes(size_bytes: int) -> int:
+    return 4 * -(-size_bytes // 3)
+
+
+def _probably_json(look: Look) -> bool:
+    name = look.entry.name.removesuffix(".npy")
+    if look.header is None:
+        return name.endswith(".json")
+    return len(look.header.shape) <= 1 and (
+        name.endswith(("json", "metadata")) or look.header.dtype.kind == "S"
+    )
+
+
+def _json_text(header: NpyHeader | None, content: bytes) -> str:
+    """The JSON object or list that ``content`` holds, as text; empty where it holds none.
+
+    A single number or word is valid JSON too, but is far more often no JSON at all.
+    """
+    try:
+        text = _text(header, content)
+        if text.lstrip()[:1] in ("{", "["):
+            json.loads(text, parse_constant=_refuse)
+            return text
+    except (ValueError, RecursionError):
+        pass
+    return ""
+
+
+def _text(header: NpyHeader | None, content: bytes) -> str:
+    if header is None:
+        return content.decode()
+    if len(header.shape) > 1:
+        return ""
+    if header.dtype in (np.uint8, np.int8):
+        return content.decode()
+    if header.dtype.kind in "SU" and header.dtype.itemsize == len(content) > 0:
+        item = np.frombuffer(content, header.dtype)[0]
+        return item.decode() if isinstance(item, bytes) else str(item)
+    return ""
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+Read = Callable[[Look], tuple[bytes, bytes]]
+"""Returns an entry's npy header and its content, checked."""
+
+
+def read_all(looks: Sequence[Look], comment: bytes, read: Read) -> list[dict[str, Any]]:
+    """Return the whole list of ``source_extra``."""
+    return [
+        as_fields("", None, b"", comment, ""),
+        *(as_fields(look.entry.name, look.header, *read(look)) for look in looks),
+    ]
