@@ -50,6 +50,29 @@ def box_elements(box: Box) -> int:
     return math.prod(box_shape(box))
 
 
+def common_part(one: Box, other: Box) -> Box | None:
+    """Return the part of a volume that lies in both boxes; None where there is none."""
+    z, y, x = (
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    if z.start < z.stop and y.start < y.stop and x.start < x.stop:
+        return z, y, x
+    return None
+
+
+def within(box: Box, part: Box) -> Box:
+    """Return where ``part``, a part of ``box``, lies in an array of what the box holds."""
+    z, y, x = (slice(p.start - b.start, p.stop - b.start) for b, p in zip(box, part, strict=True))
+    return z, y, x
+
+
+def place_in_c_order(shape: Shape, box: Box) -> int:
+    """Return how many elements precede the first of ``box`` in a volume in C order."""
+    _, height, width = shape
+    z, y, x = box
+    return int((z.start * height + y.start) * width + x.start)
+
+
 def _runs(length: int, unit_elements: int, most_elements: int) -> Iterator[slice]:
     """Cut an axis into runs of as many units as fit; a unit that alone is too large is a run."""
     step = max(1, most_elements // unit_elements)
