@@ -1,7 +1,8 @@
 """Fortran order to C order through a scratch file, so that no volume is ever whole in memory.
 
-The file holds the volume as a row of slabs, each a few planes of the last axis with that axis
-already moved inside. A block of the result then is one contiguous piece of every slab.
+The file holds the volume as a row of slabs: boxes in Fortran order, each with its elements in C
+order. A block of the result is a box in C order, gathered from one contiguous piece of every slab
+that it meets. Slabs and blocks are bounded whatever the shape, and so is the memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,16 @@ from numpy.typing import NDArray
 
 from ctrate_convert.durable import open_scratch_file, write_all
 from ctrate_convert.formats.npy import NpyHeader
+from ctrate_convert.formats.tiling import (
+    Box,
+    box_elements,
+    box_shape,
+    c_order_boxes,
+    common_part,
+    fortran_order_boxes,
+    place_in_c_order,
+    within,
+)
 
 SLAB_BYTES = 2**23
 
@@ -23,7 +34,7 @@ SLAB_BYTES = 2**23
 def in_c_order(
     blocks: Iterable[NDArray[Any]], npy: NpyHeader, dtype: np.dtype[Any], scratch: Path
 ) -> Iterator[NDArray[Any]]:
-    """``blocks`` of a volume in file order, given on in C order; each is valid until the next.
+    """Give ``blocks`` of a volume in file order on in C order; each is valid until the next.
 
     ``scratch`` is the folder for the scratch file that a volume in Fortran order takes.
     """
@@ -43,51 +54,58 @@ class FortranReorder:
     """
 
     def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._rows, self._columns, self._planes = shape
-        self._dtype = dtype
-        self._plane = self._rows * self._columns
-        self._planes_a_slab = max(1, SLAB_BYTES // (self._plane * dtype.itemsize))
-        self._slab = np.empty(min(self._planes_a_slab, self._planes) * self._plane, dtype)
+        rows, columns, planes = shape
+        self._shape = (rows, columns, planes)
+        self._most = max(1, SLAB_BYTES // dtype.itemsize)
+        self._boxes = fortran_order_boxes(self._shape, self._most)
+        self._box = next(self._boxes, None)
+        self._slabs: list[tuple[Box, int]] = []
+        self._slab = np.empty(min(self._most, rows * columns * planes), dtype)
         self._filled = 0
-        self._slabs: list[int] = []
+        self._written = 0
         self._descriptor = open_scratch_file(directory)
 
     def put(self, values: NDArray[Any]) -> None:
         """Take the next elements, 1-D."""
-        while len(values):
-            room = min(len(self._slab), self._left()) - self._filled
-            taken = values[:room]
+        while len(values) and self._box:
+            wanted = box_elements(self._box)
+            taken = values[: wanted - self._filled]
             self._slab[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
             values = values[len(taken) :]
-            if self._filled == min(len(self._slab), self._left()):
-                self._flush()
+            if self._filled == wanted:
+                self._flush(self._box)
 
-    def _left(self) -> int:
-        return (self._planes - sum(self._slabs)) * self._plane
-
-    def _flush(self) -> None:
-        planes = self._filled // self._plane
-        slab = self._slab[: self._filled].reshape(planes, self._columns, self._rows)
+    def _flush(self, box: Box) -> None:
+        slab = self._slab[: self._filled].reshape(box_shape(box)[::-1])
         write_all(self._descriptor, np.ascontiguousarray(slab.transpose(2, 1, 0)).data)
-        self._slabs.append(planes)
+        self._slabs.append((box, self._written))
+        self._written += self._filled
         self._filled = 0
+        self._box = next(self._boxes, None)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The whole volume in C order, block by block, 1-D; after the last `put`."""
-        row_bytes = self._columns * self._planes * self._dtype.itemsize
-        rows_a_block = max(1, SLAB_BYTES // row_bytes)
-        for first in range(0, self._rows, rows_a_block):
-            rows = min(rows_a_block, self._rows - first)
-            block = np.empty((rows, self._columns, self._planes), self._dtype)
-            plane = 0
-            for planes in self._slabs:
-                piece = np.empty((rows, self._columns, planes), self._dtype)
-                offset = (plane * self._plane + first * self._columns * planes) * piece.itemsize
-                self._read(piece.data.cast("B"), offset)
-                block[:, :, plane : plane + planes] = piece
-                plane += planes
-            yield block.reshape(-1)
+        """Yield the whole volume in C order, block by block, 1-D; after the last `put`.
+
+        Each block is valid until the next.
+        """
+        gathered = np.empty(len(self._slab), self._slab.dtype)
+        for box in c_order_boxes(self._shape, self._most):
+            block = gathered[: box_elements(box)]
+            self._gather(box, block.reshape(box_shape(box)))
+            yield block
+
+    def _gather(self, box: Box, block: NDArray[Any]) -> None:
+        for slab, offset in self._slabs:
+            part = common_part(box, slab)
+            if part is None:
+                continue
+            # In a slab a part of a block is contiguous: of the axes that the block cuts, the slab
+            # has one element, or the block has.
+            piece = self._slab[: box_elements(part)]
+            place = offset + place_in_c_order(box_shape(slab), within(slab, part))
+            self._read(piece.data.cast("B"), place * piece.itemsize)
+            block[within(box, part)] = piece.reshape(box_shape(part))
 
     def _read(self, buffer: memoryview, offset: int) -> None:
         while buffer:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.npy import header_bytes
-from ctrate_convert.reading.boxes import Box, shape_of
+from ctrate_convert.formats.tiling import c_order_boxes, common_part, place_in_c_order, within
+from ctrate_convert.reading.boxes import Box, Shape, shape_of
+from ctrate_convert.reading.gzip_stream import GzipStream
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.schemas.plan import Encoding
 
-_GZIP_CONTAINER = 31  # zlib's window bits for a gzip header and trailer
-_PIECE_BYTES = 2**20
+_PIECE_BYTES = 2**22
+"""What a reader takes at most beside the box that was asked for."""
+
+_READ_BYTES = 2**20
+_SMALL_PLANE = 2**14
+"""Elements of a plane that is read whole, since one more read would take as long."""
 
 Array = NDArray[Any]
 
@@ -55,69 +61,88 @@ def _stored_dtype(array: ArrayMember) -> np.dtype[Any]:
 def _npy(file: ShardFile, array: ArrayMember, box: Box) -> Array:
     """Of each plane the rows that are needed; whole planes in one piece."""
     dtype = _stored_dtype(array)
-    _, height, width = array.shape
     prefix_bytes = array.size_bytes - math.prod(array.shape) * dtype.itemsize
     # In the layout ctclip no header precedes the elements.
     expected = header_bytes(dtype, array.shape) if prefix_bytes else b""
     if prefix_bytes != len(expected) or file.read(array.offset, prefix_bytes) != expected:
         raise _Unreadable("another npy header than was recorded")
-    z, y, x = box
+    first = array.offset + prefix_bytes
     found = np.empty(shape_of(box), dtype)
-    place = array.offset + prefix_bytes + (z.start * height + y.start) * width * dtype.itemsize
-    if found.shape[1:] == (height, width):
-        file.read_into(found.data.cast("B"), place)
+    if found.shape[1:] == array.shape[1:]:
+        file.read_into(found.data.cast("B"), first + _place(array, box, dtype))
         return found
-    rows = np.empty((found.shape[1], width), dtype)
-    for plane in found:
-        file.read_into(rows.data.cast("B"), place)
-        plane[...] = rows[:, x]
-        place += height * width * dtype.itemsize
+    for run in _runs(array.shape, box, _PIECE_BYTES // dtype.itemsize):
+        values = np.empty(shape_of(run), dtype)
+        file.read_into(values.data.cast("B"), first + _place(array, run, dtype))
+        _keep(found, box, run, values)
     return found
+
+
+def _place(array: ArrayMember, box: Box, dtype: np.dtype[Any]) -> int:
+    return place_in_c_order(array.shape, box) * dtype.itemsize
+
+
+def _runs(shape: Shape, box: Box, most: int) -> Iterator[Box]:
+    """Yield what is read for a box: boxes of at most ``most`` elements, each contiguous in C order.
+
+    More than is needed where that is quicker: rows that are not too long, and small planes.
+    """
+    _, height, width = shape
+    z, y, x = box
+    depth, rows, columns = shape_of(box)
+    if height * width <= _SMALL_PLANE:
+        yield from _moved(c_order_boxes((depth, height, width), most), (z.start, 0, 0))
+    elif width <= most:
+        for plane in range(z.start, z.stop):
+            yield from _moved(c_order_boxes((1, rows, width), most), (plane, y.start, 0))
+    else:
+        for plane, row in itertools.product(range(z.start, z.stop), range(y.start, y.stop)):
+            yield from _moved(c_order_boxes((1, 1, columns), most), (plane, row, x.start))
+
+
+def _moved(boxes: Iterator[Box], by: Shape) -> Iterator[Box]:
+    for box in boxes:
+        z, y, x = (slice(p.start + n, p.stop + n) for p, n in zip(box, by, strict=True))
+        yield z, y, x
+
+
+def _keep(found: Array, box: Box, run: Box, values: Array) -> None:
+    """Copy into ``found``, which holds ``box``, what ``values``, which hold ``run``, have of it."""
+    part = common_part(box, run)
+    if part is not None:
+        found[within(box, part)] = values[within(run, part)]
 
 
 def _npy_gz(file: ShardFile, array: ArrayMember, box: Box) -> Array:
     """Inflated from its beginning up to the last plane that is needed."""
     dtype = _stored_dtype(array)
     depth, height, width = array.shape
-    z, y, x = box
-    planes = np.empty((z.stop - z.start, height, width), dtype)
-    target = planes.data.cast("B")
-    header = header_bytes(dtype, array.shape)
-    seen_header = b""
-    position = -len(header) - z.start * height * width * dtype.itemsize  # as ``target`` counts
-    for data in _inflated(file, array, to_the_end=z.stop == depth):
-        if len(seen_header) < len(header):
-            seen_header += data[: len(header) - len(seen_header)]
-        part = data[max(0, -position) :]
-        first = max(0, position)
-        part = part[: max(0, len(target) - first)]
-        target[first : first + len(part)] = part
-        position += len(data)
-        if position >= len(target) and z.stop < depth:
-            break
-    if seen_header != header:
-        raise _Unreadable("another npy header than was recorded")
-    if position < len(target) or (z.stop == depth and position != len(target)):
-        raise _Unreadable("gzip data holds another number of bytes than was recorded")
-    if shape_of(box) == planes.shape:
-        return planes
-    return np.ascontiguousarray(planes[:, y, x])
+    planes = box[0]
+    found = np.empty(shape_of(box), dtype)
+    stream = GzipStream(_compressed(file, array))
+    try:
+        if stream.read(len(header := header_bytes(dtype, array.shape))) != header:
+            raise _Unreadable("another npy header than was recorded")
+        stream.skip(planes.start * height * width * dtype.itemsize)
+        if found.shape[1:] == (height, width):
+            stream.fill(found.data.cast("B"))
+        else:
+            runs = c_order_boxes((len(found), height, width), _PIECE_BYTES // dtype.itemsize)
+            for run in _moved(runs, (planes.start, 0, 0)):
+                values = np.empty(shape_of(run), dtype)
+                stream.fill(values.data.cast("B"))
+                _keep(found, box, run, values)
+        if planes.stop == depth:
+            stream.check_end()
+    except ValueError as error:
+        raise _Unreadable(str(error)) from error
+    return found
 
 
-def _inflated(file: ShardFile, array: ArrayMember, *, to_the_end: bool) -> Iterator[bytes]:
-    """What the member inflates to, piece by piece; at its end the CRC-32 has been checked."""
-    inflate = isal_zlib.decompressobj(_GZIP_CONTAINER)
+def _compressed(file: ShardFile, array: ArrayMember) -> Iterator[bytes]:
     end = array.offset + array.size_bytes
-    for offset in range(array.offset, end, _PIECE_BYTES):
-        compressed = file.read(offset, min(_PIECE_BYTES, end - offset))
-        while compressed:
-            try:
-                yield inflate.decompress(compressed, _PIECE_BYTES)
-            except isal_zlib.error as error:  # type: ignore[misc]
-                raise _Unreadable(f"gzip data is damaged: {error}") from error
-            compressed = inflate.unconsumed_tail
-    if to_the_end and not inflate.eof:
-        raise _Unreadable("gzip data is cut short")
+    for offset in range(array.offset, end, _READ_BYTES):
+        yield file.read(offset, min(_READ_BYTES, end - offset))
 
 
 def _b2nd(file: ShardFile, array: ArrayMember, box: Box) -> Array:

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
-from ctrate_convert.errors import DamageError
+from ctrate_convert.errors import DamageError, SampleError
+from ctrate_convert.formats.npy import read_header
+from ctrate_convert.reading.gzip_stream import GzipStream
 
-_GZIP_CONTAINER = 31  # zlib's window bits for a gzip header and trailer
+MAX_ARRAY_BYTES = 2**31
+"""The largest volume of CT-RATE takes 0.8 GiB in two bytes a voxel."""
+
+_PIECE_BYTES = 2**20
+_AT_ONCE_BYTES = 2**25
+"""A chunk of a b2nd frame and the frame's index may take so much beside the array."""
 
 
-def decoder() -> Callable[[str, bytes], NDArray[Any] | None]:
+def decoder(max_bytes: int = MAX_ARRAY_BYTES) -> Callable[[str, bytes], NDArray[Any] | None]:
     """A handler for ``webdataset.WebDataset(…).decode(ctrate_convert.decoder())``.
 
     It turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, in the stored
     type (int16, float16, or int32 where integers do not fit): an element times the JSON's
     ``value_scale`` is in the source's unit. Every other member is left to the handlers that follow.
-    ``webdataset`` unpacks ``.gz`` itself before it asks any handler; ``.decode(decoder(), pre=[])``
-    leaves that to this one, which is faster.
+
+    A few bytes can stand for an array of any size, so one of more than ``max_bytes`` is refused
+    before memory is asked for. ``webdataset`` unpacks ``.gz`` itself before it asks any handler;
+    ``.decode(decoder(), pre=[])`` leaves that to this one, which is faster and keeps the limit.
 
     Raises:
-        DamageError: on decoding, the bytes are not such an array.
+        DamageError: on decoding, the bytes are not such an array, or it is too large.
     """
-    return decode_member
+    return functools.partial(decode_member, max_bytes=max_bytes)
 
 
-def decode_member(name: str, data: bytes) -> NDArray[Any] | None:
-    """The array in a ``.b2nd`` or ``.npy.gz`` member; None for any other member.
+def decode_member(name: str, data: bytes, max_bytes: int = MAX_ARRAY_BYTES) -> NDArray[Any] | None:
+    """Return the array in a ``.b2nd`` or ``.npy.gz`` member; None for any other member.
 
     Raises:
-        DamageError: the bytes are not such an array.
+        DamageError: the bytes are not such an array, or it takes more than ``max_bytes``.
     """
     if name.endswith(".b2nd"):
-        return _b2nd(name, data)
+        return _b2nd(name, data, max_bytes)
     if name.endswith(".npy.gz"):
-        return _npy_gz(name, data)
+        return _npy_gz(name, data, max_bytes)
     return None
 
 
-def _b2nd(name: str, data: bytes) -> NDArray[Any]:
+def _check_bytes(name: str, what: object, size_bytes: int, max_bytes: int) -> None:
+    """Raise DamageError if an array takes more than ``max_bytes``."""
+    if size_bytes > max_bytes:
+        raise DamageError(
+            "an array larger than the decoder may make; decoder(max_bytes=…) allows more",
+            where=name,
+            seen=f"{size_bytes} bytes for {what}",
+            expected=f"≤ {max_bytes} bytes",
+        )
+
+
+def _b2nd(name: str, data: bytes, max_bytes: int) -> NDArray[Any]:
     import blosc2  # takes half a second, which only this encoding should cost
 
     try:
@@ -52,6 +71,8 @@ def _b2nd(name: str, data: bytes) -> NDArray[Any]:
         # One thread: parallel reading is the workers' part, and threads do not survive a fork.
         frame.schunk.dparams = blosc2.DParams(nthreads=1)
         _check_size(frame)
+        what = f"{frame.dtype.name} {'×'.join(map(str, frame.shape))}"
+        _check_bytes(name, what, _decoding_bytes(frame), max_bytes)
         array: NDArray[Any] = frame[...]
     except (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError) as error:
         raise DamageError(f"no Blosc2 array: {error}", where=name) from error
@@ -66,10 +87,27 @@ def _check_size(frame: Any) -> None:
         raise ValueError(f"its data is not that of an array of shape {frame.shape}")
 
 
-def _npy_gz(name: str, data: bytes) -> NDArray[Any]:
+def _decoding_bytes(frame: Any) -> int:
+    """Return what the array takes, and by how much a chunk and the index take more than usual."""
+    itemsize = frame.dtype.itemsize
+    index_bytes = 8 * (math.prod(frame.ext_shape) // math.prod(frame.chunks))
+    beside = math.prod(frame.ext_chunks) * itemsize + index_bytes
+    return int(math.prod(frame.shape) * itemsize + max(0, beside - _AT_ONCE_BYTES))
+
+
+def _npy_gz(name: str, data: bytes, max_bytes: int) -> NDArray[Any]:
     try:
-        inflated = isal_zlib.decompress(data, _GZIP_CONTAINER)
-        array: NDArray[Any] = np.load(io.BytesIO(inflated), allow_pickle=False)
-    except (isal_zlib.error, ValueError, EOFError) as error:  # type: ignore[misc]
+        stream = GzipStream(_pieces(data))
+        npy = read_header(stream.read)
+        _check_bytes(name, npy, npy.data_bytes, max_bytes)
+        values = np.empty(math.prod(npy.shape), npy.dtype)
+        stream.fill(values.view(np.uint8).data)
+        stream.check_end()
+        return values.reshape(npy.shape, order="F" if npy.fortran_order else "C")
+    except (ValueError, SampleError) as error:
         raise DamageError(f"no gzipped npy array: {error}", where=name) from error
-    return array
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield data[start : start + _PIECE_BYTES]

@@ -1,0 +1,80 @@
+"""Cut a volume of any shape into boxes of bounded size, in the order of its elements in a file.
+
+Each box is one contiguous run of elements: a stream is cut into boxes by counting, and a box that
+arrived is an array by `reshape`. The number of bytes in a box depends on no axis of the shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TypeAlias
+
+Shape: TypeAlias = tuple[int, int, int]
+
+Box: TypeAlias = tuple[slice, slice, slice]
+"""A part of a volume: a slice an axis, 0 ≤ start < stop ≤ size, without a step."""
+
+
+def c_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
+    """Yield the boxes of a volume in C order, each at most ``most_elements``, which is at least 1.
+
+    A box holds whole planes where one fits; else whole rows of one plane; else a part of one row.
+    """
+    depth, height, width = shape
+    for z in _runs(depth, height * width, most_elements):
+        for y in _runs(height, width, most_elements):
+            for x in _runs(width, 1, most_elements):
+                yield z, y, x
+
+
+def fortran_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
+    """Yield the boxes of a volume in Fortran order, where the first axis is the fastest.
+
+    The elements of a box follow each other in a file in Fortran order; the rest is as in
+    `c_order_boxes`, with the axes the other way round.
+    """
+    rows, columns, planes = shape
+    for z, y, x in c_order_boxes((planes, columns, rows), most_elements):
+        yield x, y, z
+
+
+def box_shape(box: Box) -> Shape:
+    """Return the shape of what a box holds."""
+    depth, height, width = (part.stop - part.start for part in box)
+    return depth, height, width
+
+
+def box_elements(box: Box) -> int:
+    """Return how many elements a box holds."""
+    return math.prod(box_shape(box))
+
+
+def common_part(one: Box, other: Box) -> Box | None:
+    """Return the part of a volume that lies in both boxes; None where there is none."""
+    z, y, x = (
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    if z.start < z.stop and y.start < y.stop and x.start < x.stop:
+        return z, y, x
+    return None
+
+
+def within(box: Box, part: Box) -> Box:
+    """Return where ``part``, a part of ``box``, lies in an array of what the box holds."""
+    z, y, x = (slice(p.start - b.start, p.stop - b.start) for b, p in zip(box, part, strict=True))
+    return z, y, x
+
+
+def place_in_c_order(shape: Shape, box: Box) -> int:
+    """Return how many elements precede the first of ``box`` in a volume in C order."""
+    _, height, width = shape
+    z, y, x = box
+    return int((z.start * height + y.start) * width + x.start)
+
+
+def _runs(length: int, unit_elements: int, most_elements: int) -> Iterator[slice]:
+    """Cut an axis into runs of as many units as fit; a unit that alone is too large is a run."""
+    step = max(1, most_elements // unit_elements)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
