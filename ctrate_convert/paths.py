@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert import privacy
 from ctrate_convert.durable import fsync_directory, make_directories
 from ctrate_convert.schemas.plan import shard_name
 
@@ -78,11 +79,16 @@ class Dataset:
         """A lock file; locks only save work."""
         return self.run / "locks" / f"{name}.lock"
 
-    def prepare(self) -> None:
+    def prepare(self, allowed: int | None = None) -> None:
         """Create the folders that are missing; what stands in them so far has durable names.
 
-        A killed process may have had no time for that.
+        A killed process may have had no time for that. Side effect: from here on this process
+        makes nothing that is more open than ``.run`` (see `privacy.keep_private`). A planner
+        says by ``allowed`` which mode ``.run`` may have at most; one that exists is narrowed.
         """
+        if allowed is not None:
+            privacy.forbid(~allowed)
+        privacy.keep_private(self)
         make_directories(
             self.out,
             self.run,
@@ -94,4 +100,6 @@ class Dataset:
             self.run / "deletions",
             self.run / "locks",
         )
+        if allowed is not None:  # a new one too: under an ACL the umask does not count
+            privacy.narrow(self, allowed)
         fsync_directory(self.plans)

@@ -47,6 +47,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
+from ctrate_convert.privacy import granted
 from ctrate_convert.schemas.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
@@ -111,7 +112,7 @@ def make_plan(
         selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:
             return _report(survey, selection)
-        dataset.prepare()
+        dataset.prepare(_who_may_read(dataset, settings, survey))
         with locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
             for _ in range(2):
                 selection = _select(dataset, settings, survey, retry_failed)
@@ -127,6 +128,17 @@ def make_plan(
         "other planners keep publishing into this directory",
         where=dataset.plans,
         next_command="give the same command again",
+    )
+
+
+def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> int:
+    tables = (settings.reports_file, settings.meta_file, settings.labels_file)
+    found = survey.found
+    return granted(
+        found.permissions,
+        map(Path, (*tables, *settings.exclude_file)),
+        found.holding_folders,
+        dataset.out.absolute(),
     )
 
 

@@ -24,6 +24,7 @@ from ctrate_convert.conversion.readback import ReadShard, read_shard
 from ctrate_convert.conversion.shard import PublishedShard, convert_shard
 from ctrate_convert.errors import CtrateError, DamageError, Interrupted, environment_problem
 from ctrate_convert.locks import locked
+from ctrate_convert.parent import begin_work
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
@@ -136,6 +137,7 @@ def main(order: Order, connection: Connection) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which tells us
+    begin_work(Dataset(order.out))
     try:
         message: ShardDone | ShardFailed = _carry_out(order, reporter)
     except CtrateError as error:
