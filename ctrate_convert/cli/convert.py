@@ -77,16 +77,12 @@ def _ask(dataset: Dataset, trash: str | None) -> str | None:
     ]
     total_bytes = sum(source.size_bytes for source in candidates)
     fate = f"moved to {trash}" if trash else "deleted for good"
-    click.echo(
+    show.note(
         f"WARNING: up to {show.count(len(candidates), 'source file')} "
         f"({show.size(total_bytes)}) will be {fate}, each only after its shard was\n"
-        "read back from storage and proven. Failed and excluded samples keep theirs.",
-        err=True,
+        "read back from storage and proven. Failed and excluded samples keep theirs."
     )
-    answer = click.prompt(
-        f"Type {DELETE_WORD} to allow it", default="", show_default=False, err=True
-    )
-    if answer == DELETE_WORD:
+    if show.ask(f"Type {DELETE_WORD} to allow it") == DELETE_WORD:
         return f"convert --delete_source_files, {DELETE_WORD} typed"
-    click.echo("Converting without deleting anything.", err=True)
+    show.note("Converting without deleting anything.")
     return None

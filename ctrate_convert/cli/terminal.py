@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import click
+
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -27,6 +29,22 @@ def shown_in_line(text: str) -> str:
 def json_shown(text: str) -> str:
     """JSON with the same characters as its own escapes: it stays the same JSON."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def line(text: str = "") -> None:
+    """One line of a report."""
+    click.echo(shown(text))
+
+
+def note(text: str) -> None:
+    """One line on standard error: progress, warnings, errors."""
+    click.echo(shown(text), err=True)
+
+
+def ask(question: str) -> str:
+    """What a person types after ``question``, on standard error; empty for a bare Enter."""
+    answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
+    return answer
 
 
 def _escaped(found: re.Match[str]) -> str:
