@@ -26,6 +26,9 @@ Bytes = bytes | bytearray | memoryview
 
 PARTIAL_SUFFIX = ".partial"
 
+FILE_MODE, FOLDER_MODE = 0o644, 0o755
+"""At most, under any umask: nobody but its owner may ever write what the program makes."""
+
 _WRITE_BACK_BYTES = 2**23
 """Little enough that the last fsync is short and that few pages are dirty at any time."""
 
@@ -93,7 +96,7 @@ def make_directories(*directories: Path) -> None:
                 fsync_directory(path.parent)
             settled.add(path.parent)
         for path in reversed(missing):
-            path.mkdir(exist_ok=True)
+            path.mkdir(FOLDER_MODE, exist_ok=True)
             fsync_directory(path.parent)
             settled.add(path.parent)
 
@@ -147,7 +150,7 @@ def _open_temporary(final: Path) -> tuple[Path, int]:
     """A new, empty, hidden file beside ``final``, open and marked alive."""
     while True:
         temporary = _temporary_beside(final)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
         if _mark_alive(descriptor):
             return temporary, descriptor
         os.close(descriptor)
@@ -184,7 +187,11 @@ def replace(final: Path, data: Bytes) -> None:
 def replace_unsynced(final: Path, data: Bytes) -> None:
     """Make ``final`` hold ``data`` for now: for progress notes, which a power loss may take."""
     temporary = _temporary_beside(final)
-    temporary.write_bytes(data)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
     os.replace(temporary, final)
 
 
@@ -195,7 +202,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     link is followed: what is appended to is this file or none.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o644)
+    descriptor = os.open(path, flags, FILE_MODE)
     try:
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes == 0:  # its name first: an empty file is taken for a new one again
@@ -227,7 +234,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
 def scratch_directory(beside: Path) -> Iterator[Path]:
     """A hidden folder next to ``beside``, removed afterwards if it still has that name."""
     temporary = _temporary_beside(beside)
-    temporary.mkdir()
+    temporary.mkdir(FOLDER_MODE)
     descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _mark_alive(descriptor)
@@ -338,7 +345,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
         for part in parts[:-1]:
             if make:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=descriptor)
+                    os.mkdir(part, FOLDER_MODE, dir_fd=descriptor)
                 fsync_open_directory(descriptor)
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)

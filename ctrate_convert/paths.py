@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert import privacy
 from ctrate_convert.durable import fsync_directory, make_directories
 from ctrate_convert.schemas.plan import shard_name
 
@@ -103,12 +104,19 @@ class Dataset:
             self.run / "locks",
         )
 
-    def prepare(self) -> None:
+    def prepare(self, allowed: int | None = None) -> None:
         """Create the folders that are missing; what stands in them so far has durable names.
 
-        A killed process may have had no time for that.
+        A killed process may have had no time for that. Side effect: from here on this process
+        makes nothing that is more open than ``.run`` (see `privacy.keep_private`). A planner
+        says by ``allowed`` which mode ``.run`` may have at most; one that exists is narrowed.
         """
+        if allowed is not None:
+            privacy.forbid(~allowed)
+        privacy.keep_private(self)
         make_directories(*self._folders)
+        if allowed is not None:  # a new one too: under an ACL the umask does not count
+            privacy.narrow(self, allowed)
         fsync_directory(self.plans)
 
     def remove_unused(self, *, keep_out: bool) -> None:

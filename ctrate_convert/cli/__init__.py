@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -12,8 +13,10 @@ from typing import NoReturn
 
 import click
 
-from ctrate_convert import __version__
+from ctrate_convert import __version__, interrupts
+from ctrate_convert.cli import terminal
 from ctrate_convert.errors import CtrateError, ExitCode, Interrupted, environment_problem
+from ctrate_convert.privacy import forbid
 
 COMMANDS = (
     "plan",
@@ -78,21 +81,21 @@ def run_words(words: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and exit with an `ExitCode`."""
-    debug = bool(os.environ.get("CTRATE_CONVERT_TRACEBACK"))
+    forbid()  # group and others never write what we make, whatever the umask
     try:
-        code = run_words()
+        with interrupts.raised():
+            code = run_words()
     except CtrateError as error:
         code = _say(error)
-        if debug:
-            traceback.print_exc()
+        _say_where()
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except click.Abort:
         code = _say(Interrupted("interrupted"))
     except click.ClickException as error:
-        error.show()
-        code = ExitCode.USAGE
+        code = _say_usage(error)
     except KeyboardInterrupt:
+        interrupts.forget()
         code = _say(Interrupted("interrupted; the same command goes on where this one stopped"))
     except BrokenPipeError:
         # The reader of our output is gone, as with `| head`; nothing more can be said to it.
@@ -100,11 +103,9 @@ def main() -> NoReturn:
         code = ExitCode.ENVIRONMENT
     except OSError as error:
         code = _say(environment_problem(error, "the system refused"))
-        if debug:
-            traceback.print_exc()
+        _say_where()
     except Exception as error:  # noqa: BLE001 - the last boundary: say it in one line
-        if debug:
-            traceback.print_exc()
+        _say_where()
         code = _say(
             CtrateError(
                 f"unexpected {type(error).__name__}: {error}",
@@ -117,5 +118,18 @@ def main() -> NoReturn:
 
 
 def _say(error: CtrateError) -> ExitCode:
-    click.echo("error: " + "\n".join(error.lines()), err=True)
+    terminal.note("error: " + "\n".join(error.lines()))
     return error.exit_code
+
+
+def _say_usage(error: click.ClickException) -> ExitCode:
+    text = io.StringIO()
+    error.show(text)
+    terminal.note(text.getvalue().rstrip("\n"))
+    return ExitCode.USAGE
+
+
+def _say_where() -> None:
+    """The traceback of the exception being handled, for those who ask for it."""
+    if os.environ.get("CTRATE_CONVERT_TRACEBACK"):
+        terminal.note(traceback.format_exc().rstrip("\n"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
-
 from ctrate_convert.cli import show
 from ctrate_convert.deleting.proposal import Proposal
 from ctrate_convert.errors import RefusedError
@@ -63,18 +61,15 @@ def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
         return f"{command} --yes"
     refuse_without_terminal(command, yes=yes)
     for text in question(proposal):
-        show.error_line(text)
+        show.note(text)
     does, keeps = _VERBS[command]
-    typed = click.prompt(
-        f"{DELETE_WORD} {does}; {KEEP_WORD} {keeps}; anything else does nothing",
-        default="",
-        show_default=False,
-        err=True,
+    typed = show.ask(
+        f"{DELETE_WORD} {does}; {KEEP_WORD} {keeps}; anything else does nothing"
     ).strip()
     if typed == DELETE_WORD:
         return f"{command}, {DELETE_WORD} typed"
     if typed.lower() == KEEP_WORD:
-        show.error_line("Nothing will be deleted.")
+        show.note("Nothing will be deleted.")
         return None
     raise RefusedError(
         "nothing was done",

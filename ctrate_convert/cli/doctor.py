@@ -45,7 +45,7 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
             found.folder,
             profile,
             patience_s=patience_min * 60,
-            tell=lambda text: click.echo(text, err=True),
+            tell=show.note,
         )
         found = dataclasses.replace(found, findings=(*found.findings, *between))
     if as_json:

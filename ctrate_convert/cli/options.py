@@ -66,7 +66,7 @@ def _false_wins(
     name = parameter.name or ""
     written = (context.default_map or {}).get(name)
     if value and written is False:
-        show.error_line(
+        show.note(
             f"Note: sources are kept: --config says {name} = false, and a no always wins."
         )
         return False

@@ -6,11 +6,11 @@ import sys
 import time
 from types import TracebackType
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ctrate_convert.cli import show
+from ctrate_convert.cli.terminal import shown
 from ctrate_convert.conversion.worker import ShardFailed
 from ctrate_convert.errors import Interrupted
 from ctrate_convert.operations.pool import Message
@@ -65,7 +65,7 @@ class RunProgress:
             )
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            click.echo(f"{self._verb}: {facts}", err=True)
+            show.note(f"{self._verb}: {facts}")
 
     def paused(self, paused: bool, free_bytes: int) -> None:
         """Say that no shard is begun for want of space, or that it goes on."""
@@ -78,9 +78,9 @@ class RunProgress:
 
     def _say(self, text: str) -> None:
         if self._bar:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(shown(text), markup=False)
         else:
-            click.echo(text, err=True)
+            show.note(text)
 
 
 def _facts(result: RunResult) -> str:

@@ -129,7 +129,7 @@ def convert_pending(
     scheduler = _job_script(only_tasks)
     held = frozenset() if scheduler or ignore_submissions else _held(dataset)
     if held:
-        click.echo(f"{show.count(len(held), 'task')} left to Slurm, where they are live.", err=True)
+        show.note(f"{show.count(len(held), 'task')} left to Slurm, where they are live.")
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
         space = SpaceWatch(dataset.out, round(min_free_gb * GIB), progress.paused)
         result, manifest = run_pending(

@@ -1,4 +1,7 @@
-"""How reports look: plain lines and small tables for people, JSON for programs."""
+"""How reports look: plain lines and small tables for people, JSON for programs.
+
+All that the command line prints goes through here, where nothing in it can command a terminal.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ import click
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from ctrate_convert.cli.terminal import ask, json_shown, line, note, shown_in_line
+
+__all__ = ["as_json", "ask", "console", "count", "duration", "line", "note", "size", "table"]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -20,16 +28,6 @@ def console() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
     width = None if sys.stdout.isatty() else 120
     return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def line(text: str = "") -> None:
-    """One line of a report."""
-    click.echo(text)
-
-
-def error_line(text: str = "") -> None:
-    """Print one line on standard error."""
-    click.echo(text, err=True)
 
 
 def size(size_bytes: float) -> str:
@@ -60,13 +58,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         grid.add_column(column.lstrip(">"), justify=justify, overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(Text(shown_in_line(str(cell))) for cell in row))
     console().print(grid)
 
 
 def as_json(report: Any) -> None:
     """``report`` as indented JSON on standard output."""
-    click.echo(json.dumps(_plain(report), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(report), indent=1, ensure_ascii=False, allow_nan=False)
+    click.echo(json_shown(text))
 
 
 def _plain(value: Any) -> Any:

@@ -132,7 +132,7 @@ class Progress:
         """``done`` of ``total`` shards are."""
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            click.echo(f"verify: {done:,}/{total:,} shards", err=True)
+            show.note(f"verify: {done:,}/{total:,} shards")
 
 
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.errors import SettingsError, environment_problem
+from ctrate_convert.privacy import Permission
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
 _SUFFIX = ".npz"
@@ -38,12 +39,15 @@ class Discovery:
 
     ``linked_folders`` are symbolic links to folders, which are not entered; ``unreadable`` are
     folders and files that could not be opened or are not files, each with the cause.
+    ``permissions`` are all that a file has, and ``holding_folders`` all that hold one.
     """
 
     data_folder: Path
     files: Mapping[str, tuple[FoundFile, ...]]
     linked_folders: tuple[str, ...]
     unreadable: tuple[str, ...]
+    permissions: frozenset[Permission]
+    holding_folders: frozenset[Path]
 
 
 def discover(data_folder: Path, *, skip: Path) -> Discovery:
@@ -71,6 +75,8 @@ def discover(data_folder: Path, *, skip: Path) -> Discovery:
         },
         linked_folders=tuple(sorted(walk.linked_folders)),
         unreadable=tuple(sorted(walk.unreadable)),
+        permissions=frozenset(walk.permissions),
+        holding_folders=frozenset(map(Path, walk.holding_folders)),
     )
 
 
@@ -95,6 +101,8 @@ class _Walk:
         self._skip = skip
         self.linked_folders: list[str] = []
         self.unreadable: list[str] = []
+        self.permissions: set[Permission] = set()
+        self.holding_folders: set[str] = set()
 
     def __iter__(self) -> Iterator[FoundFile]:
         pending = [""]
@@ -130,6 +138,7 @@ class _Walk:
         if not stat.S_ISREG(status.st_mode):
             self._note(relative, "not a regular file")
             return
+        self._note_access(entry, status)
         stem = entry.name[: -len(_SUFFIX)]
         problem = name_problem(stem)
         if problem is None and not _is_utf8(relative):
@@ -143,6 +152,12 @@ class _Walk:
             linked=entry.is_symlink(),
             problem=problem,
         )
+
+    def _note_access(self, entry: os.DirEntry[str], status: os.stat_result) -> None:
+        self.permissions.add(Permission.of(status))
+        self.holding_folders.add(entry.path[: -len(entry.name)])
+        if entry.is_symlink():
+            self.holding_folders.add(os.path.dirname(os.path.realpath(entry.path)))  # noqa: PTH120
 
     def _note(self, relative: str, cause: str | None) -> None:
         self.unreadable.append(f"{printable(relative)}: {cause}")

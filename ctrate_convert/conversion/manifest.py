@@ -12,6 +12,7 @@ from ctrate_convert.durable import create_once, replace
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
+from ctrate_convert.privacy import keep_private
 from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
@@ -75,6 +76,7 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] =
         DamageError: a record is damaged or belongs to another plan.
         EnvironmentProblem: the manifest cannot be written.
     """
+    keep_private(dataset)
     by_index = planned_shards(plans)
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:

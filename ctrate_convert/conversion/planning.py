@@ -48,6 +48,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
+from ctrate_convert.privacy import granted
 from ctrate_convert.schemas.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
@@ -117,7 +118,11 @@ def make_plan(
         selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:
             return _report(survey, selection)
-        with _prepared(dataset), locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
+        allowed = _who_may_read(dataset, settings, survey)
+        with (
+            _prepared(dataset, allowed),
+            locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
+        ):
             for _ in range(2):
                 selection = _select(dataset, settings, survey, retry_failed)
                 if not selection.keys:
@@ -136,15 +141,26 @@ def make_plan(
 
 
 @contextlib.contextmanager
-def _prepared(dataset: Dataset) -> Iterator[None]:
+def _prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
     """Make the folders; where the block fails and there is no plan yet, take them away again."""
     existed = dataset.out.exists()
-    dataset.prepare()
+    dataset.prepare(allowed)
     try:
         yield
     except BaseException:
         dataset.remove_unused(keep_out=existed)
         raise
+
+
+def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> int:
+    tables = (settings.reports_file, settings.meta_file, settings.labels_file)
+    found = survey.found
+    return granted(
+        found.permissions,
+        map(Path, (*tables, *settings.exclude_file)),
+        found.holding_folders,
+        dataset.out.absolute(),
+    )
 
 
 def _publish(

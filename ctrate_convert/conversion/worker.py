@@ -27,7 +27,7 @@ from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
 from ctrate_convert.locks import locked
-from ctrate_convert.parent import parent_is_gone
+from ctrate_convert.parent import begin_work, parent_is_gone
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
@@ -168,6 +168,7 @@ def main(order: Order, connection: Connection) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which tells us
+    begin_work(Dataset(order.out))
     try:
         message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
     except CtrateError as error:

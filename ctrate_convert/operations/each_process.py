@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from ctrate_convert.errors import CtrateError, WorkerDied
+from ctrate_convert.parent import hear_signals, signals_held, start_forkserver
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,9 +48,12 @@ def each_in_a_process(
     workers: dict[Connection, BaseProcess] = {}
     asked: dict[Connection, int] = {}
     try:
+        start_forkserver([function.__module__])
         for _ in range(min(num_workers, len(values))):
-            connection, process = _start(function)
-            workers[connection] = process
+            # Interrupted in between, a worker would be left that nobody knows of.
+            with signals_held():
+                connection, process = _start(function)
+                workers[connection] = process
             _ask(connection, waiting, asked)
         while asked:
             for ready in wait(list(asked)):
@@ -67,7 +71,6 @@ def each_in_a_process(
 
 def _start(function: Callable[[T], R]) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(function, there), daemon=True)
     process.start()
@@ -109,6 +112,7 @@ def _died(code: int | None) -> WorkerDied:
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
     """The worker process: answers until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which kills us
+    hear_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

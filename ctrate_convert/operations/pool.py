@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -27,12 +26,13 @@ from ctrate_convert.conversion.worker import (
     Written,
 )
 from ctrate_convert.errors import WorkerDied
+from ctrate_convert.parent import signals_held, start_forkserver
 
 Message = Advanced | Written | ShardDone | SourcesReleased | ShardFailed
 
 _POLL_S = 0.2
 _STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
-_FORKSERVER_PRELOAD = ["ctrate_convert.conversion.worker"]
+FORKSERVER_PRELOAD = ["ctrate_convert.conversion.worker"]
 
 
 class StopFlag:
@@ -61,21 +61,6 @@ def stop_on_signals(
     before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def start_forkserver(ignored: Sequence[signal.Signals]) -> None:
-    """Start the process that workers are forked from, deaf to ``ignored``, and them with it.
-
-    For where every process of a job is sent a signal that only the parent is to act on.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_FORKSERVER_PRELOAD)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
-    try:
-        forkserver.ensure_running()
     finally:
         for number, old in before.items():
             signal.signal(number, old)
@@ -110,8 +95,8 @@ def run_orders(
     ``may_start`` says no to the next one, none is begun.
     """
     # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
+    start_forkserver(FORKSERVER_PRELOAD)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_FORKSERVER_PRELOAD)
     waiting = deque(orders)
     running: dict[Connection, _Running] = {}
     told_to_stop_at: float | None = None
@@ -147,7 +132,8 @@ def run_orders(
 def _start(context: multiprocessing.context.ForkServerContext, order: Order) -> _Running:
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=worker.main, args=(order, there), daemon=True)
-    process.start()
+    with signals_held():
+        process.start()
     there.close()
     return _Running(order, process, here)
 

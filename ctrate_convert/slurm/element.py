@@ -19,10 +19,11 @@ from ctrate_convert.deleting.consent import load_consent
 from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
 from ctrate_convert.operations.attempts import Attempt
 from ctrate_convert.operations.pending import load, pending_work
-from ctrate_convert.operations.pool import StopFlag, start_forkserver, stop_on_signals
+from ctrate_convert.operations.pool import FORKSERVER_PRELOAD, StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_work
 from ctrate_convert.operations.space import SpaceWatch
+from ctrate_convert.parent import start_forkserver
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.slurm.client import SlurmClient
@@ -52,7 +53,7 @@ class ConvertTask:
         ``consent`` names the consent under which sources go; without one they stay.
         """
         # Slurm signals every process of a step; only this one may act on the warning.
-        start_forkserver(ignored=(WARNING_SIGNAL,))
+        start_forkserver(FORKSERVER_PRELOAD, ignored=(WARNING_SIGNAL,))
         with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
             result = _convert(
                 Dataset(Path(out)),

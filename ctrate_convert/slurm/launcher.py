@@ -1,8 +1,9 @@
 """submitit as the launcher: its job script, its payloads, its way of running them; no more.
 
-Three things are done here rather than by submitit: payloads and script get their final names
+Four things are done here rather than by submitit: payloads and script get their final names
 before sbatch, so that a submitter killed right after it leaves elements that can start; an array
-of one element is an array too; and sbatch has a time limit and an error that says what is known.
+of one element is an array too; sbatch has a time limit and an error that says what is known; and
+an element looks at its payload before it runs it (see `start`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
+import ctrate_convert
 from ctrate_convert.durable import make_directories
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.slurm.client import SlurmClient
@@ -23,6 +25,9 @@ from ctrate_convert.slurm.submissions import ArrayIntent, Resources
 
 # An element decides itself whether another run makes sense; submitit's count must not.
 _REQUEUES = 1_000_000
+
+_PAYLOAD_MODE = 0o600
+"""Also where an ACL on the folder makes the umask count for nothing."""
 
 _PAYLOAD_LINK = """\
 # The payload has its name before the job has its id; a requeued element has a newer one.
@@ -45,6 +50,12 @@ class ArrayExecutor(SlurmExecutor):
         text: str = self._make_submission_file_text(self._submitit_command_str, "")
         return text
 
+    @property
+    def _submitit_command_str(self) -> str:
+        """Not submitit's own entry, which unpickles whatever the payload's name leads to."""
+        folder = shlex.quote(str(self.folder))
+        return f"{self.python} -u -m ctrate_convert.slurm.start {folder}"
+
     def _internal_process_submissions(
         self, delayed_submissions: list[DelayedSubmission]
     ) -> list[Any]:
@@ -52,9 +63,12 @@ class ArrayExecutor(SlurmExecutor):
         make_directories(folder)
         for index, delayed in enumerate(delayed_submissions):
             delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
-            delayed.dump(folder / f"payload-{index}.pkl")
+            payload = folder / f"payload-{index}.pkl"
+            delayed.dump(payload)
+            payload.chmod(_PAYLOAD_MODE)
         script = folder / "submission.sh"
         script.write_text(self.script(len(delayed_submissions)), encoding="utf-8")
+        script.chmod(_PAYLOAD_MODE)
         self.job_id = self._client.sbatch(script, self._keep)
         return [
             self.job_class(folder=folder, job_id=f"{self.job_id}_{index}", tasks=[0])
@@ -119,11 +133,27 @@ def executor(
         stderr_to_stdout=True,
         # Since Slurm 22.05 srun does not take this over from sbatch.
         srun_args=[f"--cpus-per-task={resources.cpus_per_task}"],
-        setup=[*profile.setup, *_PAYLOAD_LINK.format(folder=shlex.quote(str(folder))).split("\n")],
+        setup=[
+            *profile.setup,
+            *_import_paths(),
+            *_PAYLOAD_LINK.format(folder=shlex.quote(str(folder))).split("\n"),
+        ],
         additional_parameters={k: v for k, v in additional.items() if v is not False},
         **optional,
     )
     return made
+
+
+def _import_paths() -> list[str]:
+    """Nothing is imported from the directory that the person submitted from, which may be shared.
+
+    Where the program runs from a checkout, the elements use that.
+    """
+    lines = ["export PYTHONSAFEPATH=1"]
+    home = Path(ctrate_convert.__file__).resolve().parents[1]
+    if home.name not in ("site-packages", "dist-packages"):
+        lines.append(f'export PYTHONPATH={shlex.quote(str(home))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    return lines
 
 
 def warning_s(profile: ClusterProfile, resources: Resources) -> int:

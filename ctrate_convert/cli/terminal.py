@@ -1,0 +1,54 @@
+"""Text for a terminal: what came from names, tables, logs and errors cannot command it.
+
+An escape sequence in a file name can rewrite the screen, the window's title or the clipboard, and
+a bidirectional override can make one path look like another.
+"""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but for newline and tab, marks of direction, and bytes that are no text."""
+
+
+def shown(text: str) -> str:
+    """``text`` with everything escaped that is not to be seen but to be obeyed."""
+    return _COMMANDS.sub(_escaped, text)
+
+
+def shown_in_line(text: str) -> str:
+    """As `shown`, for a cell or a name: a newline and a tab are escaped too."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def json_shown(text: str) -> str:
+    """JSON with the same characters as its own escapes: it stays the same JSON."""
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def line(text: str = "") -> None:
+    """One line of a report."""
+    click.echo(shown(text))
+
+
+def note(text: str) -> None:
+    """One line on standard error: progress, warnings, errors."""
+    click.echo(shown(text), err=True)
+
+
+def ask(question: str) -> str:
+    """What a person types after ``question``, on standard error; empty for a bare Enter."""
+    answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
+    return answer
+
+
+def _escaped(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
