@@ -8,10 +8,14 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.conversion.deletion import Deletion
+from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.errors import ExitCode, SettingsError
+from ctrate_convert.operations.damage import find_damage
 from ctrate_convert.operations.delete import deletable_sources, delete_sources_of
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.sources import Source, totals
@@ -56,8 +60,9 @@ def command(
     dataset = Dataset(out)
     sources = deletable_sources(dataset)
     if not yes:
-        _show(dataset, sources, as_json=as_json)
-        return ExitCode.DONE
+        damage = find_damage(dataset, load(dataset))
+        _show(dataset, sources, damage, as_json=as_json)
+        return with_damage(ExitCode.DONE, damage)
     with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
         result = delete_sources_of(
             dataset,
@@ -69,21 +74,26 @@ def command(
             on_change=progress,
         )
     after = deletable_sources(dataset)
+    damage = find_damage(dataset, load(dataset))
     if as_json:
-        show.as_json(_facts(after, result))
+        show.as_json({**_facts(after, result), "damage": damage})
     else:
         _print_result(result, after)
         print_sources(after)
+        print_damage(damage)
     left = any(source.state in ("deletable", "kept") for source in after)
     refused = left and result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED)
-    return ExitCode.REFUSED if refused else result.exit_code
+    return with_damage(ExitCode.REFUSED if refused else result.exit_code, damage)
 
 
-def _show(dataset: Dataset, sources: Sequence[Source], *, as_json: bool) -> None:
+def _show(
+    dataset: Dataset, sources: Sequence[Source], damage: Sequence[Damage], *, as_json: bool
+) -> None:
     if as_json:
-        show.as_json(_facts(sources, None))
+        show.as_json({**_facts(sources, None), "damage": damage})
         return
     print_sources(sources)
+    print_damage(damage)
     if any(source.state == "deletable" for source in sources):
         show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out} --yes")
     else:

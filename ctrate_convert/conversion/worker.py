@@ -23,7 +23,7 @@ from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.readback import ReadShard, read_shard
 from ctrate_convert.conversion.shard import PublishedShard, convert_shard
 from ctrate_convert.errors import CtrateError, DamageError, Interrupted, environment_problem
-from ctrate_convert.locks import locked
+from ctrate_convert.locks import Hold, locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
 
@@ -158,7 +158,15 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if not mine:
             return ShardDone(shard.index, busy=True)
-        published = convert_shard(dataset, plan, shard, order.attempt, reporter, reporter.written)
+        published = convert_shard(
+            dataset,
+            plan,
+            shard,
+            order.attempt,
+            reporter,
+            reporter.written,
+            lock_held=mine is Hold.HELD,
+        )
         reporter.send()
         record = published.record
         manifest = merge(dataset, plans, anew=[record] if published.fresh else [])
@@ -192,8 +200,8 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone:
 @contextlib.contextmanager
 def _held(
     dataset: Dataset, shard: PlannedShard, patience_s: float, reporter: _Reporter
-) -> Iterator[bool]:
-    """Hold the shard's lock; yields False where another process still does after ``patience_s``."""
+) -> Iterator[Hold]:
+    """Hold the shard's lock; yields `Hold.BUSY` where another has it after ``patience_s``."""
     path = dataset.lock(f"shard-{shard.index:06d}")
     deadline = time.monotonic() + patience_s
     while True:
