@@ -101,6 +101,8 @@ def _print_mended(report: MendReport) -> None:
         show.line(f"Rebuilt from its shard: {name}")
     for name in report.aside[:_NAMED]:
         show.line(f"The damaged record is kept as {name}")
+    for name in report.uncompared[:_NAMED]:
+        show.line(f"No manifest knew the shard's SHA-256; its bytes were taken as they are: {name}")
     for name, reason in report.not_rebuilt[:_NAMED]:
         show.line(f"NOT rebuilt: {name}: {reason}")
 

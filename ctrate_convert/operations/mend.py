@@ -33,12 +33,14 @@ class MendReport:
     """What was mended.
 
     ``plan_files`` were restored; ``rebuilt`` names records, ``aside`` where damaged ones lie now.
+    ``uncompared`` are those whose shard no manifest knew: its bytes were taken as they are.
     ``not_rebuilt`` has the other damaged records, with the reason.
     """
 
     plan_files: list[str] = field(default_factory=list)
     rebuilt: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
+    uncompared: list[str] = field(default_factory=list)
     not_rebuilt: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -107,6 +109,8 @@ def _rebuild_records(dataset: Dataset, plans: Sequence[Plan], done: MendReport) 
             else:
                 done.rebuilt.append(name)
                 rebuilt.append(shard.index)
+                if entry is None:
+                    done.uncompared.append(name)
     return rebuilt
 
 
