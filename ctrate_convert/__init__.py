@@ -6,15 +6,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ctrate_convert.errors import DamagedShardWarning
     from ctrate_convert.reading.decoder import decoder
     from ctrate_convert.reading.pipeline import open_dataset
     from ctrate_convert.reading.volumes import Volumes
 
-__all__ = ["Volumes", "__version__", "decoder", "open_dataset"]
+__all__ = ["DamagedShardWarning", "Volumes", "__version__", "decoder", "open_dataset"]
 
 __version__ = "0.1.0"
 
 _FROM = {
+    "DamagedShardWarning": "ctrate_convert.errors",
     "Volumes": "ctrate_convert.reading.volumes",
     "decoder": "ctrate_convert.reading.decoder",
     "open_dataset": "ctrate_convert.reading.pipeline",

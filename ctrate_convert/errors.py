@@ -127,6 +127,10 @@ class Interrupted(CtrateError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class DamagedShardWarning(UserWarning):
+    """A shard's samples are left out by the readers, since its record cannot be relied on."""
+
+
 _HINTS = {
     errno.ENOSPC: "free some space there; nothing was lost",
     errno.EDQUOT: "the quota there is used up; nothing was lost",

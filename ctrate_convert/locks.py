@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import enum
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
 
-@contextlib.contextmanager
-def locked(path: Path, *, timeout_s: float = -1) -> Iterator[bool]:
-    """Hold the lock file ``path``; yields False where it could not be had in ``timeout_s``.
+class Hold(enum.Enum):
+    """What came of asking for a lock; true where the work may be done."""
 
-    Where there is no flock, it is yielded as if it were held.
+    BUSY = "another process has it"
+    HELD = "this process has it, and the kernel keeps others out"
+    NO_SERVICE = "there is no lock service here"
+
+    def __bool__(self) -> bool:
+        return self is not Hold.BUSY
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
+    """Hold the lock file ``path``; yields `Hold.BUSY` where that failed for ``timeout_s``.
+
+    Where there is no flock, `Hold.NO_SERVICE` is yielded, which is as true as `Hold.HELD`.
     """
     lock = filelock.FileLock(path, timeout=timeout_s)
     try:
         lock.acquire()
     except filelock.Timeout:
-        yield False
+        yield Hold.BUSY
         return
     except (NotImplementedError, OSError):
-        yield True
+        yield Hold.NO_SERVICE
         return
     try:
-        yield True
+        yield Hold.HELD if _excludes(path) else Hold.NO_SERVICE
     finally:
         lock.release()
+
+
+def _excludes(path: Path) -> bool:
+    """True where the lock file is locked for a second look: flock may also succeed for everybody.
+
+    A look through a second descriptor, which flock treats like another process.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

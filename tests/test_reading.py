@@ -21,7 +21,12 @@ import webdataset
 
 import ctrate_convert
 from ctrate_convert import Volumes, decoder, open_dataset
-from ctrate_convert.errors import CtrateError, DamageError, SettingsError
+from ctrate_convert.errors import (
+    CtrateError,
+    DamagedShardWarning,
+    DamageError,
+    SettingsError,
+)
 from ctrate_convert.formats.encodings.b2nd import chunks_and_blocks
 from ctrate_convert.schemas.plan import ChunkShape
 from ctrate_convert.schemas.record import Intensity
@@ -508,12 +513,23 @@ def test_a_record_that_is_not_the_manifests_is_damage(converted: Converted) -> N
     fields = json.loads(path.read_bytes())
     fields["samples"][0]["array"]["offset"] += 512
     path.write_text(json.dumps(fields, separators=(",", ":")))
-    for work in (lambda: list(open_dataset(converted.out)), lambda: Volumes(converted.out)):
-        with pytest.raises(DamageError, match="not the one that the manifest knows"):
-            work()
+    others = {sample.key for sample in converted.record(1).converted}
+    with pytest.warns(DamagedShardWarning, match="not the one that the manifest knows") as told:
+        dataset = open_dataset(converted.out)
+        assert {sample["__key__"] for sample in dataset} == others
+    assert len(dataset) == 4
+    assert len(told) == 1
+    with pytest.warns(DamagedShardWarning, match=r"shard-000000\.tar .* --full --repair") as told:
+        volumes = Volumes(converted.out)
+    assert set(volumes) == others
+    assert list(volumes.damaged) == ["shard-000000.tar"]
+    assert len(told) == 1
     path.unlink()
-    with pytest.raises(DamageError, match="missing"):
-        Volumes(converted.out)
+    with pytest.warns(DamagedShardWarning, match="missing"):
+        assert set(Volumes(converted.out)) == others
+    converted.dataset.record(1).unlink()
+    with pytest.warns(DamagedShardWarning), pytest.raises(DamageError, match="no shard has"):
+        open_dataset(converted.out)
 
 
 def test_a_missing_manifest_is_told(converted: Converted) -> None:

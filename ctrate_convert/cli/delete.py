@@ -9,10 +9,13 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.consent import ask, refuse_without_terminal
+from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.deleting.proposal import propose
 from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import ExitCode, SettingsError
+from ctrate_convert.operations.damage import find_damage
 from ctrate_convert.operations.delete import (
     deletable_sources,
     deletable_work,
@@ -82,8 +85,9 @@ def command(
     sources = deletable_sources(dataset)
     work = deletable_work(dataset, sources)
     if dry_run or not work:
-        _show(dataset, sources, as_json=as_json)
-        return ExitCode.DONE
+        damage = find_damage(dataset, load(dataset))
+        _show(dataset, sources, damage, as_json=as_json)
+        return with_damage(ExitCode.DONE, damage)
     proposal = propose(
         candidates(sources, load(dataset), pending=False),
         discard_members=discard_members,
@@ -102,21 +106,26 @@ def command(
             dataset, work, consent, num_workers=num_workers, stop=stop, on_change=progress
         )
     after = deletable_sources(dataset)
+    damage = find_damage(dataset, load(dataset))
     if as_json:
-        show.as_json(_facts(after, result))
+        show.as_json({**_facts(after, result), "damage": damage})
     else:
         _print_result(result, after)
         print_sources(after)
+        print_damage(damage)
     left = any(source.state in ("deletable", "kept") for source in after)
     refused = left and result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED)
-    return ExitCode.REFUSED if refused else result.exit_code
+    return with_damage(ExitCode.REFUSED if refused else result.exit_code, damage)
 
 
-def _show(dataset: Dataset, sources: Sequence[Source], *, as_json: bool) -> None:
+def _show(
+    dataset: Dataset, sources: Sequence[Source], damage: Sequence[Damage], *, as_json: bool
+) -> None:
     if as_json:
-        show.as_json(_facts(sources, None))
+        show.as_json({**_facts(sources, None), "damage": damage})
         return
     print_sources(sources)
+    print_damage(damage)
     if any(source.state == "deletable" for source in sources):
         show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
     else:

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.run import print_states
 from ctrate_convert.conversion.manifest import manifest_summary, merge
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.damage import find_damage
 from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
 
@@ -28,8 +30,9 @@ def command(out: Path, as_json: bool) -> int:
     plans = load(dataset)
     dataset.prepare()
     manifest = merge(dataset, plans)
+    damage = find_damage(dataset, plans)
     if as_json:
-        show.as_json(manifest_summary(manifest))
+        show.as_json({**manifest_summary(manifest), "damage": damage})
     else:
         show.line(
             f"{dataset.manifest}: {show.count(manifest.num_shards, 'shard')}, "
@@ -37,4 +40,5 @@ def command(out: Path, as_json: bool) -> int:
             f"{manifest.average_sample_size_mb:,.2f} MiB a sample."
         )
         print_states(manifest)
-    return ExitCode.DONE
+        print_damage(damage)
+    return with_damage(ExitCode.DONE, damage)

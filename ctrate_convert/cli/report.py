@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.damage import find_damage
+from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.report import Report, ShardFacts, report
 from ctrate_convert.paths import Dataset
 
@@ -35,12 +38,15 @@ def command(out: Path, as_json: bool) -> int:
     Example:
       ctrate-convert report /data/shards
     """
-    found = report(Dataset(out))
+    dataset = Dataset(out)
+    found = report(dataset)
+    damage = find_damage(dataset, load(dataset))
     if as_json:
-        show.as_json(report_facts(found))
+        show.as_json({**report_facts(found), "damage": damage})
     else:
         print_report(found)
-    return ExitCode.DONE
+        print_damage(damage)
+    return with_damage(ExitCode.DONE, damage)
 
 
 def report_facts(found: Report) -> dict[str, Any]:

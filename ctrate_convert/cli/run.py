@@ -11,10 +11,12 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.consent import ask
+from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.damage import find_damage
 from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
@@ -145,11 +147,14 @@ def convert_pending(
             stop=stop,
             on_change=progress,
         )
+    damage = find_damage(dataset, load(dataset))
     if as_json:
-        show.as_json(run_facts(result, manifest))
+        show.as_json({**run_facts(result, manifest), "damage": damage})
     else:
         print_run(dataset, result, manifest)
-    return result.exit_code
+        print_aside(dataset)
+        print_damage(damage)
+    return with_damage(result.exit_code, damage)
 
 
 def _held(dataset: Dataset) -> frozenset[int]:

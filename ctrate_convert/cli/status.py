@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.damage import find_damage
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.status import Status, StatusReader, TaskLine, fold
 
@@ -35,11 +37,13 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
       ctrate-convert status /data/shards --watch
       ctrate-convert status /data/shards --json --failed
     """
-    reader = StatusReader(Dataset(out))
+    dataset = Dataset(out)
+    reader = StatusReader(dataset)
     while True:
         status = reader.read()
+        damage = find_damage(dataset, status.picture.plans)
         if as_json:
-            facts = status.facts()
+            facts = {**status.facts(), "damage": damage}
             if failed:
                 facts["tasks"] = [t for t in facts["tasks"] if t["state"] == "failed"]  # type: ignore[attr-defined]
             show.as_json(facts)
@@ -47,8 +51,9 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
             if watch and sys.stdout.isatty():
                 click.clear()
             print_status(out, status, failed=failed)
+            print_damage(damage)
         if not watch or status.is_settled:
-            return ExitCode.DONE
+            return with_damage(ExitCode.DONE, damage)
         time.sleep(_REFRESH_S)
 
 

@@ -10,6 +10,8 @@ import click
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.operations.damage import mend_command
+from ctrate_convert.operations.mend import MendReport, mend
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.repair import RepairReport, repair
 from ctrate_convert.operations.verify import VerifyReport, verify
@@ -34,7 +36,8 @@ _LINE_EVERY_S = 10.0
     "--repair",
     "repairing",
     is_flag=True,
-    help="Convert damaged shards' samples again into new shards, from sources that still exist. "
+    help="Restore damaged plans from their second copy, rebuild damaged records from their shards, "
+    "and convert damaged shards' samples again into new shards, from sources that still exist. "
     "With --full.",
 )
 @options.num_workers_option
@@ -77,25 +80,41 @@ def command(
         if as_json:
             show.as_json(report)
         elif report.damaged_shards:
-            show.line(f"Mend it with: ctrate-convert verify {out} --full --repair")
+            show.line(f"Mend it with: {mend_command(dataset)}")
         return report.exit_code
+    mended = mend(dataset, report)
+    if not as_json:
+        _print_mended(mended)
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
         done = repair(dataset, report, num_workers=num_workers, stop=stop, on_change=progress)
     if as_json:
-        show.as_json({"verified": report, "repaired": done})
+        show.as_json({"verified": report, "mended": mended, "repaired": done})
     else:
-        _print_repair(dataset, done)
+        _print_repair(dataset, done, mended)
     return done.exit_code
 
 
-def _print_repair(dataset: Dataset, report: RepairReport) -> None:
+def _print_mended(report: MendReport) -> None:
+    for name in report.plan_files[:_NAMED]:
+        show.line(f"Restored from the other copy of the plan: {name}")
+    for name in report.rebuilt[:_NAMED]:
+        show.line(f"Rebuilt from its shard: {name}")
+    for name in report.aside[:_NAMED]:
+        show.line(f"The damaged record is kept as {name}")
+    for name in report.uncompared[:_NAMED]:
+        show.line(f"No manifest knew the shard's SHA-256; its bytes were taken as they are: {name}")
+    for name, reason in report.not_rebuilt[:_NAMED]:
+        show.line(f"NOT rebuilt: {name}: {reason}")
+
+
+def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) -> None:
     if report.repaired or report.new_shards:
         into = ", ".join(report.new_shards[:_NAMED])
         show.line(
             f"Repaired {show.count(report.repaired, 'sample')} from their sources"
             + (f" into {into}." if into else ".")
         )
-    elif not (report.lost or report.waiting or report.other_damage):
+    elif not (report.lost or report.waiting or report.other_damage or mended.did_something):
         show.line("Nothing to repair.")
     if report.superseded:
         show.line(

@@ -15,7 +15,8 @@ from ctrate_convert.conversion.estimate import (
     sample_cost,
     tar_bytes,
 )
-from ctrate_convert.conversion.plans import EXCLUDED_FILE, PLAN_FILE, SAMPLES_FILE, next_numbers
+from ctrate_convert.conversion.plan_copies import PLAN_COPY_FILE, PLAN_FILE
+from ctrate_convert.conversion.plans import EXCLUDED_FILE, SAMPLES_FILE, next_numbers
 from ctrate_convert.conversion.prediction import Prediction
 from ctrate_convert.conversion.split import shard_ranges
 from ctrate_convert.conversion.survey import Survey
@@ -36,7 +37,7 @@ _NO_ID = "0" * 64
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and the three files that publish it."""
+    """A plan and the four files that publish it; two of them are the plan itself."""
 
     plan: Plan
     files: dict[str, bytes]
@@ -116,6 +117,7 @@ def draft_of(
         plan,
         {
             PLAN_FILE: plan.to_pretty_json(),
+            PLAN_COPY_FILE: plan.to_pretty_json(),
             SAMPLES_FILE: samples_data,
             EXCLUDED_FILE: excluded_data,
         },

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.durable import create_once, replace
+from ctrate_convert.durable import create_once, read_regular, replace
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.locks import locked
 from ctrate_convert.paths import Dataset
 from ctrate_convert.privacy import keep_private
-from ctrate_convert.schemas.base import read
+from ctrate_convert.schemas.base import read, sha256_hex
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.schemas.plan import Plan, PlannedShard, shard_name
 from ctrate_convert.schemas.record import ShardRecord
@@ -51,29 +51,48 @@ def recorded_shards(dataset: Dataset) -> frozenset[int]:
 def superseded_samples(dataset: Dataset, plans: Sequence[Plan]) -> dict[int, frozenset[str]]:
     """By shard number: the samples of which a repair has published and recorded another copy.
 
-    Raises:
-        DamageError: the record of a repair's shard is damaged or belongs to another plan.
+    Where the record of a repair's shard is damaged, the manifest tells which ones it had.
     """
     found: dict[int, set[str]] = {}
     for plan in plans:
         for shard in plan.shards if plan.repairs else ():
-            with contextlib.suppress(FileNotFoundError):
-                for sample in load_record(dataset, plan, shard.index).converted:
-                    if sample.key in plan.repairs:
-                        found.setdefault(plan.repairs[sample.key], set()).add(sample.key)
+            try:
+                keys = {one.key for one in load_record(dataset, plan, shard.index).converted}
+            except FileNotFoundError:
+                continue
+            except (DamageError, OSError):
+                keys = _merged_as_superseded(dataset, plan)
+            for key in keys & plan.repairs.keys():
+                found.setdefault(plan.repairs[key], set()).add(key)
     return {shard: frozenset(keys) for shard, keys in found.items()}
 
 
-def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] = ()) -> Manifest:
+def _merged_as_superseded(dataset: Dataset, plan: Plan) -> set[str]:
+    manifest = load_manifest(dataset)
+    entries = manifest_shards(manifest) if manifest else {}
+    return {
+        key
+        for key, shard in plan.repairs.items()
+        if (entry := entries.get(shard_name(shard))) and key in entry.superseded
+    }
+
+
+def merge(
+    dataset: Dataset,
+    plans: Sequence[Plan],
+    anew: Sequence[ShardRecord] = (),
+    again: Collection[int] = (),
+) -> Manifest:
     """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
 
-    One call takes in what all workers have finished; records already merged are not read again.
+    One call takes in what all workers have finished; records already merged are not read again,
+    but for those of the shards ``again``. A damaged record costs its shard alone: what was merged
+    from it before stays, and `damaged_records` names it.
     Those of ``anew`` were just written by this process: they count as they are, whatever the
     manifest knows of one that was lost.
     Correct without the lock too: it looks again after writing, until nothing new is there.
 
     Raises:
-        DamageError: a record is damaged or belongs to another plan.
         EnvironmentProblem: the manifest cannot be written.
     """
     keep_private(dataset)
@@ -82,17 +101,12 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] =
         while True:
             manifest = load_manifest(dataset)
             old = manifest_shards(manifest) if manifest else {}
+            for index in again:
+                old.pop(shard_name(index), None)
             for record in anew:
                 old[shard_name(record.shard)] = _entry(record, frozenset())
             recorded = recorded_shards(dataset)
-            superseded = superseded_samples(dataset, plans)
-            entries = []
-            for index in sorted(recorded & by_index.keys()):
-                gone = superseded.get(index, frozenset())
-                entry = old.get(shard_name(index))
-                if entry is None or set(entry.superseded) != gone:
-                    entry = _entry(load_record(dataset, by_index[index][0], index), gone)
-                entries.append(entry)
+            entries = _entries(dataset, by_index, recorded, old, superseded_samples(dataset, plans))
             merged = _sum_up(plans, entries)
             try:
                 if merged != manifest:
@@ -103,6 +117,68 @@ def merge(dataset: Dataset, plans: Sequence[Plan], anew: Sequence[ShardRecord] =
                 raise environment_problem(error, "writing the manifest") from error
             if recorded_shards(dataset) == recorded:
                 return merged
+
+
+def _entries(
+    dataset: Dataset,
+    by_index: Mapping[int, tuple[Plan, PlannedShard]],
+    recorded: frozenset[int],
+    old: Mapping[str, ManifestShard],
+    superseded: Mapping[int, frozenset[str]],
+) -> list[ManifestShard]:
+    """The entry of every recorded shard, but of those whose only record is damaged."""
+    entries = []
+    for index in sorted(recorded & by_index.keys()):
+        gone = superseded.get(index, frozenset())
+        entry = old.get(shard_name(index))
+        if entry is None or set(entry.superseded) != gone:
+            try:
+                record = load_record(dataset, by_index[index][0], index)
+            except (DamageError, OSError):
+                if entry is None:
+                    continue
+                entry = _with_superseded(entry, gone)
+            else:
+                known = entry and entry.by_converter and entry.record_sha256
+                known_as_it_is = known == record.stored_sha256()
+                entry = _entry(record, gone, by_converter=known_as_it_is)
+        entries.append(entry)
+    return entries
+
+
+def _with_superseded(entry: ManifestShard, gone: frozenset[str]) -> ManifestShard:
+    samples = entry.samples + len(entry.superseded) - len(gone)
+    return entry.model_copy(update={"samples": samples, "superseded": tuple(sorted(gone))})
+
+
+def damaged_records(dataset: Dataset, plans: Sequence[Plan]) -> dict[int, str]:
+    """The shards whose record cannot be relied on, by number, and why; one that is missing counts
+    where the manifest lists it.
+
+    A record whose bytes are those that were merged is not parsed again.
+    """
+    by_index = planned_shards(plans)
+    manifest = load_manifest(dataset)
+    merged = {shard.name: shard for shard in manifest.shards} if manifest else {}
+    damaged = {}
+    for index, (plan, shard) in by_index.items():
+        entry = merged.get(shard.name)
+        try:
+            data = read_regular(dataset.record(index))
+            if entry is not None and sha256_hex(data) == entry.record_sha256:
+                continue
+            record = load_record(dataset, plan, index)
+        except FileNotFoundError:
+            if entry is not None:
+                damaged[index] = "is missing, and the manifest lists its shard"
+        except DamageError as error:
+            damaged[index] = error.what
+        except OSError as error:
+            damaged[index] = f"cannot be read: {error.strerror}"
+        else:
+            if entry is not None and record.stored_sha256() != entry.record_sha256:
+                damaged[index] = "was changed after it was merged into the manifest"
+    return damaged
 
 
 def load_manifest(dataset: Dataset) -> Manifest | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert.conversion.plan_copies import PLAN_FILE, load_plan
 from ctrate_convert.durable import open_regular, read_regular
 from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
@@ -20,7 +21,6 @@ from ctrate_convert.schemas.plan import (
 )
 from ctrate_convert.schemas.record import FailedSample, ShardRecord
 
-PLAN_FILE = "plan.json"
 SAMPLES_FILE = "samples.jsonl"
 EXCLUDED_FILE = "excluded.jsonl"
 
@@ -30,10 +30,11 @@ _RESTORE = "restore the file from a copy; what is published and recorded is unto
 def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
     """All generations of the dataset's plan, oldest first; none where nothing was planned yet.
 
-    Reads each ``plan.json``, not the samples.
+    Reads each ``plan.json``, or its copy where it is damaged, not the samples.
 
     Raises:
-        DamageError: a generation is missing, was changed, or does not continue the one before.
+        DamageError: a generation is missing, does not continue the one before, or both copies of
+            its plan are damaged.
     """
     if not dataset.plans.is_dir():
         return ()
@@ -50,7 +51,7 @@ def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
                 expected=folder.name,
                 next_command="restore it from a copy; move away what is not a generation",
             )
-        plan = _load_plan(folder)
+        plan = load_plan(folder)
         _check_continues(plan, plans, folder)
         plans.append(plan)
     return tuple(plans)
@@ -63,12 +64,7 @@ def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[Pla
         DamageError: the lines are not the planned ones.
     """
     path = dataset.plan(plan.generation) / SAMPLES_FILE
-    try:
-        with open_regular(path) as stream:
-            data = os.pread(stream.fileno(), shard.lines_size_bytes, shard.lines_offset)
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    _check_sha256(data, shard.lines_sha256, f"{path}, shard {shard.index}")
+    data = check_lines(dataset, plan, shard)
     samples = tuple(parse(PlannedSample, line, path) for line in data.splitlines())
     if len(samples) != shard.samples:
         raise DamageError(
@@ -81,8 +77,55 @@ def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[Pla
     return samples
 
 
+def check_lines(dataset: Dataset, plan: Plan, shard: PlannedShard) -> bytes:
+    """One shard's lines of ``samples.jsonl``, which have the planned hash; they are not parsed.
+
+    Raises:
+        DamageError: they are not the planned ones.
+    """
+    path = dataset.plan(plan.generation) / SAMPLES_FILE
+    try:
+        with open_regular(path) as stream:
+            data = os.pread(stream.fileno(), shard.lines_size_bytes, shard.lines_offset)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    _check_sha256(data, shard.lines_sha256, f"{path}, shard {shard.index}")
+    return data
+
+
+def check_size_of_samples(dataset: Dataset, plan: Plan) -> None:
+    """Look whether ``samples.jsonl`` holds nothing behind the planned lines.
+
+    Raises:
+        DamageError: it has another size than planned.
+        OSError: it cannot be seen.
+    """
+    path = dataset.plan(plan.generation) / SAMPLES_FILE
+    seen = path.stat().st_size
+    expected = sum(shard.lines_size_bytes for shard in plan.shards)
+    if seen != expected:
+        raise DamageError(
+            "the plan's list of samples has another size than planned",
+            where=path,
+            seen=f"{seen} bytes",
+            expected=f"{expected} bytes",
+            next_command=_RESTORE,
+        )
+
+
 def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
     """What is not converted, and why, as ``plan``'s generation saw it.
+
+    Raises:
+        DamageError: the list is not the one that was planned.
+    """
+    path = dataset.plan(plan.generation) / EXCLUDED_FILE
+    data = check_excluded(dataset, plan)
+    return tuple(parse(ExcludedSample, line, path) for line in data.splitlines())
+
+
+def check_excluded(dataset: Dataset, plan: Plan) -> bytes:
+    """The list of what is not converted, which has the planned hash; it is not parsed.
 
     Raises:
         DamageError: the list is not the one that was planned.
@@ -93,7 +136,7 @@ def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
     except FileNotFoundError as error:
         raise _missing(path) from error
     _check_sha256(data, plan.excluded_sha256, path)
-    return tuple(parse(ExcludedSample, line, path) for line in data.splitlines())
+    return data
 
 
 @dataclass(frozen=True)
@@ -111,8 +154,11 @@ class PlannedBefore:
 def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
     """What ``plans`` hold and what became of it.
 
+    Of a shard whose record is damaged, no sample is known to have failed.
+
     Raises:
-        DamageError: a plan or a record was changed.
+        DamageError: a shard's lines are damaged, and its record too or missing: then it is not
+            known which samples were planned.
     """
     keys: set[str] = set()
     failed: dict[str, FailedSample] = {}
@@ -121,58 +167,39 @@ def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
         if plan.repairs:  # of samples that an earlier one has planned and converted
             continue
         for shard in plan.shards:
-            for sample in load_samples(dataset, plan, shard):
-                keys.add(sample.key)
-                failed.pop(sample.key, None)
+            for key in _keys(dataset, plan, shard):
+                keys.add(key)
+                failed.pop(key, None)
             for failure in _failed(dataset, plan, shard):
                 failed[failure.key] = failure
                 failed_with[failure.key] = plan.settings
     return PlannedBefore(frozenset(keys), failed, failed_with)
 
 
+def _keys(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[str]:
+    """The keys of one shard: from its lines, or where those are damaged from its record."""
+    try:
+        return [sample.key for sample in load_samples(dataset, plan, shard)]
+    except DamageError:
+        record = _record(dataset, plan, shard)
+        if record is None or len(record.samples) != shard.samples:
+            raise
+        return [sample.key for sample in record.samples]
+
+
 def _failed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[FailedSample, ...]:
-    path = dataset.record(shard.index)
-    try:
-        record = read(ShardRecord, path)
-    except FileNotFoundError:
-        return ()
-    if record.plan_id != plan.plan_id:
-        raise DamageError(
-            "a shard's record belongs to another plan",
-            where=path,
-            seen=record.plan_id,
-            expected=plan.plan_id,
-        )
-    return record.failed
+    record = _record(dataset, plan, shard)
+    return record.failed if record else ()
 
 
-def _load_plan(folder: Path) -> Plan:
-    path = folder / PLAN_FILE
+def _record(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ShardRecord | None:
+    """The shard's record; None where it is missing, damaged or another plan's."""
     try:
-        plan = read(Plan, path)
-        samples_size = (folder / SAMPLES_FILE).stat().st_size
-    except FileNotFoundError as error:
-        raise _missing(Path(error.filename)) from error
-    except NotADirectoryError as error:
-        raise DamageError("not a generation of a plan", where=folder) from error
-    if plan.content_id() != plan.plan_id:
-        raise DamageError(
-            "the plan was changed after it was written",
-            where=path,
-            seen=plan.content_id(),
-            expected=plan.plan_id,
-            next_command=_RESTORE,
-        )
-    planned_size = sum(shard.lines_size_bytes for shard in plan.shards)
-    if samples_size != planned_size:
-        raise DamageError(
-            "the plan's list of samples has another size than planned",
-            where=folder / SAMPLES_FILE,
-            seen=f"{samples_size} bytes",
-            expected=f"{planned_size} bytes",
-            next_command=_RESTORE,
-        )
-    return plan
+        record = read(ShardRecord, dataset.record(shard.index))
+    except (FileNotFoundError, DamageError):
+        return None
+    is_ours = (record.plan_id, record.shard) == (plan.plan_id, shard.index)
+    return record if is_ours else None
 
 
 def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:

@@ -6,16 +6,18 @@ import contextlib
 import itertools
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ctrate_convert.conversion.aside import set_aside
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.readback import FileIdentity, ReadShard, read_shard
 from ctrate_convert.conversion.sample import convert_sample
-from ctrate_convert.durable import PartialFile, create_once, fsync_directory
+from ctrate_convert.durable import PartialFile, create_once, fsync_directory, read_regular
 from ctrate_convert.errors import (
     DamageError,
     Interrupted,
@@ -28,6 +30,7 @@ from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
+from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan, PlannedSample, PlannedShard
 from ctrate_convert.schemas.record import (
     ConvertedSample,
@@ -63,13 +66,16 @@ def convert_shard(
     on_written: Callable[[], None] = lambda: None,
     *,
     decode: bool = True,
+    lock_held: bool = False,
 ) -> PublishedShard:
     """Publish ``shard`` and its record, or find that another process has.
 
-    Nothing that is published is touched. Whatever is raised, no part of the shard stays behind,
+    Nothing that is recorded is touched. Whatever is raised, no part of the shard stays behind,
     no source was changed, and the same call can be made again. ``on_written`` is called where all
     samples are converted, and what is left is to settle and to re-read them. Without ``decode``
     the re-read compares the stored bytes alone: another process is going to decode the arrays.
+    ``lock_held``: no other process is at this shard, so that what has its name and no record was
+    left behind.
 
     Raises:
         EnvironmentProblem: the output cannot be written.
@@ -94,7 +100,7 @@ def convert_shard(
                 on_written()
                 partial.settle()
                 read_back = _read_and_publish(
-                    dataset, plan, shard, partial, converted, decode=decode
+                    dataset, plan, shard, partial, converted, decode=decode, lock_held=lock_held
                 )
             elif os.path.lexists(final):
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -210,6 +216,7 @@ def _read_and_publish(
     converted: list[ConvertedSample],
     *,
     decode: bool,
+    lock_held: bool,
 ) -> ReadShard:
     """Re-read the settled partial from storage, then give it the shard's name."""
     layout = plan.settings.layout
@@ -224,8 +231,50 @@ def _read_and_publish(
         raise environment_problem(error, f"reading {partial.final}") from error
     if existing.sha256 == read_back.sha256 or dataset.record(shard.index).exists():
         return existing  # where there is a record by now, that record counts, not ours
+    if lock_held and _was_left_behind(dataset, plan, shard, converted):
+        set_aside(partial.final)
+        if partial.publish():
+            return read_back
     expected = f"sha256 {read_back.sha256[:16]}…"
     raise _taken(dataset, partial.final, expected, f"sha256 {existing.sha256[:16]}…")
+
+
+def _was_left_behind(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, converted: list[ConvertedSample]
+) -> bool:
+    """True where nothing rests on the file that has the shard's name and no record.
+
+    A kill between link and record leaves such a file, whose sources were then corrected. It is
+    not such a file where a journal tells that a source went, where the manifest knows the shard,
+    or where a source cannot be converted: then it may be all there is of a volume.
+    """
+    folder = Path(plan.settings.data_folder)
+    return (
+        len(converted) == shard.samples
+        and all(os.path.lexists(folder / one.source.source) for one in converted)
+        and stat.S_ISREG(os.lstat(dataset.shard(shard.index)).st_mode)
+        and not os.path.lexists(dataset.record(shard.index))
+        and not _has_lines(dataset.journal(shard.index))
+        and not _is_merged(dataset, shard)
+    )
+
+
+def _has_lines(journal: Path) -> bool:
+    """True unless the journal is known to hold nothing."""
+    try:
+        return bool(read_regular(journal).strip())
+    except FileNotFoundError:
+        return False
+    except (DamageError, OSError):
+        return True
+
+
+def _is_merged(dataset: Dataset, shard: PlannedShard) -> bool:
+    try:
+        manifest = read(Manifest, dataset.manifest)
+    except (FileNotFoundError, DamageError):
+        return False
+    return any(entry.name == shard.name and entry.sha256 for entry in manifest.shards)
 
 
 def _taken(dataset: Dataset, final: Path, expected: str, seen: str | None = None) -> RefusedError:

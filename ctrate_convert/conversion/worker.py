@@ -26,7 +26,7 @@ from ctrate_convert.conversion.shard import convert_shard, load_record
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
-from ctrate_convert.locks import locked
+from ctrate_convert.locks import Hold, locked
 from ctrate_convert.parent import begin_work, parent_is_gone
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan, PlannedShard
@@ -197,7 +197,8 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased
             )
         if not mine:
             return ShardDone(shard.index, busy=True)
-        return _convert(dataset, plans, plan, shard, order, reporter)
+        lock_held = mine is Hold.HELD
+        return _convert(dataset, plans, plan, shard, order, reporter, lock_held=lock_held)
 
 
 def _convert(
@@ -207,6 +208,8 @@ def _convert(
     shard: PlannedShard,
     order: Order,
     reporter: _Reporter,
+    *,
+    lock_held: bool,
 ) -> ShardDone:
     published = convert_shard(
         dataset,
@@ -216,6 +219,7 @@ def _convert(
         reporter,
         reporter.written,
         decode=order.consent is None,  # else another process decodes it, beside the sources
+        lock_held=lock_held,
     )
     reporter.send()
     record = published.record
@@ -259,8 +263,8 @@ def _max_rss_bytes() -> int:
 @contextlib.contextmanager
 def _held(
     dataset: Dataset, shard: PlannedShard, patience_s: float, reporter: _Reporter
-) -> Iterator[bool]:
-    """Hold the shard's lock; yields False where another process still does after ``patience_s``."""
+) -> Iterator[Hold]:
+    """Hold the shard's lock; yields `Hold.BUSY` where another has it after ``patience_s``."""
     path = dataset.lock(f"shard-{shard.index:06d}")
     deadline = time.monotonic() + patience_s
     while True:

@@ -18,6 +18,7 @@ from ctrate_convert.conversion.manifest import (
 )
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.deleting.journal import read_journal
+from ctrate_convert.errors import DamageError
 from ctrate_convert.operations import timeline
 from ctrate_convert.operations.attempts import load_attempts
 from ctrate_convert.operations.pending import load
@@ -89,11 +90,11 @@ class Report:
 
 
 def report(dataset: Dataset) -> Report:
-    """Compare every recorded shard with its plan.
+    """Compare every recorded shard with its plan; one whose record is damaged is left out.
 
     Raises:
         SettingsError: there is no plan.
-        DamageError: a plan or a record was changed.
+        DamageError: both copies of a plan are damaged.
     """
     plans = load(dataset)
     by_index = planned_shards(plans)
@@ -104,7 +105,10 @@ def report(dataset: Dataset) -> Report:
     freed: list[Freed] = []
     for index in sorted(recorded_shards(dataset) & by_index.keys()):
         plan, shard = by_index[index]
-        record = load_record(dataset, plan, index)
+        try:
+            record = load_record(dataset, plan, index)
+        except (DamageError, OSError):
+            continue
         found.shards.append(_shard_facts(plan, shard, record))
         spans.append(_span(record))
         found.failed += [(sample.key, sample.reason) for sample in record.failed]

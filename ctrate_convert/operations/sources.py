@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ctrate_convert.conversion.manifest import (
     planned_shards,
@@ -29,10 +30,13 @@ from ctrate_convert.deleting.trash import (
     place_in_trash,
     trash_of,
 )
+from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.journal import JournalLine
-from ctrate_convert.schemas.plan import Plan
+from ctrate_convert.schemas.plan import Plan, PlannedShard
 from ctrate_convert.schemas.record import ShardRecord, SourceFingerprint
+
+T = TypeVar("T")
 
 State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "trashed", "gone"]
 
@@ -58,13 +62,20 @@ class Source:
 
 
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
-    """Every source that the plans know, one by one, in shard order, the excluded ones last."""
+    """Every source that the plans know, one by one, in shard order, the excluded ones last.
+
+    What damaged lines of a plan describe is left out; `find_damage` names them.
+    """
     recorded = recorded_shards(dataset)
     retried = {key for plan in plans for key in plan.retries}
     superseded = superseded_samples(dataset, plans)
     for index, (plan, shard) in planned_shards(plans).items():
         if index in recorded:
-            record = load_record(dataset, plan, index)
+            try:
+                record = load_record(dataset, plan, index)
+            except (DamageError, OSError):
+                yield from _of_damaged_record(dataset, plan, shard, superseded)
+                continue
             for source in _of_record(dataset, plan, record, retried):
                 if source.key in superseded.get(index, ()):
                     continue  # it comes with its new shard
@@ -74,17 +85,47 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
             continue
         if plan.repairs:  # each comes with the shard that holds it so far
             continue
-        for sample in load_samples(dataset, plan, shard):
+        for sample in _readable(load_samples, dataset, plan, shard):
             yield Source(
                 sample.key, sample.source, sample.source_size_bytes, "pending",
                 "not converted yet", index, dtype=sample.header.dtype if sample.header else "",
             )  # fmt: skip
-    for excluded in load_excluded(dataset, plans[-1]):
+    for excluded in _readable(load_excluded, dataset, plans[-1]):
         if excluded.source is not None:
             yield Source(
                 excluded.key, excluded.source, excluded.source_size_bytes, "excluded",
                 f"{excluded.reason}: {excluded.detail}" if excluded.detail else excluded.reason,
             )  # fmt: skip
+
+
+def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...]:
+    """What ``load`` gives of a plan's list; nothing where its lines are damaged."""
+    try:
+        return load(*what)
+    except (DamageError, OSError):
+        return ()
+
+
+def _of_damaged_record(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: Mapping[int, Collection[str]]
+) -> Iterator[Source]:
+    """The sources of a shard whose record tells nothing any more: kept, or gone before."""
+    deleted = {line.key for line in read_journal(dataset, shard.index) if is_done(line)}
+    folder = Path(plan.settings.data_folder)
+    for sample in _readable(load_samples, dataset, plan, shard):
+        if sample.key in superseded.get(shard.index, ()):
+            continue  # it comes with its new shard
+        if plan.repairs and sample.key not in superseded.get(plan.repairs[sample.key], ()):
+            continue  # it came with the shard that holds it still
+        state: State = "gone"
+        reason = "missing, and the record of its shard is damaged"
+        if os.path.lexists(folder / sample.source):
+            state, reason = "kept", f"the record of {shard.name} is damaged"
+        elif sample.key in deleted:
+            state, reason = "deleted", "deleted after its proof"
+        yield Source(
+            sample.key, sample.source, sample.source_size_bytes, state, reason, shard.index
+        )
 
 
 def _of_record(

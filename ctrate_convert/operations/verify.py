@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ctrate_convert.conversion.aside import aside_notes
 from ctrate_convert.conversion.intensity import Scale, intensity_notes
 from ctrate_convert.conversion.manifest import (
     manifest_shards,
@@ -19,9 +19,15 @@ from ctrate_convert.conversion.manifest import (
 from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.errors import DamageError, ExitCode
+from ctrate_convert.operations.damage import mend_command
 from ctrate_convert.operations.each_process import each_in_a_process
 from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.verify_files import FileFindings, check_journals, check_lists
+from ctrate_convert.operations.verify_files import (
+    FileFindings,
+    check_journals,
+    check_lists,
+    check_plans,
+)
 from ctrate_convert.operations.verify_manifest import (
     check_entry,
     check_manifest,
@@ -37,6 +43,8 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.manifest import ManifestShard
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
+
+UNKNOWN_SHARD = "a shard that no record knows"
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def verify(
 
     Raises:
         SettingsError: there is no plan.
-        DamageError: a plan was changed.
+        DamageError: both copies of a plan are damaged.
         WorkerDied: a process was killed.
     """
     report = VerifyReport()
@@ -134,8 +142,10 @@ def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, lis
     recorded = recorded_shards(dataset)
     plans = load(dataset)
     records = _load_records(dataset, plans, recorded, report)
+    check_plans(dataset, plans, files)
     check_lists(dataset, plans, files)
     check_journals(dataset, plans, files)
+    files.notes += aside_notes(dataset)
     if manifest is not None:
         check_manifest(dataset, plans, manifest, recorded, files)
         entries = manifest_shards(manifest)
@@ -146,7 +156,7 @@ def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, lis
     for path in tars:
         number = path.stem.removeprefix("shard-")
         if not number.isdigit() or int(number) not in recorded:
-            report.damage.append(Damage(path.name, None, "a shard that no record knows"))
+            report.damage.append(Damage(path.name, None, UNKNOWN_SHARD))
     return files, records
 
 
@@ -160,7 +170,7 @@ def _check_merged(
     """Whether the record is the one that was merged, and the manifest says what it does."""
     record = shard.record
     if entry.record_sha256 != record.stored_sha256():
-        what = "this record was changed after it was merged into the manifest"
+        what = "this record was changed after it was merged into the manifest; " + _rebuild(dataset)
         report.damage.append(Damage(dataset.record(record.shard).name, None, what))
         return
     superseded = {one.key for one in record.converted} - {one.key for one in shard.live}
@@ -171,9 +181,7 @@ def _load_records(
     dataset: Dataset, plans: Sequence[Plan], recorded: frozenset[int], report: VerifyReport
 ) -> list[_Recorded]:
     by_index = planned_shards(plans)
-    superseded: dict[int, frozenset[str]] = {}
-    with contextlib.suppress(DamageError, OSError):  # a damaged record is named below
-        superseded = superseded_samples(dataset, plans)
+    superseded = superseded_samples(dataset, plans)
     found = []
     for index in sorted(recorded):
         path = dataset.record(index)
@@ -184,15 +192,21 @@ def _load_records(
         try:
             record = load_record(dataset, plan, index)
         except DamageError as error:
-            report.damage.append(Damage(path.name, None, error.one_line()))
+            what = f"{error.one_line()}; {_rebuild(dataset)}"
+            report.damage.append(Damage(path.name, None, what))
             continue
         except OSError as error:
-            report.damage.append(Damage(path.name, None, f"cannot be read: {error.strerror}"))
+            what = f"cannot be read: {error.strerror}; {_rebuild(dataset)}"
+            report.damage.append(Damage(path.name, None, what))
             continue
         gone = superseded.get(index, frozenset())
         live = tuple(sample for sample in record.converted if sample.key not in gone)
         found.append(_Recorded(plan, record, live))
     return found
+
+
+def _rebuild(dataset: Dataset) -> str:
+    return f"rebuild it from its shard with: {mend_command(dataset)}"
 
 
 def _intensity_notes(files: FileFindings, records: Sequence[_Recorded]) -> list[str]:

@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from ctrate_convert.conversion.plans import (
     EXCLUDED_FILE,
     SAMPLES_FILE,
+    check_size_of_samples,
     load_excluded,
     load_samples,
 )
 from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.errors import DamageError
+from ctrate_convert.operations.damage import (
+    damaged_plan_files,
+    generations_without_a_copy,
+    mend_command,
+    place_of_lines,
+    told,
+)
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse
 from ctrate_convert.schemas.journal import JournalLine
@@ -52,21 +60,38 @@ def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
     for plan in plans:
         folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
         for shard in plan.shards:
-            end = shard.lines_offset + shard.lines_size_bytes
-            place = f"the lines of {shard.name} (bytes {shard.lines_offset}–{end})"
             try:
                 samples = load_samples(dataset, plan, shard)
             except (DamageError, OSError) as error:
-                found.damaged(f"{folder}/{SAMPLES_FILE}", f"{place}: {told(error)}")
+                what = f"{place_of_lines(shard)}: {told(error)}"
+                found.damaged(f"{folder}/{SAMPLES_FILE}", what)
                 continue
             found.planned[shard.index] = {
                 one.key: Planned(one.source, one.metadata.get("RescaleIntercept", ""))
                 for one in samples
             }
         try:
+            check_size_of_samples(dataset, plan)
+        except FileNotFoundError:
+            pass  # it is missing for each shard
+        except (DamageError, OSError) as error:
+            found.damaged(f"{folder}/{SAMPLES_FILE}", told(error))
+        try:
             load_excluded(dataset, plan)
         except (DamageError, OSError) as error:
             found.damaged(f"{folder}/{EXCLUDED_FILE}", told(error))
+
+
+def check_plans(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
+    """Each generation's ``plan.json`` and its copy: one sound file suffices, two are expected."""
+    found.damage += damaged_plan_files(dataset, plans)
+    single = generations_without_a_copy(dataset, plans)
+    if single:
+        names = ", ".join(dataset.plan(generation).name for generation in single)
+        found.notes.append(
+            f"{dataset.plans.name}/{names}: no second copy of the plan, as earlier versions wrote "
+            f"it; make it with: {mend_command(dataset)}"
+        )
 
 
 def check_journals(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
@@ -131,11 +156,3 @@ def _left_by_a_crash(raw: bytes) -> bool:
         open_string = error.msg.startswith("Unterminated string")
         return not text.endswith("}") and (open_string or error.pos >= len(text))
     return False
-
-
-def told(error: DamageError | OSError) -> str:
-    """What a finding says of ``error``; its own place is told by the finding."""
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror}"
-    seen = f": seen {error.seen}, expected {error.expected}" if error.seen else ""
-    return f"{error.what}{seen}" + (f"; {error.next_command}" if error.next_command else "")

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from ctrate_convert.conversion.manifest import manifest_shards
 from ctrate_convert.errors import DamageError
-from ctrate_convert.operations.verify_files import FileFindings, told
+from ctrate_convert.operations.damage import told
+from ctrate_convert.operations.verify_files import FileFindings
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
 from ctrate_convert.schemas.manifest import GIB, MIB, Manifest, ManifestShard

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctrate_convert.conversion.manifest import load_manifest
-from ctrate_convert.errors import DamageError, SettingsError
+from ctrate_convert.errors import DamagedShardWarning, DamageError, SettingsError
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse, sha256_hex
@@ -70,7 +71,9 @@ class StoredSample(NamedTuple):
 class Index:
     """The published samples of a dataset directory, in shard order.
 
-    A shard's record is read when its samples are first asked for, and kept in a compact form.
+    A shard's record is read when its samples are first asked for, and kept in a compact form. A
+    shard whose record cannot be relied on has no samples: it is in `damaged`, by name and with the
+    reason, and `DamagedShardWarning` tells of it once.
 
     Raises:
         SettingsError: there is no manifest in ``out``, or none that names a shard.
@@ -95,49 +98,101 @@ class Index:
                 where=self._dataset.out,
                 next_command=f"ctrate-convert run {self._out}",
             )
+        self.damaged: dict[str, str] = {}
         self._known: dict[str, tuple[StoredSample, ...]] = {}
 
     def __len__(self) -> int:
-        return sum(shard.samples for shard in self.shards)
+        return sum(shard.samples for shard in self.shards if shard.name not in self.damaged)
 
     def __iter__(self) -> Iterator[StoredSample]:
         for shard in self.shards:
             yield from self.samples(shard)
 
     def samples(self, shard: ManifestShard) -> Sequence[StoredSample]:
-        """The samples of one shard in their order.
+        """The samples of one shard in their order; none where its record is damaged."""
+        if shard.name not in self._known:
+            try:
+                self._known[shard.name] = tuple(self._load(shard))
+            except (DamageError, OSError) as error:
+                self._known[shard.name] = ()
+                self._leave_out(shard, error)
+        return self._known[shard.name]
+
+    def sound_shards(self) -> list[ManifestShard]:
+        """The shards whose record is the one that was merged; the bytes of each are compared.
 
         Raises:
-            DamageError: its record is missing, damaged, or not the one that was merged.
+            DamageError: there is none.
         """
-        if shard.name not in self._known:
-            self._known[shard.name] = tuple(self._load(shard))
-        return self._known[shard.name]
+        for shard in self.shards:
+            if shard.name not in self._known and shard.name not in self.damaged:
+                try:
+                    self._record_of(shard)
+                except (DamageError, OSError) as error:
+                    self._known[shard.name] = ()
+                    self._leave_out(shard, error)
+        sound = [shard for shard in self.shards if shard.name not in self.damaged]
+        if not sound:
+            raise DamageError(
+                f"no shard has a record that can be relied on; {self.damaged[self.shards[0].name]}",
+                where=self._dataset.out,
+                next_command=self._mend,
+            )
+        return sound
+
+    def _leave_out(self, shard: ManifestShard, error: DamageError | OSError) -> None:
+        reason = error.one_line() if isinstance(error, DamageError) else f"its record: {error}"
+        self.damaged[shard.name] = reason
+        warnings.warn(
+            f"{shard.name} is left out, with {shard.samples} samples: {reason}. Next: {self._mend}",
+            DamagedShardWarning,
+            stacklevel=4,
+        )
+
+    @property
+    def _mend(self) -> str:
+        return f"ctrate-convert verify {self._out} --full --repair"
 
     @property
     def _out(self) -> str:
         return shlex.quote(str(self._dataset.out))
 
-    def _load(self, merged: ManifestShard) -> Iterator[StoredSample]:
-        number = int(Path(merged.name).stem.removeprefix("shard-"))
-        path = self._dataset.record(number)
-        verify = f"ctrate-convert verify {self._out} --full"
+    def _record_of(self, merged: ManifestShard) -> bytes:
+        """The bytes of the record that was merged.
+
+        The merger has checked every field of these very bytes; a second look at each would take
+        seconds for all of CT-RATE. Bytes that differ get it: they may still be the same record.
+        """
+        path = self._dataset.record(_number(merged))
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
             raise DamageError(
-                "the record of a shard is missing", where=path, next_command=verify
+                "the record of a shard is missing", where=path, next_command=self._mend
             ) from error
-        fields = _fields(data, merged.record_sha256, path)
-        if fields is None or not fields["tar"] or fields["plan_id"] not in self._plans:
-            raise DamageError(
-                "a record is not the one that the manifest knows", where=path, next_command=verify
-            )
+        if (
+            sha256_hex(data) != merged.record_sha256
+            and parse(ShardRecord, data, path).stored_sha256() != merged.record_sha256
+        ):
+            raise self._not_known(path)
+        return data
+
+    def _load(self, merged: ManifestShard) -> Iterator[StoredSample]:
+        number = _number(merged)
+        fields: dict[str, Any] = json.loads(self._record_of(merged))
+        if not fields["tar"] or fields["plan_id"] not in self._plans:
+            raise self._not_known(self._dataset.record(number))
         superseded = frozenset(merged.superseded)
+        verify = f"ctrate-convert verify {self._out} --full"
         shard = Shard(str(self._dataset.shard(number)), fields["tar"]["size_bytes"], verify)
         for sample in fields["samples"]:
             if sample["state"] == "converted" and sample["key"] not in superseded:
                 yield self._stored(sample, shard)
+
+    def _not_known(self, path: Path) -> DamageError:
+        return DamageError(
+            "a record is not the one that the manifest knows", where=path, next_command=self._mend
+        )
 
     def _stored(self, sample: dict[str, Any], shard: Shard) -> StoredSample:
         key, array = sample["key"], sample["array"]
@@ -168,16 +223,5 @@ def _member(fields: dict[str, Any]) -> Member:
     return Member(fields["name"], fields["offset"], fields["size_bytes"])
 
 
-def _fields(data: bytes, merged_sha256: str, path: Path) -> dict[str, Any] | None:
-    """The record's fields; None where it is not the one that was merged.
-
-    The merger has checked every field of these very bytes; a second look at each would take
-    seconds for all of CT-RATE. Bytes that differ get it: they may still be the same record.
-    """
-    if (
-        sha256_hex(data) != merged_sha256
-        and parse(ShardRecord, data, path).stored_sha256() != merged_sha256
-    ):
-        return None
-    fields: dict[str, Any] = json.loads(data)
-    return fields
+def _number(shard: ManifestShard) -> int:
+    return int(Path(shard.name).stem.removeprefix("shard-"))

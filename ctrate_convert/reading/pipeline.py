@@ -69,18 +69,21 @@ def open_dataset(
 
     Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in
     RANK, WORLD_SIZE, WORKER and NUM_WORKERS: together they give each sample exactly once. A
-    worker without a shard gives nothing.
+    worker without a shard gives nothing. A shard whose record is missing, damaged, or not the one
+    that was merged is left out, with a `DamagedShardWarning`.
 
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
             on iterating, there are fewer shards than nodes.
-        DamageError: a shard or a member does not fit its record; mostly on iterating.
+        DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
+            fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
     check_units(units)
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
     index = Index(out)
+    sound = index.sound_shards()
     wanted = None if keys is None else _check_keys(keys, index)
     reader = _Reader(
         index=index,
@@ -93,7 +96,7 @@ def open_dataset(
     )
     shards = [
         shard
-        for shard in index.shards
+        for shard in sound
         if wanted is None or any(sample.key in wanted for sample in index.samples(shard))
     ]
     return VolumeDataset(shards, reader, len(index) if wanted is None else len(wanted))
@@ -103,8 +106,11 @@ def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
     wanted = frozenset([keys] if isinstance(keys, str) else keys)
     unknown = sorted(wanted.difference(sample.key for sample in index))
     if unknown or not wanted:
+        left_out = f", but for {', '.join(index.damaged)} that is damaged" if index.damaged else ""
         raise SettingsError(
-            f"{len(unknown)} of the keys are in no published shard" if wanted else "no keys",
+            f"{len(unknown)} of the keys are in no published shard{left_out}"
+            if wanted
+            else "no keys",
             seen=", ".join(unknown[:3]) or None,
             expected="keys such as " + next(iter(index)).key,
         )

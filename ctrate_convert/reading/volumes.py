@@ -144,18 +144,23 @@ class Volumes(Mapping[str, Sample]):
 
     Reads the manifest and every record once, and no shard. ``units``: ``stored`` gives arrays as
     they lie in the shard, ``source`` gives float32 in the source's own unit. May be pickled, and
-    shared between threads and with forked processes.
+    shared between threads and with forked processes. The samples of a shard whose record is
+    missing, damaged, or not the one that was merged are left out: `DamagedShardWarning` names the
+    shard, and `damaged` has the reason.
 
     Raises:
         SettingsError: there is no manifest in ``out``, or no shard; or no such units.
-        DamageError: a record is missing, damaged, or not the one that was merged.
+        DamageError: two shards hold the same sample.
     """
 
     def __init__(self, out: str | os.PathLike[str], *, units: Units = "stored") -> None:
         check_units(units)
         self._units: Units = units
         self._samples: dict[str, StoredSample] = {}
-        for sample in Index(out):
+        index = Index(out)
+        self.damaged: dict[str, str] = index.damaged
+        """The shards whose samples are left out, by name, and why."""
+        for sample in index:
             if sample.key in self._samples:
                 raise DamageError(
                     "two shards hold the same sample",

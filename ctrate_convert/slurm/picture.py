@@ -11,9 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from ctrate_convert.conversion.manifest import merge, planned_shards, recorded_shards
+from ctrate_convert.conversion.manifest import (
+    damaged_records,
+    merge,
+    planned_shards,
+    recorded_shards,
+)
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.errors import DamageError, EnvironmentProblem
+from ctrate_convert.errors import EnvironmentProblem
 from ctrate_convert.operations.attempts import PastAttempt, load_attempts
 from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
@@ -222,23 +227,20 @@ def _records(
     dataset: Dataset, plans: tuple[Plan, ...]
 ) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
     """Samples by state, the shards whose record was verified, and what is wrong with others."""
+    damaged = damaged_records(dataset, plans)
     try:
         manifest = merge(dataset, plans)
-        numbers = frozenset(int(s.name[6:-4]) for s in manifest.shards)
-        return _states(manifest.samples), numbers, {}
-    except (EnvironmentProblem, DamageError):
-        pass  # somebody else's dataset, or a damaged record: then count without writing
+        if not damaged:
+            numbers = frozenset(int(s.name[6:-4]) for s in manifest.shards)
+            return _states(manifest.samples), numbers, {}
+    except EnvironmentProblem:
+        pass  # somebody else's dataset: then count without writing
     by_index = planned_shards(plans)
     good: set[int] = set()
-    damaged: dict[int, str] = {}
     converted = failed = 0
-    for index in sorted(recorded_shards(dataset) & by_index.keys()):
+    for index in sorted((recorded_shards(dataset) & by_index.keys()) - damaged.keys()):
         plan, _ = by_index[index]
-        try:
-            record = load_record(dataset, plan, index)
-        except DamageError as error:
-            damaged[index] = error.one_line()
-            continue
+        record = load_record(dataset, plan, index)
         good.add(index)
         if plan.repairs:  # another copy of a sample, not a sample
             continue

@@ -1,0 +1,34 @@
+"""How every command names what is damaged, after it did its work with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctrate_convert.cli import show
+from ctrate_convert.conversion.aside import aside_notes
+from ctrate_convert.conversion.readback import Damage
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.paths import Dataset
+
+_NAMED = 20
+
+
+def print_damage(damage: Sequence[Damage]) -> None:
+    """One line a damaged part; nothing where there is none."""
+    if damage:
+        show.line(f"DAMAGE, {show.count(len(damage), 'finding')}; all else went on:")
+    for one in damage[:_NAMED]:
+        show.line(f"  {one.shard}: {one.what}")
+    if len(damage) > _NAMED:
+        show.line(f"  … and {len(damage) - _NAMED:,} more (--json names all)")
+
+
+def print_aside(dataset: Dataset) -> None:
+    """One note a file that lies aside."""
+    for note in aside_notes(dataset):
+        show.line(f"Note: {note}")
+
+
+def with_damage(code: int, damage: Sequence[Damage]) -> int:
+    """3 where there is damage, unless the command was interrupted."""
+    return ExitCode.DAMAGE if damage and code != ExitCode.INTERRUPTED else code
