@@ -54,7 +54,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
 
 
 class _Asked:
-    """The question of this command: asked once the facts are known, before the plan is published."""
+    """The question of this command: asked with the facts known, before the plan is published."""
 
     def __init__(
         self,
@@ -121,11 +121,9 @@ def _with_draft(
     )
     if found is None:
         return earlier
-    whole = {
-        "plans": (*(earlier.plans if earlier else ()), plan),
-        "shards": (*(earlier.shards if earlier else ()), *(one.index for one in plan.shards)),
-        "files": found.files + (earlier.files if earlier else 0),
-        "size_bytes": plan.estimate.source_bytes + (earlier.size_bytes if earlier else 0),
-        "rounding": tuple(dict.fromkeys((*(earlier.rounding if earlier else ()), *found.rounding))),
-    }
-    return dataclasses.replace(found, **whole)
+    drafted = dataclasses.replace(
+        found,
+        shards=tuple(shard.index for shard in plan.shards),
+        size_bytes=plan.estimate.source_bytes,
+    )
+    return drafted.after(earlier)

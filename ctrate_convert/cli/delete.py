@@ -95,7 +95,7 @@ def command(
         copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
     )
     require_deletable(dataset, proposal)
-    if not as_json:
+    if not (as_json or yes):
         print_sources(sources)
     refuse_without_terminal("delete", yes=yes)
     consent = ask(dataset, with_interrupted(proposal, work), "delete", yes=yes)

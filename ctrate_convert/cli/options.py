@@ -66,9 +66,7 @@ def _false_wins(
     name = parameter.name or ""
     written = (context.default_map or {}).get(name)
     if value and written is False:
-        show.note(
-            f"Note: sources are kept: --config says {name} = false, and a no always wins."
-        )
+        show.note(f"Note: sources are kept: --config says {name} = false, and a no always wins.")
         return False
     return value
 

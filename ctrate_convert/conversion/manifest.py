@@ -139,9 +139,7 @@ def _entries(
                     continue
                 entry = _with_superseded(entry, gone)
             else:
-                known = entry and entry.by_converter and entry.record_sha256
-                known_as_it_is = known == record.stored_sha256()
-                entry = _entry(record, gone, by_converter=known_as_it_is)
+                entry = _entry(record, gone)
         entries.append(entry)
     return entries
 

@@ -100,8 +100,9 @@ def make_plan(
 
     A sample that failed is planned again where its source could not be read, once it has changed,
     or with another ``array_key`` or ``max_error``; those in ``retry_failed`` are in any case, and
-    then nothing else is. ``progress`` is told how many headers were read, of how many. ``approve`` is
-    told what is about to be published; where it raises, nothing is, and nothing is left behind.
+    then nothing else is. ``progress`` is told how many headers were read, of how many.
+    ``approve`` is told what is about to be published; where it raises, nothing is, and nothing is
+    left behind.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.bound import ErrorLimit
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster
-from ctrate_convert.formats.npz import SourceVolume
+from ctrate_convert.sources.npz import SourceVolume
 
 
 def largest_excess(

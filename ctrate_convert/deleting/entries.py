@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.journal import is_done, journal_line, open_intents, read_journal
-from ctrate_convert.deleting.trash import identity_at, is_in_trash, place_in_trash, trash_of
+from ctrate_convert.deleting.trash import (
+    Identity,
+    identity_at,
+    is_in_trash,
+    place_in_trash,
+    trash_of,
+)
 from ctrate_convert.durable import append_lines, open_beneath
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
@@ -50,7 +56,7 @@ class Entries:
         self._waiting.append(self._line(event, key, source, reason=reason))
 
     def missing(self, key: str, source: SourceFingerprint) -> bool:
-        """Note a source that was gone before this call; True where an intent tells by whose hand."""
+        """Note a source that was gone before this call; True where it had an open intent."""
         if key in open_intents(self.lines):
             self.gone(key, source)
             return True
@@ -65,8 +71,9 @@ class Entries:
         for line in reversed(self.lines):
             trash = trash_of(line, self._shard) if line.key == key else None
             if trash and is_in_trash(trash, place, identity_at(line, source)):
-                moved = {"trash": line.trash, "inode": line.inode, "mtime_ns": line.mtime_ns}
-                self._waiting.append(self._line("trashed", key, source, **moved))
+                moved = identity_at(line, source)
+                text = self._line("trashed", key, source, trash=line.trash, moved=moved)
+                self._waiting.append(text)
                 return
         self._waiting.append(self._line("found_gone", key, source))
 
@@ -75,14 +82,30 @@ class Entries:
         if self._trash is None:
             return self._line(event, key, source)
         place = place_in_trash(self._shard, source.source)
-        facts: dict[str, str | int] = {"trash": str(self._trash / place)}
+        moved: Identity | None = None
         for root, path in ((self._folder, source.source), (self._trash, place)):
             with contextlib.suppress(OSError, ValueError), open_beneath(root, path) as (at, name):
-                status = fresh_status(name, at)
-                facts |= {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
-                facts |= {"size_bytes": status.st_size}
-        return self._line(event, key, source, **facts)
+                moved = Identity.of(fresh_status(name, at))
+        return self._line(event, key, source, trash=str(self._trash / place), moved=moved)
 
-    def _line(self, event: Event, key: str, source: SourceFingerprint, **more: str | int) -> str:
-        facts = {"size_bytes": source.size_bytes, "authorised_by": self._authorised_by, **more}
-        return journal_line(event, key, source.source, **facts)
+    def _line(
+        self,
+        event: Event,
+        key: str,
+        source: SourceFingerprint,
+        *,
+        reason: str = "",
+        trash: str = "",
+        moved: Identity | None = None,
+    ) -> str:
+        return journal_line(
+            event,
+            key,
+            source.source,
+            moved.size_bytes if moved else source.size_bytes,
+            self._authorised_by,
+            reason=reason,
+            trash=trash,
+            inode=moved.inode if moved else 0,
+            mtime_ns=moved.mtime_ns if moved else 0,
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from pathlib import Path
 
@@ -36,13 +35,13 @@ def presence(data_folder: Path, source: str) -> Presence:
     nor the hidden name that a deletion gives it for a while. Where a folder on the way is away,
     renamed or closed, nothing can be said of the source.
     """
-    with contextlib.suppress(OSError, ValueError):
+    try:
         with open_beneath(data_folder, source) as (directory, name):
-            for candidate in (name, aside_name(name)):
-                if status_of(candidate, directory) is not None:
-                    return Presence.THERE
-            return Presence.GONE
-    return Presence.UNSEEN
+            names = (name, aside_name(name))
+            there = any(status_of(one, directory) is not None for one in names)
+    except (OSError, ValueError):
+        return Presence.UNSEEN
+    return Presence.THERE if there else Presence.GONE
 
 
 def status_of(name: str, directory: int) -> FreshStatus | None:

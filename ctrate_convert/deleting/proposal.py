@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,19 @@ class Proposal:
     discard_members: tuple[str, ...]
     trash: str
     copies: tuple[str, ...] = ()
+
+    def after(self, earlier: Proposal | None) -> Proposal:
+        """Return the proposal for what ``earlier`` and this one propose together."""
+        if earlier is None:
+            return self
+        return dataclasses.replace(
+            self,
+            plans=(*earlier.plans, *self.plans),
+            shards=(*earlier.shards, *self.shards),
+            files=earlier.files + self.files,
+            size_bytes=earlier.size_bytes + self.size_bytes,
+            rounding=tuple(dict.fromkeys((*earlier.rounding, *self.rounding))),
+        )
 
     def accept(self, dataset: Dataset, command: str) -> Consent:
         """Record, durably, that the person at ``command`` allowed it; return the consent."""
@@ -152,6 +166,6 @@ def one_trash(plans: Iterable[Plan]) -> str:
             "the plans of this dataset name several trash folders",
             seen=", ".join(named),
             expected="one",
-            next_command="ctrate-convert delete OUT --trash DIR, after: run OUT --keep_source_files",
+            next_command="run OUT --keep_source_files, then: delete OUT --trash DIR",
         )
     return named[0] if named else ""

@@ -54,9 +54,10 @@ def mount_of(folder: Path) -> Mount | None:
     found = None
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         mount = _parsed(line)
-        if mount and folder.is_relative_to(mount.point):
-            if found is None or len(mount.point.parts) >= len(found.point.parts):
-                found = mount
+        if mount is None or not folder.is_relative_to(mount.point):
+            continue
+        if found is None or len(mount.point.parts) >= len(found.point.parts):
+            found = mount
     return found
 
 

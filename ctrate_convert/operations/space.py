@@ -62,8 +62,8 @@ def require_room(
     Otherwise what to tell a person: it may not fit, since no probe has told what an encoding makes
     of the volumes; or it does not, but ``may_wait`` for space. Sources that ``consent`` lets go
     give space back only where they lie on the output's file system and no trash keeps them; those
-    of ``recorded`` shards, which only await the gate, first. At most ``num_workers`` and at least ``least_workers`` (None: as many)
-    convert at once.
+    of ``recorded`` shards, which only await the gate, first. At most ``num_workers`` and at least
+    ``least_workers`` (None: as many) convert at once.
 
     Raises:
         EnvironmentProblem: the peak is more than what is free.

@@ -17,6 +17,7 @@ from ctrate_convert.conversion.plans import (
     load_samples,
 )
 from ctrate_convert.conversion.readback import Damage
+from ctrate_convert.deleting.journal import is_done
 from ctrate_convert.errors import DamageError
 from ctrate_convert.operations.damage import (
     damaged_plan_files,

@@ -17,7 +17,7 @@ from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import parse, sha256_hex
 from ctrate_convert.schemas.manifest import ManifestShard
-from ctrate_convert.schemas.plan import Encoding
+from ctrate_convert.schemas.plan import Encoding, Layout
 from ctrate_convert.schemas.record import ShardRecord
 
 
@@ -89,8 +89,7 @@ class Index:
                 next_command=f"ctrate-convert merge {self._out}",
             )
         self._plans = frozenset(manifest.plans)
-        layout = LAYOUTS[next(name for name in LAYOUTS if name == manifest.layout)]
-        self._small = (layout.json, layout.report, layout.labels)
+        self._layout = next(name for name in LAYOUTS if name == manifest.layout)
         self.shards = tuple(shard for shard in manifest.shards if shard.samples)
         if not self.shards:
             raise SettingsError(
@@ -187,36 +186,41 @@ class Index:
         shard = Shard(str(self._dataset.shard(number)), fields["tar"]["size_bytes"], verify)
         for sample in fields["samples"]:
             if sample["state"] == "converted" and sample["key"] not in superseded:
-                yield self._stored(sample, shard)
+                yield stored_sample(sample, shard, self._layout)
 
     def _not_known(self, path: Path) -> DamageError:
         return DamageError(
             "a record is not the one that the manifest knows", where=path, next_command=self._mend
         )
 
-    def _stored(self, sample: dict[str, Any], shard: Shard) -> StoredSample:
-        key, array = sample["key"], sample["array"]
-        members = {member["name"]: member for member in sample["members"]}
-        try:
-            json_member, report, labels = (
-                _member(members[f"{key}.{suffix}"]) for suffix in self._small
-            )
-        except KeyError as error:
-            raise shard.damage(
-                f"the record of {key} lacks a member", expected=error.args[0]
-            ) from error
-        depth, height, width = array["shape"]
-        volume = ArrayMember(
-            array["name"],
-            array["offset"],
-            array["size_bytes"],
-            array["dtype"],
-            (depth, height, width),
-            array["encoding"],
-            array["value_scale"],
-            array["value_min"],
+
+def stored_sample(sample: dict[str, Any], shard: Shard, layout: Layout) -> StoredSample:
+    """Return where a sample lies in its shard, from the fields of its record.
+
+    Raises:
+        DamageError: the record lacks a member.
+    """
+    key, array, names = sample["key"], sample["array"], LAYOUTS[layout]
+    members = {member["name"]: member for member in sample["members"]}
+    try:
+        json_member, report, labels = (
+            _member(members[f"{key}.{suffix}"])
+            for suffix in (names.json, names.report, names.labels)
         )
-        return StoredSample(key, shard, volume, json_member, report, labels)
+    except KeyError as error:
+        raise shard.damage(f"the record of {key} lacks a member", expected=error.args[0]) from error
+    depth, height, width = array["shape"]
+    volume = ArrayMember(
+        array["name"],
+        array["offset"],
+        array["size_bytes"],
+        array["dtype"],
+        (depth, height, width),
+        array["encoding"],
+        array["value_scale"],
+        array["value_min"],
+    )
+    return StoredSample(key, shard, volume, json_member, report, labels)
 
 
 def _member(fields: dict[str, Any]) -> Member:
