@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     alternatives,
     conversion,
+    deletion,
     limits,
     memory,
     prediction,
@@ -31,6 +32,11 @@ def _alternatives(work: Path, quick: bool) -> list[Table]:
 def _conversion(work: Path, quick: bool) -> list[Table]:
     amount = conversion.QUICK if quick else conversion.FULL
     return [conversion.table(conversion.measure(work, amount))]
+
+
+def _deletion(work: Path, quick: bool) -> list[Table]:
+    amount = conversion.QUICK if quick else conversion.FULL
+    return [deletion.table(deletion.measure(work, amount))]
 
 
 def _limits(work: Path, quick: bool) -> list[Table]:
@@ -60,6 +66,7 @@ def _size(work: Path, quick: bool) -> list[Table]:
 SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "alternatives": _alternatives,
     "conversion": _conversion,
+    "deletion": _deletion,
     "limits": _limits,
     "memory": _memory,
     "prediction": _prediction,

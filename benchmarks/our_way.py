@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrate_convert.conversion.manifest import planned_shards
+from ctrate_convert.conversion.manifest import merge, planned_shards
 from ctrate_convert.conversion.planning import make_plan
 from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.conversion.shard import convert_shard
+from ctrate_convert.conversion.shard import convert_shard, load_record
+from ctrate_convert.deleting.gate import Release, release_sources
+from ctrate_convert.deleting.proposal import Candidate, propose
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import VolumeName
 from ctrate_convert.paths import Dataset
@@ -24,12 +28,16 @@ from ctrate_convert.synthetic.tables import (
 )
 
 
-def write_inputs(folder: Path, volumes: Sequence[Path]) -> None:
-    """A data folder in which ``volumes`` (hard links) have CT-RATE's names, and their tables."""
+def write_inputs(folder: Path, volumes: Sequence[Path], *, copies: bool = False) -> None:
+    """Write a data folder in which ``volumes`` have CT-RATE's names, and their tables.
+
+    Hard links, or ``copies``: a source with several names is never deleted.
+    """
     names = [VolumeName("train", number + 1, "a", 1) for number in range(len(volumes))]
     (folder / "npz").mkdir(parents=True)
     for name, volume in zip(names, volumes, strict=True):
-        os.link(volume, folder / "npz" / f"{name.key}.npz")
+        give = shutil.copyfile if copies else os.link
+        give(volume, folder / "npz" / f"{name.key}.npz")
     metadata = metadata_rows(names, (480, 480, 240), 0)
     _write_csv(
         folder / "metadata.csv", METADATA_COLUMNS, [[*r.values()] for r in metadata.values()]
@@ -61,7 +69,7 @@ def plan(
     make_plan(Dataset(out), settings)
 
 
-def convert(out: Path, shard: int) -> None:
+def convert(out: Path, shard: int, *, decode: bool = True) -> None:
     """Convert one planned shard as a worker does, up to its published record.
 
     Raises:
@@ -69,6 +77,45 @@ def convert(out: Path, shard: int) -> None:
     """
     dataset = Dataset(out)
     its_plan, planned = planned_shards(load_plans(dataset))[shard]
-    published = convert_shard(dataset, its_plan, planned, "benchmark", lambda *_: None)
+    published = convert_shard(
+        dataset, its_plan, planned, "benchmark", lambda *_: None, decode=decode
+    )
     if published.record.failed:
         raise RuntimeError(f"not converted: {published.record.failed[0].reason}")
+    if not decode:
+        (out / "verified").write_bytes(pickle.dumps(published.verified))
+
+
+def convert_and_delete(out: Path, shard: int) -> None:
+    """Convert one shard, then let its sources go in another process, as a run does.
+
+    Raises:
+        RuntimeError: a source was kept.
+    """
+    convert(out, shard, decode=False)
+    child = os.fork()  # as a run's workers are forked: nothing is imported a second time
+    if child == 0:
+        kept = _release(out, shard)
+        print(*kept, sep="\n", end="", flush=True)
+        os._exit(1 if kept else 0)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("a source was kept")
+
+
+def _release(out: Path, shard: int) -> list[str]:
+    dataset = Dataset(out)
+    plans = load_plans(dataset)
+    its_plan, planned = planned_shards(plans)[shard]
+    merge(dataset, plans)
+    proposal = propose([Candidate(its_plan, shard, planned.task, 0, "<f4")])
+    if proposal is None:
+        return ["nothing was proposed"]
+    release = Release(
+        dataset=dataset,
+        plan=its_plan,
+        shard=planned,
+        record=load_record(dataset, its_plan, shard),
+        consent_name=proposal.accept(dataset, "benchmark").name,
+        verified=pickle.loads((out / "verified").read_bytes()),  # noqa: S301 - written right here
+    )
+    return [one.reason for one in release_sources(release).kept]
