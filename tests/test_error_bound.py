@@ -204,7 +204,7 @@ def reasons_in(out: Path) -> dict[str, str]:
 
 
 def test_a_step_of_ten_on_thousandths_keeps_the_sources(make_ctrate: Make, tmp_path: Path) -> None:
-    """HU/1000 in steps of 10 would be zeros: exit code 2, and nothing is deleted."""
+    """HU/1000 in steps of 10 would be zeros: exit code 2; a finer step converts the sources."""
     made = make_ctrate(2, kinds=("arr_0",))
     put(made, chest(scale=0.001), chest("float64", 0.001))
     out = tmp_path / "out"
@@ -216,6 +216,8 @@ def test_a_step_of_ten_on_thousandths_keeps_the_sources(make_ctrate: Make, tmp_p
     for reason in reasons_in(out).values():
         assert reason.startswith(FLAT)
         assert reason.endswith("expected values that stay apart; give a finer --step")
+    again = run_cli(*convert_words(made, out, "--dtype", "int16", "--step", 0.001, "--probe", 0))
+    assert again.code == ExitCode.DONE, again.text
 
 
 def test_tiny_units_keep_their_source_and_metal_passes(make_ctrate: Make, tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def make_plan(
     """Plan all volumes that no earlier generation has planned, and publish that as the next one.
 
     A sample that failed is planned again where its source could not be read, once it has changed,
-    or with another ``array_key`` or ``max_error``; those in ``retry_failed`` are in any case, and
-    then nothing else is. ``progress`` is told how many headers were read, of how many.
+    or with another ``array_key``, ``step`` or ``max_error``; those in ``retry_failed`` are in any
+    case, and then nothing else is. ``progress`` is told how many headers were read, of how many.
     ``approve`` is told what is about to be published; where it raises, nothing is, and nothing is
     left behind.
 
@@ -285,13 +285,14 @@ def _select(
 def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:
     """The samples that failed and may not fail again.
 
-    Source, array or error bound is another, or storage only did not give the source out.
+    Source, array, step or error bound is another, or storage only did not give the source out.
     """
     mended = set()
     for key, failed in before.failed.items():
         last = before.failed_with[key]
-        asked_for = (last.array_key, last.max_error)
-        if failed.unreadable or (settings.array_key, settings.max_error) != asked_for:
+        asked_for = (last.array_key, last.step, last.max_error)
+        asks_for = (settings.array_key, settings.step, settings.max_error)
+        if failed.unreadable or asks_for != asked_for:
             mended |= {key} & found.files.keys()
         for file in found.files.get(key, ()):
             then = (failed.source_mtime_ns, failed.source_ctime_ns)

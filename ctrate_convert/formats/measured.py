@@ -57,13 +57,19 @@ class Measured:
         lost = excess(limit)
         if lost > 0.0:
             bound = f"≤ {limit.within:.6g}"
-            if max_error is None:
-                accepted = _rounded_up(max(lost, self.max_abs_error))
-                bound += (
-                    f" (2⁻¹⁰ of the spread of its values, {self.low:.6g} to {self.high:.6g}); "
-                    f"give --max_error {accepted} to accept it, or {self._finer()}"
-                )
-            raise SampleError("precision loss past the bound", seen=f"{lost:.6g}", expected=bound)
+            reason = "(--max_error)" if max_error is not None else self._spread_and_advice(lost)
+            raise SampleError(
+                "precision loss past the bound",
+                seen=f"{lost:.6g}",
+                expected=f"{bound} {reason}",
+            )
+
+    def _spread_and_advice(self, lost: float) -> str:
+        accepted = _rounded_up(max(lost, self.max_abs_error))
+        return (
+            f"(2⁻¹⁰ of the spread of its values, {self.low:.6g} to {self.high:.6g}); "
+            f"give --max_error {accepted} to accept it, or {self._finer()}"
+        )
 
     def _check_finite(self) -> None:
         if self.nan_count:
@@ -79,7 +85,7 @@ class Measured:
         """The option that makes the stored type finer."""
         if self.target.kind == "i":
             return "a finer --step"
-        return "--dtype int16 (with a --step for floats)"
+        return "--dtype int16 (floats: with a --step) in another --output_dir"
 
 
 def _rounded_up(number: float) -> str:
