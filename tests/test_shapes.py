@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 
 from ctrate_convert import Volumes
-from ctrate_convert.formats.encodings import b2nd
 from ctrate_convert.formats.tiling import Shape
-from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from ctrate_convert.synthetic import write_synthetic_ctrate
 from tests.hostile import fields, npy
-from tests.support import TIMEOUT_S, Array, Converted, convert_here, settings_for
+from tests.support import TIMEOUT_S, Array, settings_for
 
 MOST_MIB = 100
 """What a process may take above an idle one, whatever a volume's shape."""
