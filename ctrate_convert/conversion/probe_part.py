@@ -36,6 +36,9 @@ PART_KEY = "part"
 _BOX_ROWS = 16
 _BOX_COLUMNS = 32
 _WINDOW_BYTES = 2**15
+_MOST_PLANES = 2**15
+_RUNS = 64
+_PASSED_BYTES = 2**20
 
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
 """Multiples of these, without their whole part, are spread evenly over the unit square.
@@ -74,26 +77,12 @@ def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
         OSError: the part cannot be written.
     """
     with SourceVolume(source, array_key) as volume:
-        shape, dtype = volume.npy.shape, volume.npy.dtype
-        rows, columns = _box_shape(shape, dtype.itemsize)
-        boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(source.stem.encode()))
-        order: Any = "F" if volume.npy.fortran_order else "C"
-        part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
-        plane_shape = shape[1::-1] if volume.npy.fortran_order else shape[1:]
-        plane = np.empty(plane_shape, dtype)
-        view = plane.reshape(-1).view(np.uint8).data
-        cpu_s = 0.0
-        share = DeflatedShare()
-        planes = shape[2] if volume.npy.fortran_order else shape[0]
-        for index in range(planes):
-            clock = time.process_time()
-            volume.read_into(view)
-            cpu_s += time.process_time() - clock
-            take = _take_plane if volume.npy.fortran_order else _take_row
-            take(part, boxes, rows, columns, index, plane)
-            for number in range(-(-MANY_PIECES // planes)):
-                offset = spread(index + number * planes, max(1, len(view) - PIECE_BYTES))
-                share.add(view[offset : offset + PIECE_BYTES])
+        shape = volume.npy.shape
+        part, cpu_s, share = (
+            _boxes_of(volume, source.stem)
+            if _looks_like_a_scan(shape, volume.npy.dtype.itemsize)
+            else _runs_of(volume)
+        )
     np.savez(path, part=part)
     voxels = int(np.prod(shape, dtype=np.int64))
     correction = (share.value or 1.0) / (peek(path, MANY_PIECES) or 1.0)
@@ -105,6 +94,61 @@ def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
         read_cpu_s=_read_cpu(path),
         of_read_cpu_s=cpu_s,
     )
+
+
+def _boxes_of(volume: SourceVolume, name: str) -> tuple[NDArray[Any], float, DeflatedShare]:
+    """Read ``volume`` to its end; return boxes of it, the CPU seconds, and how pieces deflate."""
+    shape, dtype = volume.npy.shape, volume.npy.dtype
+    rows, columns = _box_shape(shape, dtype.itemsize)
+    boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(name.encode()))
+    order: Any = "F" if volume.npy.fortran_order else "C"
+    part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
+    plane_shape = shape[1::-1] if volume.npy.fortran_order else shape[1:]
+    plane = np.empty(plane_shape, dtype)
+    view = plane.reshape(-1).view(np.uint8).data
+    cpu_s = 0.0
+    share = DeflatedShare()
+    planes = shape[2] if volume.npy.fortran_order else shape[0]
+    for index in range(planes):
+        clock = time.process_time()
+        volume.read_into(view)
+        cpu_s += time.process_time() - clock
+        take = _take_plane if volume.npy.fortran_order else _take_row
+        take(part, boxes, rows, columns, index, plane)
+        for number in range(-(-MANY_PIECES // planes)):
+            offset = spread(index + number * planes, max(1, len(view) - PIECE_BYTES))
+            share.add(view[offset : offset + PIECE_BYTES])
+    return part, cpu_s, share
+
+
+def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
+    """Return False if planes, or what a box takes, are too large for memory, or planes too many."""
+    rows, columns = _box_shape(shape, itemsize)
+    largest = max(shape[0] * shape[1], shape[1] * shape[2], rows * columns * shape[2])
+    return largest * itemsize <= PART_BYTES and max(shape[0], shape[2]) <= _MOST_PLANES
+
+
+def _runs_of(volume: SourceVolume) -> tuple[NDArray[Any], float, DeflatedShare]:
+    """Read ``volume`` as `_boxes_of` does; the part is runs of elements from all over the file."""
+    dtype = volume.npy.dtype
+    part = np.empty((_RUNS, 1, PART_BYTES // (_RUNS * dtype.itemsize)), dtype)
+    elements = volume.npy.data_bytes // dtype.itemsize
+    between_bytes = elements // _RUNS * dtype.itemsize - part[0].nbytes
+    passed = memoryview(bytearray(_PASSED_BYTES))
+    share = DeflatedShare()
+    clock = time.process_time()
+    for run in part:
+        view = run.reshape(-1).view(np.uint8).data
+        volume.read_into(view)
+        left = between_bytes
+        while left and (got := volume.read_into(passed[:left])):
+            left -= got
+        for number in range(MANY_PIECES // _RUNS):
+            offset = spread(number, len(view) - PIECE_BYTES)
+            share.add(view[offset : offset + PIECE_BYTES])
+    while volume.read_into(passed):  # what the division left over
+        pass
+    return part, time.process_time() - clock, share
 
 
 def _take_row(
