@@ -65,6 +65,7 @@ def _convert_as(
     on_bytes: OnBytes,
 ) -> ConvertedSample:
     with SourceVolume(path, settings.array_key) as volume:
+        extra = volume.source_extra()
         name = target or output_dtype(volume.header.dtype, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
         caster = Caster(volume.npy.dtype, dtype, settings.step)
@@ -85,7 +86,7 @@ def _convert_as(
                 writer.put(block)
             written = writer.finish()
         array = _array_record(written, elements.hexdigest(), caster, member, settings)
-        source_key, extra = volume.header.array_key, volume.source_extra()
+        source_key = volume.header.array_key
         members = [
             tar.add(name, data)
             for name, data in small_members(sample, array, source_key, settings.layout, extra)
