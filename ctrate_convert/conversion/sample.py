@@ -68,6 +68,7 @@ def _convert_as(
     on_bytes: OnBytes,
 ) -> ConvertedSample:
     with SourceVolume(path, settings.array_key) as volume:
+        extra = volume.source_extra()
         name = target or output_dtype(volume.header.dtype, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
         caster = _caster(volume, dtype, settings)
@@ -87,11 +88,16 @@ def _convert_as(
                 elements.update(block.data.cast("B"))
                 writer.put(block)
             written = writer.finish()
+<<<<<<< HEAD
         measured = caster.measured()
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
         array = _array_record(written, elements.hexdigest(), measured, member, settings)
         source_key, extra = volume.header.array_key, volume.source_extra()
+=======
+        array = _array_record(written, elements.hexdigest(), caster, member, settings)
+        source_key = volume.header.array_key
+>>>>>>> inventory
         members = [
             tar.add(name, data)
             for name, data in small_members(sample, array, source_key, settings.layout, extra)

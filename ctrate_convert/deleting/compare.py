@@ -128,7 +128,8 @@ def _entries_not_in_the_shard(pair: Pair, volume: SourceVolume) -> Iterator[Left
     stored = fields.get("source_extra", [])
     held = stored if isinstance(stored, list) else []
     for entry in volume.source_extra():
-        if entry not in held:
+        something = entry["name"] or entry["base64"]  # no comment is nothing that could be lost
+        if something and entry not in held:
             yield LeftOut(entry["name"], "an entry that its shard does not hold")
 
 

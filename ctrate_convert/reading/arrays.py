@@ -55,17 +55,24 @@ def read_box(file: ShardFile, array: ArrayMember, box: Box) -> Array:
 
 
 def read_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -> Iterator[Array]:
-    """Give what each of ``boxes`` holds, as `read_box` does; valid until the next is asked for.
+    """Give what each of ``boxes`` holds, as `read_box` does; headers are looked at once.
 
     An ``npy.gz`` is inflated once where the boxes follow each other in C order and leave nothing
     out.
     """
-    if array.encoding == "npy.gz" and _in_c_order(array, boxes):
-        file.check_header(array)
-        yield from _inflated_boxes(file, array, boxes)
-        return
-    for box in boxes:
-        yield read_box(file, array, box)
+    file.check_header(array)
+    try:
+        if array.encoding == "npy":
+            first = _first_element(file, array)
+            found = (_npy_elements(file, array, box, first) for box in boxes)
+        elif array.encoding == "npy.gz" and _in_c_order(array, boxes):
+            found = _inflated_boxes(file, array, boxes)
+        else:
+            found = (_READERS[array.encoding](file, array, box) for box in boxes)
+        for one in found:
+            yield one.astype(array.dtype, copy=False)
+    except _Unreadable as error:
+        raise file.shard.damage(f"{array.name} cannot be decoded: {error}") from error
 
 
 def _in_c_order(array: ArrayMember, boxes: Sequence[Box]) -> bool:
@@ -82,14 +89,14 @@ def _inflated_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -
     stream = GzipStream(_compressed(file, array))
     try:
         if stream.read(len(header := header_bytes(dtype, array.shape))) != header:
-            raise file.shard.damage(f"{array.name} has another npy header than was recorded")
+            raise _Unreadable("another npy header than was recorded")
         for box in boxes:
             found = np.empty(shape_of(box), dtype)
             stream.fill(found.data.cast("B"))
-            yield found.astype(array.dtype, copy=False)
+            yield found
         stream.check_end()
     except ValueError as error:
-        raise file.shard.damage(f"{array.name} cannot be decoded: {error}") from error
+        raise _Unreadable(str(error)) from error
 
 
 def _stored_dtype(array: ArrayMember) -> np.dtype[Any]:
@@ -98,15 +105,24 @@ def _stored_dtype(array: ArrayMember) -> np.dtype[Any]:
 
 def _npy(file: ShardFile, array: ArrayMember, box: Box) -> Array:
     """Of each plane the rows that are needed; whole planes in one piece."""
+    return _npy_elements(file, array, box, _first_element(file, array))
+
+
+def _first_element(file: ShardFile, array: ArrayMember) -> int:
+    """Return the place of the array's first element, behind the header that must precede it."""
     dtype = _stored_dtype(array)
     prefix_bytes = array.size_bytes - math.prod(array.shape) * dtype.itemsize
     # In the layout ctclip no header precedes the elements.
     expected = header_bytes(dtype, array.shape) if prefix_bytes else b""
     if prefix_bytes != len(expected) or file.read(array.offset, prefix_bytes) != expected:
         raise _Unreadable("another npy header than was recorded")
-    first = array.offset + prefix_bytes
+    return array.offset + prefix_bytes
+
+
+def _npy_elements(file: ShardFile, array: ArrayMember, box: Box, first: int) -> Array:
+    dtype = _stored_dtype(array)
     found = np.empty(shape_of(box), dtype)
-    if found.shape[1:] == array.shape[1:]:
+    if _is_one_run(array.shape, box):
         file.read_into(found.data.cast("B"), first + _place(array, box, dtype))
         return found
     for run in _runs(array.shape, box, _PIECE_BYTES // dtype.itemsize):
@@ -114,6 +130,13 @@ def _npy(file: ShardFile, array: ArrayMember, box: Box) -> Array:
         file.read_into(values.data.cast("B"), first + _place(array, run, dtype))
         _keep(found, box, run, values)
     return found
+
+
+def _is_one_run(shape: Shape, box: Box) -> bool:
+    """Return True if the box's elements follow each other in C order."""
+    depth, rows, columns = shape_of(box)
+    _, height, width = shape
+    return columns == width and (rows == height or depth == 1)
 
 
 def _place(array: ArrayMember, box: Box, dtype: np.dtype[Any]) -> int:
