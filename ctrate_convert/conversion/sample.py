@@ -88,16 +88,11 @@ def _convert_as(
                 elements.update(block.data.cast("B"))
                 writer.put(block)
             written = writer.finish()
-<<<<<<< HEAD
         measured = caster.measured()
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
         array = _array_record(written, elements.hexdigest(), measured, member, settings)
-        source_key, extra = volume.header.array_key, volume.source_extra()
-=======
-        array = _array_record(written, elements.hexdigest(), caster, member, settings)
         source_key = volume.header.array_key
->>>>>>> inventory
         members = [
             tar.add(name, data)
             for name, data in small_members(sample, array, source_key, settings.layout, extra)
