@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctrate_convert import DamagedShardWarning, Volumes, locks, open_dataset
+from ctrate_convert import DamagedShardWarning, Volumes, open_dataset
 from ctrate_convert.conversion.aside import records_set_aside, shards_set_aside
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.conversion.rebuild import NOT_IN_THE_SHARD
@@ -446,7 +446,7 @@ def test_a_corrected_source_after_a_kill_needs_no_hand(
 
 @pytest.mark.parametrize("doubt", ["journal", "source", "manifest", "lock", "link"])
 def test_a_shard_that_may_be_all_there_is_keeps_its_name(
-    ctrate: SyntheticCtRate, tmp_path: Path, doubt: str, monkeypatch: pytest.MonkeyPatch
+    ctrate: SyntheticCtRate, tmp_path: Path, doubt: str
 ) -> None:
     """A journal's line, a source that fails, a manifest's entry, no lock, or a link: refused."""
     out = tmp_path / "out"
@@ -487,7 +487,7 @@ def test_a_lock_tells_whether_it_keeps_others_out(
         with locked(path, timeout_s=0) as second:
             assert second is Hold.BUSY
             assert not second
-    monkeypatch.setattr(locks.fcntl, "flock", lambda descriptor, how: None)
+    monkeypatch.setattr("fcntl.flock", lambda descriptor, how: None)
     with locked(path) as mine:
         assert mine is Hold.NO_SERVICE
         assert mine
