@@ -61,6 +61,7 @@ def read_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -> Ite
     out.
     """
     file.check_header(array)
+    found: Iterator[Array]
     try:
         if array.encoding == "npy":
             first = _first_element(file, array)
