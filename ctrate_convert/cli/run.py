@@ -14,10 +14,10 @@ from ctrate_convert.cli.consent import ask
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_pending
@@ -98,7 +98,7 @@ def proposal_of(
     A plan made without --delete_source_files proposes nothing, and nothing can make it: its
     sources are let go by `ctrate-convert delete` alone.
     """
-    plans = load(dataset)
+    plans = load_plans(dataset)
     proposing = [plan for plan in plans if plan.settings.delete_source_files]
     if not proposing:
         return None
@@ -147,7 +147,7 @@ def convert_pending(
             stop=stop,
             on_change=progress,
         )
-    damage = find_damage(dataset, load(dataset))
+    damage = find_damage(dataset, load_plans(dataset))
     if as_json:
         show.as_json({**run_facts(result, manifest), "damage": damage})
     else:
