@@ -64,6 +64,6 @@ def _side_by_side(
         while len(block):
             if not len(left):
                 left = next(theirs)
-            size = min(len(block), len(left))
+            size = min(len(block), len(left), BLOCK_VOXELS)
             yield block[:size], left[:size]
             block, left = block[size:], left[size:]
