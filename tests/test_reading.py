@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -28,9 +30,11 @@ from ctrate_convert.errors import (
     SettingsError,
 )
 from ctrate_convert.formats.encodings.b2nd import chunks_and_blocks
+from ctrate_convert.reading import arrays
 from ctrate_convert.schemas.plan import ChunkShape
 from ctrate_convert.schemas.record import Intensity
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from tests.hostile import fields, npy, npy_of
 from tests.support import (
     Array,
     Converted,
@@ -174,6 +178,21 @@ def test_samples_are_read_by_key(way: Converted) -> None:
         assert np.allclose(scaled[3] / sample.array.value_scale, whole[3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("small_plane", [0, 10**6])
+def test_boxes_are_read_in_pieces_of_any_size(
+    small_plane: int, way: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a piece is less than a row, some rows or some planes, a box holds the same voxels."""
+    monkeypatch.setattr(arrays, "_SMALL_PLANE", small_plane)
+    key, sample = next(iter(Volumes(way.out).items()))
+    whole = stored(way, key)
+    for piece_bytes in (66, 2_000, 30_000):
+        monkeypatch.setattr(arrays, "_PIECE_BYTES", piece_bytes)
+        for index in INDICES:
+            if piece_bytes > 66 or np.size(whole[index]) < 100:
+                assert same_voxels(np.asarray(sample.array[index]), np.asarray(whole[index])), index
+
+
 @pytest.mark.parametrize("index", [(0, 0, 0, 0), 70, (0, -67), (..., ...), None, [1], "a", 1.5])
 def test_other_indices_are_refused(index: Any, converted: Converted) -> None:
     """What would need more than a box is an IndexError, as is what lies outside."""
@@ -224,6 +243,82 @@ def test_a_decoder_never_unpickles() -> None:
         with pytest.raises(DamageError):
             decoder()(name, data)
     assert decoder()("json", b"{}") is None
+
+
+def packed(shape: tuple[int, ...], zeros: int) -> bytes:
+    """A gzipped npy that says it has ``shape``, before so many bytes of nothing."""
+    return gzip.compress(npy(fields("<i2", False, shape), bytes(zeros)), 6)
+
+
+def frame_of(shape: tuple[int, ...], **more: Any) -> bytes:
+    """A Blosc2 frame of nothing but zeros."""
+    frame: bytes = blosc2.zeros(shape, dtype=np.int16, **more).to_cframe()
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "size"),
+    [
+        ("volume.npy.gz", packed((2**10, 2**10, 2**10 + 1), 10), 2**31 + 2**21),
+        ("volume.npy.gz", packed((2**62, 2**62, 2**62), 10), 2**187),
+        ("volume.b2nd", frame_of((2**10, 2**10, 2**10 + 1)), 2**31 + 2**21),
+    ],
+)
+def test_a_decoder_refuses_what_is_too_large(name: str, data: bytes, size: int) -> None:
+    """An array above the limit is named with its size, and takes no memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamageError, match=f"seen {size} bytes for int16") as refused:
+            decoder()(name, data)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert refused.value.where == name
+
+
+def test_a_decoders_limit_is_the_arrays_size() -> None:
+    """An array of exactly the limit is decoded, one byte less refuses it."""
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    for name, data in (
+        ("volume.npy.gz", gzip.compress(npy_of(array))),
+        ("volume.b2nd", blosc2.asarray(array).to_cframe()),
+    ):
+        assert same_voxels(decoder(max_bytes=120)(name, data), array)  # type: ignore[arg-type]
+        with pytest.raises(DamageError, match="larger than the decoder may make"):
+            decoder(max_bytes=119)(name, data)
+
+
+@pytest.mark.parametrize("zeros", [30_000_000, 2**20 - 1])
+def test_a_decoder_inflates_what_the_header_promises(zeros: int) -> None:
+    """Data that goes on for longer, or ends before, is damage; no more than its array is made."""
+    data = packed((2**19, 1, 1), zeros)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamageError, match=r"more bytes than it should|ends 1 bytes early"):
+            decoder()("volume.npy.gz", data)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_chunk_of_a_frame_is_no_way_around_the_limit() -> None:
+    """A frame of eight voxels in one chunk of 200 million is refused by the chunk's size."""
+    data = frame_of((1, 1, 8), chunks=(1, 1, 2 * 10**8), blocks=(1, 1, 10**8))
+    assert len(data) < 1000
+    with pytest.raises(DamageError, match="larger than the decoder may make"):
+        decoder(max_bytes=2**28)("volume.b2nd", data)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_decoder_keeps_the_order_that_a_header_names(order: Any) -> None:
+    """Arrays of either order and any number of axes are what `numpy.load` makes of them."""
+    rng = np.random.default_rng(2)
+    for shape in ((), (7,), (3, 0, 2), (5, 4, 3), (2, 3, 4, 5)):
+        array = np.asarray(rng.random(shape).astype(">f4"), order=order)
+        decoded = decoder()("volume.npy.gz", gzip.compress(npy_of(array)))
+        assert decoded is not None and decoded.flags.writeable
+        assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
+        assert np.array_equal(decoded, array)
 
 
 # --- What the documents say of it ---------------------------------------------------------------
