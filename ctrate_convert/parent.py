@@ -67,8 +67,10 @@ def start_forkserver(preload: Sequence[str], ignored: Sequence[signal.Signals] =
     try:
         with signals_held():
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)  # which it inherits
-            forkserver.ensure_running()
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     finally:
         for number, old in before.items():
             signal.signal(number, old)
@@ -85,12 +87,12 @@ def signals_held() -> Iterator[None]:
         yield  # handlers run in the main thread alone
         return
     held: list[int] = []
-    before = {one: signal.signal(one, lambda number, _: held.append(number)) for one in _TO_STOP}
+    before = [(one, signal.signal(one, lambda number, _: held.append(number))) for one in _TO_STOP]
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for one, handler in before:
+            signal.signal(one, handler)
         for number in held:
             signal.raise_signal(number)
 

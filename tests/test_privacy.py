@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,21 @@ Make = Callable[..., SyntheticCtRate]
 
 
 @pytest.fixture
-def open_path(tmp_path: Path) -> Path:
-    """``tmp_path`` reachable by everybody."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.stat().st_mode & 0o055 != 0o055:
-            folder.chmod(0o755)
-    return tmp_path
+def tmp_path() -> Iterator[Path]:
+    """A folder that everybody reaches: pytest's own lies below one that only its user does."""
+    with tempfile.TemporaryDirectory(prefix="privacy-") as name:
+        path = Path(name).resolve()
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture
-def public(open_path: Path, make_ctrate: Make) -> SyntheticCtRate:
+def public(tmp_path: Path, make_ctrate: Make) -> SyntheticCtRate:
     """Sources and tables that everybody may read."""
     made = make_ctrate(4)
-    for path in (open_path / "ctrate").rglob("*"):
+    for path in (tmp_path / "ctrate").rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    (open_path / "ctrate").chmod(0o755)
+    (tmp_path / "ctrate").chmod(0o755)
     return made
 
 
@@ -93,14 +94,14 @@ MORE_PRIVATE: dict[str, tuple[Callable[[SyntheticCtRate], None], int]] = {
 @pytest.mark.parametrize(("change", "allowed"), MORE_PRIVATE.values(), ids=MORE_PRIVATE)
 def test_the_dataset_is_as_private_as_its_most_private_source(
     public: SyntheticCtRate,
-    open_path: Path,
+    tmp_path: Path,
     change: Callable[[SyntheticCtRate], None],
     allowed: int,
     umask: int,
 ) -> None:
     """No file or folder under OUT, OUT included, grants more; the umask can only take away."""
     change(public)
-    out = open_path / "out"
+    out = tmp_path / "out"
     if umask:
         assert run_cli(*plan_words(public, out), umask=umask).code == 0
     else:
@@ -111,27 +112,27 @@ def test_the_dataset_is_as_private_as_its_most_private_source(
 
 @pytest.mark.parametrize("umask", [0o002, 0o077], ids="{:03o}".format)
 def test_nothing_is_writable_by_others_whatever_the_umask(
-    public: SyntheticCtRate, open_path: Path, umask: int
+    public: SyntheticCtRate, tmp_path: Path, umask: int
 ) -> None:
     """Through every command that writes."""
-    out = open_path / "out"
+    out = tmp_path / "out"
     make_all(public, out, umask)
     assert_at_most(out, 0o755 & ~umask)
     assert storage_is_ours(Dataset(out)) is None
 
 
-def test_shards_of_public_sources_are_public(public: SyntheticCtRate, open_path: Path) -> None:
+def test_shards_of_public_sources_are_public(public: SyntheticCtRate, tmp_path: Path) -> None:
     """Privacy costs nothing where there is none to keep."""
-    out = open_path / "out"
+    out = tmp_path / "out"
     make_all(public, out, 0o022)
     modes = modes_under(out)
     assert modes["shard-000000.tar"] == modes["manifest.json"] == modes["README.md"] == 0o644
     assert modes["."] == modes[".run"] == modes[".run/plans/0000"] == 0o755
 
 
-def test_a_later_plan_narrows_and_never_widens(public: SyntheticCtRate, open_path: Path) -> None:
+def test_a_later_plan_narrows_and_never_widens(public: SyntheticCtRate, tmp_path: Path) -> None:
     """With a more private table the dataset becomes private, and stays so."""
-    out = open_path / "out"
+    out = tmp_path / "out"
     first = list(public.sources.values())[:2]
     aside = [path.rename(path.with_suffix(".aside")) for path in first]
     assert run_cli(*plan_words(public, out)).code == 0
@@ -148,10 +149,10 @@ def test_a_later_plan_narrows_and_never_widens(public: SyntheticCtRate, open_pat
     assert {mode for path, mode in modes_under(out).items() if path.endswith(".tar")} == {0o600}
 
 
-def test_a_person_may_open_a_dataset(public: SyntheticCtRate, open_path: Path) -> None:
+def test_a_person_may_open_a_dataset(public: SyntheticCtRate, tmp_path: Path) -> None:
     """What is made after a chmod of ``.run`` follows it."""
     a_source(public).chmod(0o600)
-    out = open_path / "out"
+    out = tmp_path / "out"
     assert run_cli(*plan_words(public, out)).code == 0
     (out / ".run").chmod(0o750)
     assert run_cli("run", out).code == 0
@@ -159,10 +160,10 @@ def test_a_person_may_open_a_dataset(public: SyntheticCtRate, open_path: Path) -
 
 
 def test_a_group_writable_output_folder_stays_as_it_is(
-    public: SyntheticCtRate, open_path: Path
+    public: SyntheticCtRate, tmp_path: Path
 ) -> None:
     """A folder that the program did not make is not its to change; what it puts there is."""
-    out = open_path / "out"
+    out = tmp_path / "out"
     out.mkdir()
     out.chmod(0o2775)
     make_all(public, out, 0o002)
@@ -189,24 +190,24 @@ def of(mode: int, gid: int = GROUP) -> Permission:
     ],
 )
 def test_a_group_counts_where_it_is_the_output_s(
-    open_path: Path, files: list[Permission], allowed: int
+    tmp_path: Path, files: list[Permission], allowed: int
 ) -> None:
     """Members of another group than that of new files are others to a source."""
-    assert granted(files, [], [open_path], open_path / "out") == allowed
+    assert granted(files, [], [tmp_path], tmp_path / "out") == allowed
 
 
 def test_a_linked_volume_is_as_private_as_what_it_leads_to(
-    public: SyntheticCtRate, open_path: Path
+    public: SyntheticCtRate, tmp_path: Path
 ) -> None:
     """The folders above the link's target count too."""
-    hidden = open_path / "hidden"
+    hidden = tmp_path / "hidden"
     hidden.mkdir()
     source = a_source(public)
     source.rename(hidden / "volume").chmod(0o644)
     source.symlink_to(hidden / "volume")
     hidden.chmod(0o700)
-    assert run_cli(*plan_words(public, open_path / "out")).code == 0
-    assert modes_under(open_path / "out")[".run"] == 0o700
+    assert run_cli(*plan_words(public, tmp_path / "out")).code == 0
+    assert modes_under(tmp_path / "out")[".run"] == 0o700
 
 
 def test_the_umask_only_gets_stricter(tmp_path: Path) -> None:
@@ -228,8 +229,8 @@ def test_the_umask_only_gets_stricter(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def dataset(public: SyntheticCtRate, open_path: Path) -> Dataset:
-    out = open_path / "out"
+def dataset(public: SyntheticCtRate, tmp_path: Path) -> Dataset:
+    out = tmp_path / "out"
     assert run_cli(*plan_words(public, out), umask=0).code == 0
     return Dataset(out)
 
@@ -292,9 +293,9 @@ def test_a_planted_lock_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_commands_leave_planted_lock_links_alone(public: SyntheticCtRate, open_path: Path) -> None:
+def test_commands_leave_planted_lock_links_alone(public: SyntheticCtRate, tmp_path: Path) -> None:
     """Every lock of every command leads to a source, and every source stays whole."""
-    out = open_path / "out"
+    out = tmp_path / "out"
     assert run_cli(*plan_words(public, out, "--samples_per_shard", 4)).code == 0
     source = a_source(public)
     before = source.read_bytes()
