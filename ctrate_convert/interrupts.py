@@ -22,13 +22,25 @@ def end_at_once() -> None:
             signal.signal(number, _end)
 
 
+class Interruption:
+    """Tells whether a signal has come: an import that it hits may make another error of it."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        """The signal handler."""
+        self.came = True
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Within the block, a signal raises KeyboardInterrupt."""
+def raised(interruption: Interruption) -> Iterator[None]:
+    """Within the block, a signal raises KeyboardInterrupt, and ``interruption`` knows of it."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interruption)
     try:
         yield
     finally:

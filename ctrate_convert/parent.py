@@ -66,7 +66,11 @@ def start_forkserver(preload: Sequence[str], ignored: Sequence[signal.Signals] =
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         with signals_held():
-            forkserver.ensure_running()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)  # which it inherits
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     finally:
         for number, old in before.items():
             signal.signal(number, old)
@@ -74,12 +78,23 @@ def start_forkserver(preload: Sequence[str], ignored: Sequence[signal.Signals] =
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM wait: for steps that must not be left half done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
+    """Within the block, SIGINT and SIGTERM wait: for steps that must not be left half done.
+
+    By handlers: a signal that this thread blocks is given to another one, such as those that
+    libraries start, and then interrupts this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread alone
+        return
+    held: list[int] = []
+    before = [(one, signal.signal(one, lambda number, _: held.append(number))) for one in _TO_STOP]
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in before:
+            signal.signal(one, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def hear_signals() -> None:

@@ -148,6 +148,8 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     for failure in result.failed_shards.values():
         show.line("error: " + "\n".join(failure.error.lines()))
     print_deleted(result.deletion)
+    if result.stopped_by:
+        show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
     for entry in kept[:_NAMED]:

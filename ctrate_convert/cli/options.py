@@ -14,6 +14,7 @@ from ctrate_convert.cli import show
 from ctrate_convert.cli.config import config_option
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.paths import Dataset
+from ctrate_convert.privacy import keep_private
 from ctrate_convert.schemas.plan import ChunkShape, DType, Encoding, Layout, PlanSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -189,10 +190,18 @@ def plan_options(function: F) -> F:
     return function
 
 
+def _as_private_as(_context: click.Context, _parameter: click.Parameter, out: Path) -> Path:
+    keep_private(Dataset(out))
+    return out
+
+
 def out_argument(function: F) -> F:
-    """The dataset directory, and ``--config``."""
+    """The dataset directory, and ``--config``. What is made from here on is as private as it."""
     argument = click.argument(
-        "out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path)
+        "out",
+        metavar="OUT",
+        type=click.Path(file_okay=False, path_type=Path),
+        callback=_as_private_as,
     )
     return argument(config_option(function))
 

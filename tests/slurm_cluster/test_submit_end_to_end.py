@@ -53,6 +53,29 @@ def test_six_tasks_over_three_nodes_give_the_shards_of_a_local_run(
     assert_same_as_local_run(six, tmp_path / "local")
 
 
+def test_an_element_whose_payload_others_could_write_is_not_started(six: Site) -> None:
+    """It ends at once with exit code 4, says why in its log, and converts nothing."""
+    logs = six.dataset.logs / "0001" / "00"
+    six.submit("--setup", f"chmod g+w '{logs}'")
+    facts = six.wait_until_settled()
+    assert [task["state"] for task in facts["tasks"]] == ["failed"] * 6
+    said = [path.read_text() for path in logs.glob("*_log.out")]
+    assert len(said) == 6
+    for text in said:
+        assert "error: this element was not started" in text and str(logs) in text
+    assert not shards(six.out)
+
+
+def test_what_slurm_writes_is_as_private_as_the_dataset(six: Site) -> None:
+    """Logs, payloads and results; the cluster's folder is one that only its user reaches."""
+    six.submit()
+    six.wait_until_settled()
+    assert six.dataset.run.stat().st_mode & 0o777 == 0o700
+    paths = [path for path in six.out.rglob("*") if not path.is_symlink()]
+    assert [path for path in paths if path.name.endswith("_log.out")]
+    assert not [path for path in paths if path.stat().st_mode & 0o077]
+
+
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
     assert set(before) == {"samples", "tasks", "unavailable"}
