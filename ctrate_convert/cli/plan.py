@@ -89,6 +89,8 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     """What was found, what is left out by name, and what the plan promises."""
     found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
+    if report.plan:
+        show.line(_sources_words(report.plan))
     _print_excluded(report)
     for warning in report.warnings:
         show.line(f"Note: {warning}")
@@ -100,7 +102,6 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     if plan is None:
         show.line("Nothing new to plan.")
         return
-    show.line(_sources_words(plan))
     free = free_bytes(dataset.out)
     estimate = plan.estimate
     workers = show.count(busy_workers(plan, num_workers), "worker")
