@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 import click
@@ -141,3 +141,14 @@ def _item(sentences: Iterable[str]) -> Iterator[str]:
         yield from textwrap.wrap(
             sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", **_WHOLE
         )
+
+
+def print_consents(consents: Sequence[Consent], *, newest: int | None = None) -> None:
+    """Quote consents that were given, oldest first; with ``newest`` only so many, the last ones."""
+    shown = consents if newest is None else consents[-newest:]
+    for consent in shown:
+        show.line(f"Consent {consent.name}: {consent.words()}.")
+        for sentence in consent.rounding if newest is None else ():
+            show.line(f"  {sentence}.")
+    if len(shown) < len(consents):
+        show.line(f"  … and {len(consents) - len(shown):,} earlier; `history` quotes all.")

@@ -135,7 +135,7 @@ def _sources_words(plan: Plan) -> str:
         return "Sources are KEPT: this plan deletes nothing."
     fate = f"moving to {settings.trash}" if settings.trash else "deletion"
     discarded = ", ".join(settings.discard_members)
-    return f"Sources are proposed for {fate}: `run` and `submit` ask before the first one goes." + (
+    return f"Sources are proposed for {fate}: `run` and `submit` ask before they delete." + (
         f" Discarded with them: {discarded}." if discarded else ""
     )
 
