@@ -14,7 +14,9 @@ from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending, proposal_of
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
+from ctrate_convert.deleting.trusted import require_lasting
 from ctrate_convert.errors import SampleError
+from ctrate_convert.operations.delete import require_deletable
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.plan import ArrayHeader, PlanSettings
@@ -42,6 +44,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
     deleting = settings.delete_source_files
     if deleting:
         consent.refuse_without_terminal("convert", yes=yes)
+        require_lasting(dataset.out)
     asked = _Asked(dataset, settings, yes=yes, num_workers=num_workers, as_json=as_json)
     report = make_plan(dataset, settings, approve=asked.approve)
     if report.plan is None:
@@ -94,6 +97,7 @@ class _Asked:
         """Ask, unless there is nothing to be deleted."""
         self.proposal = proposal
         if proposal is not None:
+            require_deletable(self._dataset, proposal)
             self.allowed = consent.answer(proposal, "convert", yes=self._yes)
 
     def consent(self) -> Consent | None:

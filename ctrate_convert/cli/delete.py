@@ -94,12 +94,15 @@ def command(
         trash=str(options.trash_folder(trash) or ""),
         copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
     )
-    require_deletable(dataset, proposal)
+    refuse_without_terminal("delete", yes=yes)
+    whole = with_interrupted(proposal, work)
+    require_deletable(dataset, whole)
     if not (as_json or yes):
         print_sources(sources)
-    refuse_without_terminal("delete", yes=yes)
-    consent = ask(dataset, with_interrupted(proposal, work), "delete", yes=yes)
+    consent = ask(dataset, whole, "delete", yes=yes)
     if consent is None:
+        if as_json:
+            show.as_json(_facts(sources, None))
         return ExitCode.DONE
     with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
         result = delete_sources_of(

@@ -9,6 +9,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.operations.doctor import diagnose
+from ctrate_convert.operations.doctor_deletion import DELETION
 from ctrate_convert.slurm.profile import load_profile
 
 
@@ -62,6 +63,9 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
         f"{speeds.read_bytes_per_s / 1e6:,.0f} MB/s from storage; a small fsync takes "
         f"{speeds.small_fsync_s * 1e3:.1f} ms."
     )
+    for finding in found.findings:
+        if finding.what == DELETION:
+            show.line(f"Deletion: {finding.seen}.")
     verdicts = {finding.verdict for finding in found.findings}
     if "not tested" in verdicts:
         show.line("Not everything could be tried: the same command again once the job can run.")

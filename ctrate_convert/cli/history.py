@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.consent import print_consents
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.history import PastArray, history
@@ -17,7 +19,7 @@ from ctrate_convert.slurm.status import fold_numbers
 @options.out_argument
 @options.json_option
 def command(out: Path, as_json: bool) -> int:
-    """Every submission: when, what, with what resources, and what came of it.
+    """Every submission, what came of it, and every consent to delete sources.
 
     \b
     Example:
@@ -27,13 +29,16 @@ def command(out: Path, as_json: bool) -> int:
     if as_json:
         show.as_json(past)
         return ExitCode.DONE
-    if not past.arrays:
+    if past.arrays:
+        show.table(
+            ("submission", "when", "command", "job", "tasks", "why", "resources", "outcome"),
+            [_row(array) for array in past.arrays],
+        )
+    else:
         show.line("Nothing was submitted yet.")
-        return ExitCode.DONE
-    show.table(
-        ("submission", "when", "command", "job", "tasks", "why", "resources", "outcome"),
-        [_row(array) for array in past.arrays],
-    )
+    print_consents(past.consents)
+    if past.consents:
+        _print_who_deletes(past.arrays)
     for number, report in past.reports.items():
         verified = f"{report.samples_checked} samples checked, {len(report.damage)} damaged"
         tasks = ", ".join(f"{count} {state}" for state, count in report.tasks.items())
@@ -41,6 +46,13 @@ def command(out: Path, as_json: bool) -> int:
     for problem in past.unavailable:
         show.line(f"Could not be asked: {problem}")
     return ExitCode.DONE
+
+
+def _print_who_deletes(arrays: Iterable[PastArray]) -> None:
+    """Say under which consent the elements of each submission let sources go, if under one."""
+    for number, consent in dict.fromkeys((one.submission, one.consent) for one in arrays):
+        what = f"deletes under consent {consent}" if consent else "deletes nothing"
+        show.line(f"Submission {number:04d} {what}.")
 
 
 def _row(array: PastArray) -> tuple[str, ...]:

@@ -50,26 +50,66 @@ def trash_option(function: F) -> F:
     )(function)
 
 
+_DELETE = "delete_source_files"
+_KEEP = "keep_source_files"
+
+
 def _delete_source_files(words: str) -> Callable[[F], F]:
-    """``--delete_source_files`` and its opposite; where anything says no, no it is."""
+    """``--delete_source_files`` and ``--keep_source_files``; a no anywhere wins.
+
+    They are two options because of one with two names the last word on the line would win.
+    """
+
+    def add(function: F) -> F:
+        function = keep_source_files_option(function)
+        return click.option(
+            f"--{_DELETE}",
+            is_flag=True,
+            default=None,
+            callback=_unless_kept,
+            help=f"{words} --{_KEEP}, and {_DELETE} = false in --config, win over it.",
+        )(function)
+
+    return add
+
+
+def keep_source_files_option(function: F) -> F:
+    """``--keep_source_files``: sets ``delete_source_files`` to False, whatever else is said."""
     return click.option(
-        "--delete_source_files/--keep_source_files",
-        default=None,
-        callback=_false_wins,
-        help=words + " A no anywhere, in --config too, wins.",
-    )
+        f"--{_KEEP}",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep,
+        help="Delete no source, and do not ask; this always wins.",
+    )(function)
 
 
-def _false_wins(
-    context: click.Context, parameter: click.Parameter, value: bool | None
+def _keep(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Note the no; the other option may have been processed before this one, or may come after."""
+    if value:
+        context.meta[_KEEP] = True
+        if context.params.get(_DELETE):
+            _say_kept(f"--{_KEEP} was given")
+        if _DELETE in context.params:
+            context.params[_DELETE] = False
+
+
+def _unless_kept(
+    context: click.Context, _parameter: click.Parameter, value: bool | None
 ) -> bool | None:
-    """Deletion that a settings file rules out is not switched on by the command line."""
-    name = parameter.name or ""
-    written = (context.default_map or {}).get(name)
-    if value and written is False:
-        show.note(f"Note: sources are kept: --config says {name} = false, and a no always wins.")
+    """Deletion that another option or a settings file rules out is not switched on."""
+    if context.meta.get(_KEEP):
+        if value:
+            _say_kept(f"--{_KEEP} was given")
+        return False
+    if value and (context.default_map or {}).get(_DELETE) is False:
+        _say_kept(f"--config says {_DELETE} = false")
         return False
     return value
+
+
+def _say_kept(why: str) -> None:
+    show.note(f"Note: sources are kept: {why}, and a no always wins.")
 
 
 def discard_members_option(function: F) -> F:
@@ -92,7 +132,7 @@ def split_names(
 
 def deletion_options(function: F) -> F:
     """What `run` and `submit` are told about sources that the plan proposes to delete."""
-    words = "Delete the sources that the plan proposes to delete; without it the command asks."
+    words = "Delete what the plan proposes to delete, which is the default; the command asks first."
     for option in (yes_option, discard_members_option, _delete_source_files(words)):
         function = option(function)
     return function
@@ -251,7 +291,9 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
         SettingsError: an option is missing or does not go with another.
     """
     values = dict(values)
-    values["delete_source_files"] = bool(values["delete_source_files"])
+    if values[_DELETE] is False:
+        values["trash"] = None  # nothing is going to be moved there
+    values[_DELETE] = bool(values[_DELETE])
     needed = ("data_folder", "reports_file", "meta_file", "labels_file", "output_dir")
     missing = [f"--{name}" for name in needed if not values.get(name)]
     if missing:
@@ -275,7 +317,7 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
                 expected="--encoding npy, or --layout webdataset",
             )
         values["dtype"] = "float16"
-    if values["trash"] and not values["delete_source_files"]:
+    if values["trash"] and not values[_DELETE]:
         raise SettingsError(
             "--trash tells where sources go that are deleted, and none is to be",
             expected="--delete_source_files too",

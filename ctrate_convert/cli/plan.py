@@ -89,6 +89,8 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     """What was found, what is left out by name, and what the plan promises."""
     found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
+    if report.plan:
+        show.line(_sources_words(report.plan))
     _print_excluded(report)
     for warning in report.warnings:
         show.line(f"Note: {warning}")
@@ -100,7 +102,6 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     if plan is None:
         show.line("Nothing new to plan.")
         return
-    show.line(_sources_words(plan))
     free = free_bytes(dataset.out)
     estimate = plan.estimate
     workers = show.count(busy_workers(plan, num_workers), "worker")
@@ -134,7 +135,7 @@ def _sources_words(plan: Plan) -> str:
         return "Sources are KEPT: this plan deletes nothing."
     fate = f"moving to {settings.trash}" if settings.trash else "deletion"
     discarded = ", ".join(settings.discard_members)
-    return f"Sources are proposed for {fate}: `run` and `submit` ask before the first one goes." + (
+    return f"Sources are proposed for {fate}: `run` and `submit` ask before they delete." + (
         f" Discarded with them: {discarded}." if discarded else ""
     )
 

@@ -28,6 +28,7 @@ from ctrate_convert.slurm.relaunch import latest_profile, relaunch
     is_flag=True,
     help="Also samples that failed by their own fault; they go to new shards.",
 )
+@click.option("--keep_source_files", is_flag=True, help="Delete no source; this always wins.")
 @options.json_option
 def command(
     out: Path,
@@ -35,13 +36,15 @@ def command(
     dry_run: bool,
     include_unknown: bool,
     retry_samples: bool,
+    keep_source_files: bool,
     as_json: bool,
     **values: Any,
 ) -> int:
     """Submit again only what failed, with more of what it ran out of.
 
     Out of memory gets more memory, out of time more time, a failed node is avoided; everything
-    else goes as before. What is done or live is never touched.
+    else goes as before. What is done or live is never touched. Nobody is asked: sources go only
+    under the consent that the task was first submitted with, and not with --keep_source_files.
 
     \b
     Examples:
@@ -65,6 +68,7 @@ def command(
         dry_run=dry_run,
         include_unknown=include_unknown,
         also=new_tasks,
+        keep_sources=keep_source_files,
     )
     print_submitted(dataset, done, as_json=as_json)
     return ExitCode.DONE

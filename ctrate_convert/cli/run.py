@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.consent import ask
+from ctrate_convert.cli.consent import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
@@ -18,6 +18,7 @@ from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.damage import find_damage
+from ctrate_convert.operations.delete import require_deletable
 from ctrate_convert.operations.pool import StopFlag, stop_on_signals
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_pending
@@ -71,17 +72,21 @@ def command(
     """
     dataset = Dataset(out)
     only_tasks = frozenset(tasks) or None
-    proposal = (
-        None
-        if delete_source_files is False
-        else proposal_of(dataset, discard_members, only_tasks=only_tasks)
-    )
+    consent = None
+    if delete_source_files is not False:
+        proposal = proposal_of(dataset, discard_members, only_tasks=only_tasks)
+        if proposal:
+            refuse_without_terminal("run", yes=yes)
+            require_deletable(dataset, proposal)
+            consent = ask(dataset, proposal, "run", yes=yes)
+        elif delete_source_files:
+            say_that_plans_keep(dataset)
     return convert_pending(
         dataset,
         num_workers=num_workers,
         min_free_gb=min_free_gb,
         as_json=as_json,
-        consent=ask(dataset, proposal, "run", yes=yes) if proposal else None,
+        consent=consent,
         only_tasks=only_tasks,
         ignore_submissions=ignore_submissions,
     )
@@ -115,6 +120,15 @@ def proposal_of(
         discard_members=sorted(discarded | set(discard_members)),
         trash=one_trash(proposing),
     )
+
+
+def say_that_plans_keep(dataset: Dataset) -> None:
+    """Say why --delete_source_files deletes nothing, where no plan proposes it."""
+    if not any(plan.settings.delete_source_files for plan in load_plans(dataset)):
+        show.note(
+            "Note: sources are kept: the plan was made without --delete_source_files, and a no "
+            f"always wins. `ctrate-convert delete {dataset.out}` can let them go afterwards."
+        )
 
 
 def convert_pending(

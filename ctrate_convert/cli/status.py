@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.consent import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.damage import find_damage
@@ -18,6 +19,7 @@ from ctrate_convert.slurm.status import Status, StatusReader, TaskLine, fold
 
 _REFRESH_S = 15
 _FOLD_ABOVE = 40
+_CONSENTS = 3
 _ORDER = ("done", "running", "pending", "failed", "unknown")
 
 
@@ -80,6 +82,7 @@ def print_status(out: Path, status: Status, *, failed: bool = False) -> None:
     if status.eta_s is not None:
         facts.append(f"ETA {show.duration(status.eta_s)}")
     show.line(", ".join(facts) + ".")
+    print_consents(status.consents, newest=_CONSENTS)
     slow = [str(line.task) for line in status.lines if line.is_straggler]
     if slow and status.straggler_limit_s:
         limit = show.duration(status.straggler_limit_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.cluster import profile_options, settings_given
-from ctrate_convert.cli.consent import ask
-from ctrate_convert.cli.run import proposal_of
+from ctrate_convert.cli.consent import ask, refuse_without_terminal
+from ctrate_convert.cli.run import proposal_of, say_that_plans_keep
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.delete import require_deletable
 from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.profile import load_profile
+from ctrate_convert.slurm.profile import ClusterProfile, load_profile
 from ctrate_convert.slurm.status import fold_numbers
 from ctrate_convert.slurm.submit import Submitted, submit
 
@@ -47,15 +48,35 @@ def command(
     """
     dataset = Dataset(out)
     settings = load_profile(profile).overridden(settings_given(values))
-    consent = None
+    consent = ""
+    if delete_source_files and not dry_run:
+        say_that_plans_keep(dataset)
     if not dry_run and delete_source_files is not False:
-        proposal = proposal_of(dataset, discard_members)
-        if proposal:
-            require_deletable(dataset, proposal)
-            consent = ask(dataset, proposal, "submit", yes=yes)
-    done = submit(dataset, settings, dry_run=dry_run, consent=consent.name if consent else "")
+        consent = _consent_to(dataset, settings, discard_members, yes=yes)
+    done = submit(dataset, settings, dry_run=dry_run, consent=consent)
     print_submitted(dataset, done, as_json=as_json)
     return ExitCode.DONE
+
+
+def _consent_to(
+    dataset: Dataset, settings: ClusterProfile, discard_members: Sequence[str], *, yes: bool
+) -> str:
+    """Ask for the tasks that are going to be submitted; return the consent's name, if any.
+
+    A dry run comes first: what cannot be submitted is refused before anybody is asked, and the
+    question counts the sources of these tasks alone.
+    """
+    if proposal_of(dataset, discard_members) is None:
+        return ""
+    refuse_without_terminal("submit", yes=yes)
+    scripts = submit(dataset, settings, dry_run=True).scripts
+    tasks = frozenset(task.number for script in scripts for task in script.tasks)
+    proposal = proposal_of(dataset, discard_members, only_tasks=tasks)
+    if proposal is None:
+        return ""
+    require_deletable(dataset, proposal)
+    consent = ask(dataset, proposal, "submit", yes=yes)
+    return consent.name if consent else ""
 
 
 def print_submitted(dataset: Dataset, done: Submitted, *, as_json: bool) -> None:

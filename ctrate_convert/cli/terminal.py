@@ -43,7 +43,11 @@ def note(text: str) -> None:
 
 def ask(question: str) -> str:
     """What a person types after ``question``, on standard error; empty for a bare Enter."""
-    answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
+    try:
+        answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
+    except click.Abort:
+        note("")  # what comes next begins a line of its own
+        raise
     return answer
 
 

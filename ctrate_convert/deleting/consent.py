@@ -91,6 +91,15 @@ def load_consent(dataset: Dataset, name: str) -> Consent:
     return consent
 
 
+def why_not_believed(dataset: Dataset, name: str) -> str | None:
+    """Return why nothing is deleted under the consent ``name``; None where it is ours."""
+    try:
+        load_consent(dataset, name)
+    except (RefusedError, DamageError) as error:
+        return error.one_line()
+    return None
+
+
 def require_consent(dataset: Dataset, name: str, plan: Plan, shard: int) -> Consent:
     """Return the consent ``name`` if it allows deletions of this shard's sources.
 

@@ -129,16 +129,19 @@ def rounding_words(
         if target is None:
             continue
         step = f" in steps of {settings.step:g}" if settings.step and target == "int16" else ""
-        bound = (
-            f"by at most {settings.max_error:g}, which you accepted with --max_error"
-            if settings.max_error is not None
-            else "each voxel by at most 1/1024 of its volume's spread"
-        )
-        so_far = f"; the largest error so far is {largest_error:.3g}" if largest_error else ""
+        bound = _bound_words(target, settings.max_error)
+        so_far = f"; the largest error measured is {largest_error:.3g}" if largest_error else ""
         volumes = f"{number:,} volume" + ("" if number == 1 else "s")
         name = np.dtype(dtype).name
         words.append(f"{volumes} of {name} rounded to {target}{step}, {bound}{so_far}")
     return words
+
+
+def _bound_words(target: str, max_error: float | None) -> str:
+    if max_error is not None:
+        return f"each voxel by at most {max_error:g}, as --max_error accepts"
+    outliers = "half a step" if target == "int16" else "1/2048 of their value"
+    return f"each voxel by at most 1/1024 of its volume's spread (outliers: {outliers})"
 
 
 def _rounded_to(dtype: str, settings: PlanSettings) -> str | None:

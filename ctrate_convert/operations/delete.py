@@ -9,7 +9,7 @@ from pathlib import Path
 from ctrate_convert.conversion.manifest import merge, planned_shards
 from ctrate_convert.deleting.copies import require_copies
 from ctrate_convert.deleting.proposal import Proposal
-from ctrate_convert.deleting.trash import prepare_trash_for
+from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
 from ctrate_convert.deleting.trusted import require_trusted
 from ctrate_convert.operations.pending import Work, load
 from ctrate_convert.operations.pool import Message, StopFlag
@@ -36,19 +36,18 @@ def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Work]:
     return [by_index[index] for index in sorted(shards)]
 
 
-def require_deletable(dataset: Dataset, proposal: Proposal | Consent | None) -> None:
-    """Refuse, before anybody is asked, a deletion that could not be carried out.
+def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
+    """Refuse, before anybody is asked, a deletion that could not be carried out; make nothing.
 
     Raises:
         RefusedError: the output cannot be trusted with a deletion.
         SettingsError: the trash or the copies cannot serve.
     """
     require_trusted(dataset)
-    if proposal is None:
-        return
     require_copies(dataset, proposal.copies)
     if proposal.trash:
-        prepare_trash_for(Path(proposal.trash), load(dataset), dataset.out)
+        for folder in sorted({plan.settings.data_folder for plan in proposal.plans}):
+            require_trash(Path(proposal.trash), Path(folder), dataset.out)
 
 
 def with_interrupted(proposal: Proposal | None, work: Sequence[Work]) -> Proposal:
@@ -82,7 +81,10 @@ def delete_sources_of(
         SettingsError: the consent's trash or copies cannot serve.
     """
     plans = load(dataset)
-    require_deletable(dataset, consent)
+    require_trusted(dataset)
+    require_copies(dataset, consent.copies)
+    if consent.trash:
+        prepare_trash_for(Path(consent.trash), plans, dataset.out)
     merge(dataset, plans)
     return run_work(
         dataset,

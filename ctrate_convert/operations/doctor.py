@@ -133,7 +133,7 @@ def _fsync_names(scratch: Path) -> Finding:
             raise
         return Finding(
             "fsync of directories", "weaker", "not offered here",
-            "a power loss may take a new name; the shard is then converted again",
+            "a power loss may take a new name; so shards are converted, and no source is deleted",
         )  # fmt: skip
     finally:
         os.close(descriptor)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ctrate_convert.conversion.plans import load_plans, load_samples
 from ctrate_convert.errors import CtrateError
+from ctrate_convert.operations.doctor_deletion import findings_about_deletion
 from ctrate_convert.operations.finding import Finding
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.storage import StorageReader
 
 _LOOKED_AT = 200
-"""So many planned sources are looked at, for one that is still there."""
+"""So many planned sources of a data folder are looked at, for those that are still there."""
 
 _READ_BYTES = 2**26
 
@@ -24,14 +25,17 @@ _READ_BYTES = 2**26
 def findings_about_sources(folder: Path) -> tuple[Finding, ...]:
     """What can be told of the data folders and trashes of the plans in ``folder``, if any."""
     dataset = Dataset(folder)
+    there: list[Path] = []
     try:
         plans = {plan.settings.data_folder: plan for plan in load_plans(dataset)}
-        return tuple(finding for plan in plans.values() for finding in _about(dataset, plan))
+        there = [path for plan in plans.values() for path in _that_are_there(dataset, plan)]
+        found = [finding for plan in plans.values() for finding in _about(dataset, plan, there)]
     except (CtrateError, OSError) as error:
-        return (Finding("the plan's sources", "not tested", str(error), "see: verify OUT"),)
+        found = [Finding("the plan's sources", "not tested", str(error), "see: verify OUT")]
+    return (*found, *findings_about_deletion(folder, there))
 
 
-def _about(dataset: Dataset, plan: Plan) -> Iterator[Finding]:
+def _about(dataset: Dataset, plan: Plan, there: Sequence[Path]) -> Iterator[Finding]:
     data_folder = Path(plan.settings.data_folder)
     if not data_folder.is_dir():
         yield Finding(
@@ -42,8 +46,7 @@ def _about(dataset: Dataset, plan: Plan) -> Iterator[Finding]:
     yield _gives_space_back(data_folder, dataset.out)
     if plan.settings.trash:
         yield _trash(Path(plan.settings.trash), data_folder)
-    source = _one_that_is_there(dataset, plan, data_folder)
-    if source is not None:
+    for source in [path for path in there if path.is_relative_to(data_folder)][:1]:
         yield _may_be_removed(source)
         yield _is_read(source)
 
@@ -68,13 +71,13 @@ def _trash(trash: Path, data_folder: Path) -> Finding:
     )  # fmt: skip
 
 
-def _one_that_is_there(dataset: Dataset, plan: Plan, data_folder: Path) -> Path | None:
+def _that_are_there(dataset: Dataset, plan: Plan) -> list[Path]:
     sources = (
-        data_folder / sample.source
+        Path(plan.settings.data_folder) / sample.source
         for shard in plan.shards
         for sample in load_samples(dataset, plan, shard)
     )
-    return next((path for path in islice(sources, _LOOKED_AT) if path.is_file()), None)
+    return [path for path in islice(sources, _LOOKED_AT) if path.is_file()]
 
 
 def _may_be_removed(source: Path) -> Finding:

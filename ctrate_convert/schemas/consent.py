@@ -37,9 +37,10 @@ class Consent(Record):
         return any(first <= shard <= last for first, last in self.shards)
 
     def words(self) -> str:
-        """Return one line for reports."""
-        what = "moving to a trash" if self.trash else "deletion"
+        """Return one line for reports: who allowed what, when, where and by which command."""
+        what = f"move to {self.trash}" if self.trash else "delete"
+        shards = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.shards)
         return (
-            f"{what} of {self.files:,} files ({self.size_bytes:,} bytes) allowed by {self.user} on "
-            f"{self.host}, {self.time}: {self.command}"
+            f"{self.user} on {self.host}, {self.time}, by `{self.command}`: {what} up to "
+            f"{self.files:,} files ({self.size_bytes:,} bytes) of shards {shards}"
         )

@@ -16,7 +16,14 @@ from submitit.core.logger import get_logger
 from submitit.core.utils import DelayedSubmission
 
 from ctrate_convert.deleting.consent import load_consent
-from ctrate_convert.errors import CtrateError, EnvironmentProblem, ExitCode, Interrupted
+from ctrate_convert.errors import (
+    CtrateError,
+    DamageError,
+    EnvironmentProblem,
+    ExitCode,
+    Interrupted,
+    RefusedError,
+)
 from ctrate_convert.operations.attempts import Attempt
 from ctrate_convert.operations.pending import load, pending_work
 from ctrate_convert.operations.pool import FORKSERVER_PRELOAD, StopFlag, stop_on_signals
@@ -25,6 +32,7 @@ from ctrate_convert.operations.run import run_work
 from ctrate_convert.operations.space import SpaceWatch
 from ctrate_convert.parent import start_forkserver
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.manifest import GIB
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.here import scheduler_facts
@@ -95,7 +103,7 @@ def _convert(
 ) -> RunResult:
     try:
         plans = load(dataset)
-        consent = load_consent(dataset, consent_name) if consent_name else None
+        consent = _believed(dataset, consent_name)
         work = [
             (plan, shard)
             for plan, shard in pending_work(dataset, plans, consent)
@@ -124,6 +132,20 @@ def _convert(
         lock_patience_s=_LOCK_PATIENCE_S,
         may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
     )
+
+
+def _believed(dataset: Dataset, name: str) -> Consent | None:
+    """Return the consent that the submission was given; None, saying so, where it is not ours.
+
+    Somebody else's hand in it is no reason not to convert: every source stays.
+    """
+    if not name:
+        return None
+    try:
+        return load_consent(dataset, name)
+    except (RefusedError, DamageError) as error:
+        get_logger().warning(f"every source is kept: {error.one_line()}")
+        return None
 
 
 def _say(paused: bool, free_bytes: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.picture import Looker
 from ctrate_convert.slurm.submissions import FinalReport
@@ -25,14 +27,16 @@ class PastArray:
     resources: str
     outcome: dict[str, int]
     words: str
+    consent: str
 
 
 @dataclass(frozen=True)
 class History:
-    """All of them, oldest first, and the finalisers' reports by submission."""
+    """All of them, oldest first, the finalisers' reports by submission, and every consent."""
 
     arrays: tuple[PastArray, ...]
     reports: dict[int, FinalReport]
+    consents: tuple[Consent, ...]
     unavailable: tuple[str, ...]
 
 
@@ -75,6 +79,12 @@ def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
                     resources=array.resources.words(),
                     outcome=dict(outcome),
                     words=words,
+                    consent=array.consent,
                 )
             )
-    return History(tuple(arrays), reports, tuple(map(str, picture.unavailable)))
+    return History(
+        arrays=tuple(arrays),
+        reports=reports,
+        consents=tuple(load_consents(dataset)),
+        unavailable=tuple(map(str, picture.unavailable)),
+    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ctrate_convert.deleting.consent import load_consent, why_not_believed
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.paths import Dataset
 from ctrate_convert.slurm.client import SlurmClient
@@ -42,12 +43,15 @@ def relaunch(
     dry_run: bool,
     include_unknown: bool,
     also: frozenset[int] = frozenset(),
+    keep_sources: bool = False,
     client: SlurmClient | None = None,
 ) -> Submitted:
     """Submit the tasks that failed, each group of a kind as its own array.
 
     ``given`` are the settings from this very command line, which win over what a task had before.
     ``also`` are tasks to submit although they are merely pending: new shards for failed samples.
+    Each task goes on under the consent that it was submitted with; with ``keep_sources`` under
+    none.
 
     Raises:
         RefusedError: nothing failed, or it cannot be known.
@@ -56,7 +60,13 @@ def relaunch(
 
     def select(picture: Picture, limits: ClusterLimits) -> Selection:
         return failed_selection(
-            picture, profile, limits, given=given, include_unknown=include_unknown, also=also
+            picture,
+            profile,
+            limits,
+            given=given,
+            include_unknown=include_unknown,
+            also=also,
+            keep_sources=keep_sources,
         )
 
     return submit_selected(
@@ -72,6 +82,7 @@ def failed_selection(
     given: Mapping[str, Any],
     include_unknown: bool,
     also: frozenset[int] = frozenset(),
+    keep_sources: bool = False,
 ) -> Selection:
     """The tasks that failed, grouped by why and by what they get now.
 
@@ -104,8 +115,10 @@ def failed_selection(
         before = task.element.resources if task.element else None
         base = _as_given(before or usual, given)
         resources = limits.partition.cap(_more(base, task, profile, given))
-        groups.setdefault((_why(task), resources, _consent(picture, task)), []).append(task)
+        consent = "" if keep_sources else _consent(picture, task)
+        groups.setdefault((_why(task), resources, consent), []).append(task)
     notes += _notes_on_limits(groups, limits.partition)
+    notes += _notes_on_consents(picture, groups)
     return Selection(
         tuple(
             Group(why, tuple(tasks), resources, consent)
@@ -122,6 +135,26 @@ def _consent(picture: Picture, task: Task) -> str:
             if task.number in array.tasks:
                 return array.consent
     return ""
+
+
+def _notes_on_consents(
+    picture: Picture, groups: Mapping[tuple[str, Resources, str], list[Task]]
+) -> list[str]:
+    """Say by whose word sources go, where any do: a relaunch asks nobody."""
+    dataset = picture.dataset
+    notes = []
+    for name in sorted({consent for _, _, consent in groups if consent}):
+        doubt = why_not_believed(dataset, name)
+        words = (
+            f"kept: {doubt}"
+            if doubt
+            else f"let go as allowed by {load_consent(dataset, name).words()}"
+        )
+        notes.append(f"sources are {words}")
+    kept = sum(len(tasks) for (_, _, consent), tasks in groups.items() if not consent)
+    if notes and kept:
+        notes.append(f"{kept} of the tasks delete nothing: no consent names them")
+    return notes
 
 
 def _is_pending(task: Task) -> bool:

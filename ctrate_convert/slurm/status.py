@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.operations.attempts import PastAttempt
 from ctrate_convert.paths import Dataset
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.slurm.client import SlurmClient
 from ctrate_convert.slurm.evidence import State
 from ctrate_convert.slurm.picture import Looker, Picture, Task
@@ -45,6 +47,7 @@ class Status:
     eta_s: float | None
     straggler_limit_s: float | None
     unavailable: tuple[str, ...]
+    consents: tuple[Consent, ...]
     picture: Picture
 
     def facts(self) -> dict[str, object]:
@@ -64,6 +67,7 @@ class Status:
                 for line in self.lines
             ],
             "unavailable": list(self.unavailable),
+            "consents": self.consents,
         }
 
     @property
@@ -114,6 +118,7 @@ def status_of(picture: Picture) -> Status:
         eta_s=max(0, left) / speed if speed else None,
         straggler_limit_s=limit,
         unavailable=tuple(map(str, picture.unavailable)),
+        consents=tuple(load_consents(picture.dataset)),
         picture=picture,
     )
 
