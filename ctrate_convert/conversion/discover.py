@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX
 from ctrate_convert.errors import SettingsError, environment_problem
 from ctrate_convert.privacy import Permission
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
 _SUFFIX = ".npz"
+_LEFT_ASIDE = "aside for a deletion; if that was killed, `restore` gives the name back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,11 @@ class _Walk:
         while pending:
             folder = pending.pop()
             for entry in self._entries(folder):
-                if entry.name.startswith("."):
-                    continue
                 relative = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    if entry.name.endswith(f"{_SUFFIX}{ASIDE_SUFFIX}"):
+                        self._note(relative, _LEFT_ASIDE)
+                    continue
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.path != self._skip:

@@ -6,7 +6,6 @@ shard was planned with. Nothing that is published is touched.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from ctrate_convert.conversion.plan_refusals import numbers_in_use, refuse_forei
 from ctrate_convert.conversion.planning import LOCK_PATIENCE_S
 from ctrate_convert.conversion.plans import load_excluded, load_plans, load_samples
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.deleting.let_go import put_back
+from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.locks import locked
@@ -82,7 +83,8 @@ def _repairable(
         done = under_way | superseded.get(shard.index, frozenset())
         held = {one.key for one in load_record(dataset, original, shard.index).converted}
         for sample in load_samples(dataset, original, shard):
-            exists = os.path.lexists(folder / sample.source)
+            put_back(folder, sample.source)  # a killed deletion may have left it aside
+            exists = presence(folder, sample.source) is Presence.THERE
             if sample.key in held - done and exists:
                 found[sample.key] = (sample, shard.index)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from ctrate_convert.conversion.manifest import merge, planned_shards, superseded
 from ctrate_convert.conversion.readback import check_members
 from ctrate_convert.conversion.repair import plan_repairs
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import Message, StopFlag
@@ -96,7 +96,8 @@ def repair(
             report.superseded.append(shard.name)
         broken = {key for key, _ in report.failed}
         for sample in _damaged(dataset, plan, index, live):
-            exists = os.path.lexists(Path(plan.settings.data_folder) / sample.source.source)
+            folder = Path(plan.settings.data_folder)
+            exists = presence(folder, sample.source.source) is Presence.THERE
             can_be_converted = exists and sample.key not in broken
             missing = report.waiting if can_be_converted else report.lost
             missing.append((sample.key, shard.name))
