@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrate_convert.deleting.trusted import why_not_lasting
+from ctrate_convert.deleting.trusted import why_in_memory
 from ctrate_convert.durable import open_regular
 from ctrate_convert.errors import CtrateError, SettingsError
 from ctrate_convert.fresh import fresh_status, fresh_status_of
@@ -37,7 +37,7 @@ def why_no_copy(shard: Path, sha256: str, copies: Sequence[str]) -> str | None:
 
 
 def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
-    if why_not_lasting(copy):
+    if why_in_memory(copy):
         return "lies in memory"
     try:
         with open_regular(copy) as stream:

@@ -24,7 +24,7 @@ from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.result import Deletion, Kept
 from ctrate_convert.deleting.trash import Mover, place_in_trash
-from ctrate_convert.deleting.trusted import require_lasting, require_trusted
+from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.durable import fsync_open_directory, open_beneath
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.fresh import fresh_status
@@ -74,7 +74,7 @@ def release_sources(
     dataset, shard = release.dataset, release.shard
     consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
     require_trusted(dataset)
-    require_lasting(dataset, shard.index)
+    require_not_in_memory(dataset.shard(shard.index))
     identity = _sound_identity(release)
     if release.record.tar is None:
         return Deletion()

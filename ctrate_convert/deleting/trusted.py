@@ -34,25 +34,29 @@ def require_trusted(dataset: Dataset) -> None:
         RefusedError: the output is memory, its folders cannot be synced, or others may write to
             ``.run``; with the reason.
     """
-    _refuse(why_not_trusted(dataset), dataset)
-
-
-def require_lasting(dataset: Dataset, shard: int) -> None:
-    """Refuse a shard that lies elsewhere than the output, in memory: its name may be a mount.
-
-    Raises:
-        RefusedError: it does.
-    """
-    _refuse(_memory(dataset.shard(shard)), dataset)
-
-
-def _refuse(reason: str | None, dataset: Dataset) -> None:
+    reason = why_not_trusted(dataset)
     if reason:
         raise RefusedError(
             f"no source is deleted: {reason}",
             where=dataset.out,
             next_command=f"ctrate-convert doctor {dataset.out}",
         )
+
+
+def why_in_memory(path: Path) -> str | None:
+    """Return why what lies at ``path`` may be gone tomorrow; None where it lasts."""
+    return _memory(path)
+
+
+def require_not_in_memory(shard: Path) -> None:
+    """Refuse a shard that lies elsewhere than the output, in memory: its name may be a mount.
+
+    Raises:
+        RefusedError: it does.
+    """
+    reason = _memory(shard)
+    if reason:
+        raise RefusedError(f"no source is deleted: {reason}", where=shard)
 
 
 def why_not_trusted(dataset: Dataset) -> str | None:
@@ -63,11 +67,6 @@ def why_not_trusted(dataset: Dataset) -> str | None:
         or next(filter(None, map(_not_synced, folders)), None)
         or storage_is_ours(dataset)
     )
-
-
-def why_not_lasting(folder: Path) -> str | None:
-    """Return why what lies in ``folder`` may be gone tomorrow; None where it lasts."""
-    return _memory(folder)
 
 
 def mount_of(folder: Path) -> Mount | None:
