@@ -373,7 +373,9 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 def rename_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
     """The same without the fsync: one step where the file system has it (Linux, renameat2(2)).
 
-    Where it has not, as on NFS, it looks first and then renames.
+    Where it has not, as on NFS, the new name is a link first: making one overwrites nothing. A kill
+    in between leaves both names, and the same call removes the old one. Only where there are no
+    links either, it looks first and then renames.
     """
     if _renameat2 is not None:
         names = os.fsencode(name), os.fsencode(new_name)
@@ -384,6 +386,31 @@ def rename_if_free(name: str, directory: int, new_name: str, new_directory: int)
             return False
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), name, None, new_name)
+    return _link_then_unlink(name, directory, new_name, new_directory)
+
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _link_then_unlink(name: str, directory: int, new_name: str, new_directory: int) -> bool:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    try:
+        os.link(
+            name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False
+        )
+    except FileExistsError:  # by a call that was killed, or whose answer got lost?
+        taken = os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
+        if not os.path.samestat(status, taken) or taken.st_nlink < 2:
+            return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _look_then_rename(name, directory, new_name, new_directory)
+    os.unlink(name, dir_fd=directory)
+    return True
+
+
+def _look_then_rename(name: str, directory: int, new_name: str, new_directory: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
         return False

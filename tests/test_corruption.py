@@ -12,13 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ctrate_convert.conversion.manifest import merge
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.operations.verify import verify
-from tests.support import Converted, made_again, read_dataset, run_here, sources_left
+from tests.support import (
+    Converted,
+    expected_volume,
+    made_again,
+    read_dataset,
+    run_here,
+    same_voxels,
+    sources_left,
+)
 
 BAD, GOOD = "shard-000000.tar", "shard-000001.tar"
 
@@ -369,8 +378,6 @@ def test_damaged_record(converted: Converted, damage: Damage, found: str) -> Non
         drop_a_record,
         cut_a_record,
         edit_a_digest,
-        edit_a_fingerprint,
-        edit_a_measured_error,
         lead_out_of_the_folder,
         record_of_another_plan,
         record_of_another_shard,
@@ -390,15 +397,20 @@ def test_nothing_is_deleted_on_a_damaged_record(converted: Converted, damage: Da
         assert "error: " in deleted.text or "kept" in deleted.text
 
 
-def test_edited_record_says_why(converted: Converted) -> None:
-    """The gate says that the manifest knows another record."""
-    edit_a_measured_error(converted)
-    why = "the manifest was merged from another record of this shard"
-    deleted = run_here("delete", converted.out, "--yes", "--json")
-    assert deleted.json()["deleted_files"] == 4
-    assert [entry["reason"] for entry in deleted.json()["kept_by_gate"]] == [why] * 4
-    again = run_here("delete", converted.out, "--yes")
-    assert again.text.count(why) == 4
+@pytest.mark.parametrize("damage", [edit_a_fingerprint, edit_a_measured_error], ids=name_of)
+def test_edited_notes_decide_nothing(converted: Converted, damage: Damage) -> None:
+    """What a record notes of a source neither lets it go nor keeps it: its voxels decide."""
+    changed = converted.made.keys[2]
+    other_voxels(converted.made.sources[changed])
+    damage(converted)
+    deleted = run_here("delete", converted.out, "--yes")
+    assert deleted.code == ExitCode.DAMAGE
+    assert "was changed after it was merged" in deleted.text
+    assert "its shard does not hold it: " in deleted.text
+    assert sources_left(converted.made) == {changed}
+    found = read_dataset(converted.out)
+    for key, original in converted.originals.items():
+        assert same_voxels(found[key].volume, expected_volume(original))
 
 
 def test_a_lost_record_is_made_again(converted: Converted) -> None:
@@ -451,8 +463,23 @@ def test_damaged_manifest(converted: Converted, damage: str) -> None:
 # --- What can happen to sources ---------------------------------------------------------------
 
 
+def other_voxels(path: Path) -> None:
+    """Another volume under the same name, as honest a file as the first."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    name = max(arrays, key=lambda one: arrays[one].ndim)
+    arrays[name] = arrays[name] + arrays[name].std() + 1
+    np.savez_compressed(path, **arrays)
+
+
 def touch(path: Path) -> None:
     os.utime(path)
+
+
+def replace_by_a_copy(path: Path) -> None:
+    new = path.with_name("new")
+    shutil.copyfile(path, new)
+    new.rename(path)
 
 
 def replace_keeping_size_and_mtime(path: Path) -> None:
@@ -476,19 +503,19 @@ def append(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "difference", "note"),
+    ("change", "why", "note"),
     [
-        (touch, "mtime_ns", None),
-        (replace_keeping_size_and_mtime, "inode", "its source cannot be compared"),
-        (rewrite_keeping_size_and_mtime, "ctime_ns", "its source cannot be compared"),
-        (append, "size_bytes", None),
+        (replace_keeping_size_and_mtime, "not a zip file", "its source cannot be compared"),
+        (rewrite_keeping_size_and_mtime, "not a zip file", "its source cannot be compared"),
+        (append, "its shard does not hold all of it: bytes-after (4 bytes", None),
+        (other_voxels, "its shard does not hold it: ", "its source was changed after it was"),
     ],
     ids=name_of,
 )
 def test_changed_source(
-    converted: Converted, change: Callable[[Path], None], difference: str, note: str | None
+    converted: Converted, change: Callable[[Path], None], why: str, note: str | None
 ) -> None:
-    """A source that is not the file that was read any more is kept, and the difference named."""
+    """A source that holds anything else than its shard is kept, and the difference named."""
     key = converted.made.keys[1]
     change(converted.made.sources[key])
     content = converted.made.sources[key].read_bytes()
@@ -499,10 +526,21 @@ def test_changed_source(
 
     deleted = run_here("delete", converted.out, "--yes")
     assert deleted.code == ExitCode.REFUSED
-    assert "it is not the file that was read any more (" in deleted.text
-    assert f"{difference} " in deleted.text
+    assert f"kept: {converted.made.sources[key].name} — " in deleted.text
+    assert why in deleted.text
     assert sources_left(converted.made) == {key}
     assert converted.made.sources[key].read_bytes() == content
+
+
+@pytest.mark.parametrize("change", [touch, replace_by_a_copy], ids=name_of)
+def test_touched_source(converted: Converted, change: Callable[[Path], None]) -> None:
+    """Times and inode keep no source whose content is in its shard."""
+    change(converted.made.sources[converted.made.keys[1]])
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    assert not sources_left(converted.made)
+    found = read_dataset(converted.out)
+    for key, original in converted.originals.items():
+        assert same_voxels(found[key].volume, expected_volume(original))
 
 
 def test_source_with_other_voxels(converted: Converted, tmp_path: Path) -> None:

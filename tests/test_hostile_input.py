@@ -164,15 +164,15 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     assert planned.code == ExitCode.DONE, planned.stderr
     zoo.excluded = {entry["key"]: entry for entry in planned.json()["excluded"]}
     zoo.warnings = planned.json()["warnings"]
-    done = run_cli("run", zoo.out, "--num_workers", 2, "--json")
+    done = run_cli("run", zoo.out, "--num_workers", 2, "--yes", "--json")
     zoo.code, zoo.report = done.code, done.json()
     zoo.found = read_dataset(zoo.out)
     return zoo
 
 
 def test_the_run_ends_with_its_own_exit_code(zoo: Zoo) -> None:
-    """Samples that failed make exit code 2, and every one of them is in the report."""
-    assert zoo.code == ExitCode.SAMPLES_FAILED
+    """Sources that the gate kept make exit code 4; every failed sample is in the report."""
+    assert zoo.code == ExitCode.REFUSED
     assert {entry["key"] for entry in zoo.report["failed_samples"]} == {
         zoo.keys[name] for name in HOSTILE
     }
@@ -200,7 +200,11 @@ def test_odd_but_sound_file(zoo: Zoo, name: str) -> None:
     assert volume.dtype.byteorder in "=|<"
     assert np.array_equal(volume, original.astype(volume.dtype))
     assert volume.dtype.kind == ("f" if original.dtype.kind == "f" else "i")
-    assert not zoo.source(name).exists()
+    if name == "something before the zip":
+        assert "bytes-before (7 bytes before the first member)" in zoo.kept(name)
+        zoo.assert_untouched(name)
+    else:
+        assert not zoo.source(name).exists()
 
 
 def test_nothing_hostile_ran(zoo: Zoo) -> None:
@@ -320,8 +324,8 @@ def test_files_that_changed_between_plan_and_run(make_ctrate: Make, tmp_path: Pa
     sources[link].symlink_to(tmp_path / "elsewhere.npz")
     np.savez(sources[other], volume=VOLUME)
 
-    done = run_cli("run", out)
-    assert done.code == ExitCode.SAMPLES_FAILED
+    done = run_cli("run", out, "--yes")
+    assert done.code == ExitCode.REFUSED
     assert f"{gone}: source is missing" in done.text
     assert f"{cut}: not a readable NPZ: File is not a zip file" in done.text
     assert f"{folder}: not a regular file" in done.text
@@ -418,7 +422,7 @@ def test_changed_while_it_is_read(
 
 
 def test_changed_with_size_and_mtime_put_back(tmp_path: Path) -> None:
-    """A change whose traces were removed does not get into the fingerprint that the gate uses."""
+    """A change whose traces were removed does not get into the record's fingerprint."""
     path = tmp_path / "train_1_a_1.npz"
     write_large(path)
     volume, blocks = start_reading(path)
@@ -430,7 +434,7 @@ def test_changed_with_size_and_mtime_put_back(tmp_path: Path) -> None:
 
 
 def test_replaced_while_it_is_read(tmp_path: Path) -> None:
-    """A new file under the same name is not the one that was read, and the gate can tell."""
+    """A new file under the same name is not the one that was read, and the record shows it."""
     path = tmp_path / "train_1_a_1.npz"
     write_large(path)
     volume, blocks = start_reading(path)
@@ -478,7 +482,7 @@ def test_changed_while_a_worker_reads_it(make_ctrate: Make, tmp_path: Path) -> N
 
     slowly = [*strace, "-e", "inject=preadv,preadv2:delay_enter=200000"]
     with subprocess.Popen(
-        [*slowly, *command("run", out)],
+        [*slowly, *command("run", out, "--yes")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

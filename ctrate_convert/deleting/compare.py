@@ -89,7 +89,7 @@ def compare(pair: Pair, *, exact: bool = False) -> Comparison:
 
 def _comparer(pair: Pair, volume: SourceVolume, *, exact: bool) -> Integers | Floats:
     array, source = pair.sample.array, volume.npy.dtype
-    if source.kind != "f" and np.dtype(array.dtype).kind == "i":
+    if _are_integers(array, volume):
         return Integers(array.shape)
 
     def again() -> Pairs:
@@ -98,6 +98,10 @@ def _comparer(pair: Pair, volume: SourceVolume, *, exact: bool) -> Integers | Fl
 
     max_error = pair.settings.max_error
     return Floats(source, array, max_error=max_error, again=again, exact=exact)
+
+
+def _are_integers(array: ArrayMember, volume: SourceVolume) -> bool:
+    return volume.npy.dtype.kind != "f" and np.dtype(array.dtype).kind == "i"
 
 
 def _opened(pair: Pair) -> SourceVolume:
@@ -109,6 +113,8 @@ def _differences_in_description(pair: Pair, volume: SourceVolume) -> Iterator[st
     array = pair.sample.array
     if tuple(volume.npy.shape) != tuple(array.shape):
         yield f"the source's shape is {volume.npy.shape}, the shard's {array.shape}"
+    if _are_integers(array, volume) and array.value_scale != 1.0:
+        yield f"the source holds integers, and the shard scales them by {array.value_scale:g}"
     fields = read_json(pair.shard, pair.sample)
     expected = {
         "key": pair.sample.key,

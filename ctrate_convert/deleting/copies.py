@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrate_convert.deleting.trusted import why_in_memory
 from ctrate_convert.durable import open_regular
 from ctrate_convert.errors import CtrateError, SettingsError
+from ctrate_convert.fresh import fresh_status, fresh_status_of
 from ctrate_convert.paths import Dataset
 from ctrate_convert.storage import StorageReader
 
@@ -36,9 +37,11 @@ def why_no_copy(shard: Path, sha256: str, copies: Sequence[str]) -> str | None:
 
 
 def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
+    if why_in_memory(copy):
+        return "lies in memory"
     try:
         with open_regular(copy) as stream:
-            if os.path.samestat(os.fstat(stream.fileno()), os.stat(shard)):
+            if _is_same_file(stream.fileno(), shard):
                 return "is the same file, not a copy"
             seen = _sha256(stream.fileno())
     except OSError as error:
@@ -46,6 +49,16 @@ def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
     except CtrateError as error:
         return error.what
     return None if seen == sha256 else f"has SHA-256 {seen[:16]}…, expected {sha256[:16]}…"
+
+
+def _is_same_file(copy: int, shard: Path) -> bool:
+    """Return True also where both are one file through two mounts, as bindfs and NFS show it.
+
+    The device differs then; a copy has another change time, which nobody can set.
+    """
+    one, other = fresh_status_of(copy), fresh_status(shard)
+    times = [(at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for at in (one, other)]
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) or times[0] == times[1]
 
 
 def _sha256(descriptor: int) -> str:

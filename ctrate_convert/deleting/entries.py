@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrate_convert.deleting.journal import is_done, journal_line, open_intents, read_journal
+from ctrate_convert.deleting.journal import (
+    folder_inodes,
+    is_done,
+    journal_line,
+    open_intents,
+    read_journal,
+)
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
@@ -35,9 +42,12 @@ class Entries:
         self._trash = Path(consent.trash) if consent.trash else None
         self._authorised_by = f"{consent.command} (consent {consent.name})"
         self._waiting: list[str] = []
+        self.folder_inodes = folder_inodes(self.lines)
 
     def write_intents(self, sources: Sequence[tuple[str, SourceFingerprint]]) -> None:
         """Write down, durably, which sources are about to be touched."""
+        for key, source in sources:
+            self.folder_inodes[key] = self._folder_inode(source)
         if sources:
             append_lines(self._path, [self._moved("intent", *source) for source in sources])
 
@@ -77,6 +87,14 @@ class Entries:
                 return
         self._waiting.append(self._line("found_gone", key, source))
 
+    def _folder_inode(self, source: SourceFingerprint) -> int:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open_beneath(self._folder, source.source) as (directory, _),
+        ):
+            return os.fstat(directory).st_ino
+        return 0
+
     def _moved(self, event: Event, key: str, source: SourceFingerprint) -> str:
         """Return a line that says which file it is about, and where it goes if to a trash."""
         if self._trash is None:
@@ -108,4 +126,5 @@ class Entries:
             trash=trash,
             inode=moved.inode if moved else 0,
             mtime_ns=moved.mtime_ns if moved else 0,
+            folder_inode=self.folder_inodes.get(key, 0) if event == "intent" else 0,
         )

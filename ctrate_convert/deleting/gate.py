@@ -14,16 +14,17 @@ from pathlib import Path
 
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.readback import FileIdentity, read_shard
+from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.compare import Pair, compare
 from ctrate_convert.deleting.consent import require_consent
 from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
-from ctrate_convert.deleting.journal import restored_lines
-from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, put_back, unlink
+from ctrate_convert.deleting.journal import restored_lines, restored_words
+from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.result import Deletion, Kept
 from ctrate_convert.deleting.trash import Mover, place_in_trash
-from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.durable import fsync_open_directory, open_beneath
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.fresh import fresh_status
@@ -73,6 +74,7 @@ def release_sources(
     dataset, shard = release.dataset, release.shard
     consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
     require_trusted(dataset)
+    require_not_in_memory(dataset.shard(shard.index))
     identity = _sound_identity(release)
     if release.record.tar is None:
         return Deletion()
@@ -173,7 +175,7 @@ class _Releasing:
             self._keep(sample, "kept", "the plan does not name this source for this sample")
             return False
         put_back(self._folder, source)
-        seen = presence(self._folder, source)
+        seen = presence(self._folder, source, self._entries.folder_inodes.get(sample.key, 0))
         if seen is Presence.GONE:
             if self._entries.missing(sample.key, sample.source):
                 self._touched.add(source)
@@ -183,7 +185,7 @@ class _Releasing:
             return False
         restored = self._restored.get(sample.key)
         if restored is not None:
-            self._keep(sample, "kept", f"restored from the trash, {restored.time}")
+            self._keep(sample, "kept", restored_words(restored))
             return False
         return True
 
@@ -195,6 +197,7 @@ class _Releasing:
             compare=lambda descriptor: self._why_not_equal(sample, descriptor),
             last_look=self._last_look,
             take=self._take(sample),
+            folder_inode=self._entries.folder_inodes.get(sample.key, 0),
         )
 
     def _take(self, sample: ConvertedSample) -> Take:

@@ -14,6 +14,7 @@ from ctrate_convert.schemas.base import parse
 from ctrate_convert.schemas.journal import Event, JournalLine
 
 _DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
+_MOVES: frozenset[Event] = _DONE | {"restored"}
 _SETTLED: frozenset[Event] = _DONE | {"kept", "restored"}
 
 
@@ -28,6 +29,7 @@ def journal_line(
     trash: str = "",
     inode: int = 0,
     mtime_ns: int = 0,
+    folder_inode: int = 0,
 ) -> str:
     """Return one line of a journal, stamped with the time of now."""
     return JournalLine(
@@ -41,6 +43,7 @@ def journal_line(
         trash=trash,
         inode=inode,
         mtime_ns=mtime_ns,
+        folder_inode=folder_inode,
     ).model_dump_json()
 
 
@@ -81,8 +84,24 @@ def settled_keys(journal: Sequence[JournalLine]) -> set[str]:
 
 
 def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Return by key the line of each source that a person has brought back from a trash.
+    """Return by key the line of each source that is kept from then on, where it is there again.
 
-    Such a source is kept from then on: the person wanted it.
+    A person has brought it back from a trash. Where the last word is that it went there, a
+    `restore` was killed before it could say so, or a person moved it by hand.
     """
-    return {line.key: line for line in journal if line.event == "restored"}
+    moved = {line.key: line for line in journal if line.event in _MOVES}
+    restored = {line.key: line for line in journal if line.event == "restored"}
+    trashed = {key: line for key, line in moved.items() if line.event == "trashed"}
+    return {**trashed, **restored}
+
+
+def restored_words(line: JournalLine) -> str:
+    """Return the reason why a source that `restored_lines` names is kept."""
+    if line.event == "restored":
+        return f"restored from the trash, {line.time}"
+    return f"it is back from the trash, where it went {line.time}"
+
+
+def folder_inodes(journal: Sequence[JournalLine]) -> dict[str, int]:
+    """Return by key the folder in which a source with an open intent was."""
+    return {key: line.folder_inode for key, line in open_intents(journal).items()}

@@ -1,24 +1,35 @@
 """Let one source go: rename it aside, compare that very file with its shard, unlink it.
 
 The file is renamed to a hidden name in its own folder before it is read, so that whatever else
-takes its name meanwhile is not what is deleted. Anything else than equal gives the name back. A
-kill at any point leaves the file under one of its two names; `put_back` finds it.
+takes its name meanwhile is not what is deleted; once it is found equal it gets a second one, which
+only files bear that were found equal. Anything else than equal gives the name back. A kill at any
+point leaves the file under one of its three names; `put_back` finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ctrate_convert.deleting.presence import Presence, aside_name, presence, status_of
-from ctrate_convert.durable import fsync_open_directory, open_beneath, rename_if_free
+from ctrate_convert.deleting.aside import give_name_back, open_hidden, put_back_in
+from ctrate_convert.deleting.presence import (
+    Presence,
+    aside_name,
+    hidden_names,
+    presence,
+    proven_name,
+    status_of,
+)
+from ctrate_convert.durable import open_beneath, rename_if_free
 from ctrate_convert.errors import (
     DamageError,
     EnvironmentProblem,
@@ -29,6 +40,10 @@ from ctrate_convert.errors import (
 from ctrate_convert.fresh import FreshStatus, fresh_status, fresh_status_of
 
 _ONLY_COMPARED = object()
+
+_NS_A_SECOND = 10**9
+_COARSEST_NS = 2 * _NS_A_SECOND
+"""The coarsest clock of a file system: FAT's."""
 
 
 class Fate(enum.Enum):
@@ -108,11 +123,13 @@ def let_go(
     compare: Compare,
     last_look: Callable[[], str],
     take: Take = unlink,
+    folder_inode: int = 0,
 ) -> Outcome:
     """Take one source away if ``compare`` finds nothing against it; else it keeps its name.
 
     ``last_look`` is asked right before ``take``: why the shard, or the command itself, is not what
     it was. The caller has written the intent to the journal and makes the result durable.
+    ``folder_inode`` says in which folder it is (0: in any), as `presence` has it.
 
     Raises:
         OSError: it cannot be told whether the source is gone. Its intent must stay open.
@@ -120,14 +137,17 @@ def let_go(
     """
     try:
         with open_beneath(data_folder, source) as (directory, name):
-            doubt = _put_back(directory, name) or _doubt_about_name(directory, name, out)
+            in_the_way = put_back_in(directory, name)
+            if in_the_way:
+                return Outcome(Fate.UNDECIDED, in_the_way)
+            doubt = _doubt_about_name(directory, name, out)
             if doubt is not None:
                 return doubt
             return _take_aside(
                 directory, name, Path(data_folder) / source, compare, last_look, take
             )
     except FileNotFoundError:
-        return _not_found(data_folder, source)
+        return _not_found(data_folder, source, folder_inode)
     except (OSError, ValueError) as error:
         if isinstance(error, _CannotTell):
             raise
@@ -138,9 +158,12 @@ class _CannotTell(OSError):
     """A call failed that may have done its work."""
 
 
-def _not_found(data_folder: Path, source: str) -> Outcome:
-    if presence(data_folder, source) is Presence.GONE:
+def _not_found(data_folder: Path, source: str, folder_inode: int) -> Outcome:
+    seen = presence(data_folder, source, folder_inode)
+    if seen is Presence.GONE:
         return Outcome(Fate.GONE)
+    if seen is Presence.THERE:
+        return Outcome(Fate.UNDECIDED, "it was renamed while it was looked at")
     return Outcome(Fate.UNDECIDED, "the folder that it was in cannot be seen now")
 
 
@@ -178,42 +201,62 @@ def _take_aside(
         return Outcome(Fate.UNDECIDED, f"it could not be renamed: {error.strerror}")
     taken = False
     try:
-        outcome = _compare_and_take(directory, aside, compare, last_look, take)
+        outcome = _compare_and_take(directory, name, compare, last_look, take)
         taken = outcome.fate is Fate.TAKEN
     except _CannotTell:
         taken = True
         raise
     finally:
-        back = taken or _give_name_back(directory, name)
+        back = taken or give_name_back(directory, name)
     if not back:
-        reason = f"{outcome.reason}; another file has taken its name, it is now {aside}"
+        left = " or ".join(hidden_names(name))
+        reason = f"{outcome.reason}; another file has taken its name, it is now {left}"
         return Outcome(Fate.UNDECIDED, reason)
     return outcome
 
 
 def _compare_and_take(
-    directory: int, aside: str, compare: Compare, last_look: Callable[[], str], take: Take
+    directory: int, name: str, compare: Compare, last_look: Callable[[], str], take: Take
 ) -> Outcome:
     try:
-        descriptor = os.open(
-            aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
+        descriptor = open_hidden(aside_name(name), directory)
     except OSError as error:
         return Outcome(Fate.UNDECIDED, f"it cannot be opened: {error.strerror}")
     try:
         with contextlib.suppress(OSError):  # tells `put_back` that this process lives
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _settle_stores(descriptor)
         before = fresh_status_of(descriptor)
-        doubt = _compared(descriptor, compare)
+        doubt = _compared(descriptor, compare) or _doubt_about_clock(before)
         if doubt is not None:
             return doubt
-        return _take(directory, aside, before, last_look, take)
+        return _take(directory, name, before, last_look, take)
     except OSError as error:
         if isinstance(error, _CannotTell):
             raise
         return Outcome(Fate.UNDECIDED, f"it could not be looked at: {error.strerror}")
     finally:
         os.close(descriptor)
+
+
+def _settle_stores(descriptor: int) -> None:
+    """Write back what was stored through memory maps: only then a further store changes a time."""
+    try:
+        os.fdatasync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOSYS):
+            raise
+
+
+def _doubt_about_clock(status: FreshStatus) -> Outcome | None:
+    """Return a doubt where a change during the comparison would not have shown in the times."""
+    age_ns = time.time_ns() - status.st_mtime_ns
+    whole_seconds = status.st_ctime_ns % _NS_A_SECOND == 0
+    if whole_seconds and abs(age_ns) < _COARSEST_NS:
+        return Outcome(
+            Fate.UNDECIDED, "it was changed just now, and this file system knows whole seconds only"
+        )
+    return None
 
 
 def _compared(descriptor: int, compare: Compare) -> Outcome | None:
@@ -228,24 +271,30 @@ def _compared(descriptor: int, compare: Compare) -> Outcome | None:
 
 def _take(
     directory: int,
-    aside: str,
+    name: str,
     before: FreshStatus,
     last_look: Callable[[], str],
     take: Take,
 ) -> Outcome:
+    aside, proven = aside_name(name), proven_name(name)
+    reason = last_look()
+    if reason:
+        return Outcome(Fate.UNDECIDED, reason)
     now = fresh_status(aside, directory)
     if now != before:
         return Outcome(Fate.UNDECIDED, "it was changed while it was compared")
     if not stat.S_ISREG(now.st_mode) or now.st_nlink != 1:
         return Outcome(Fate.UNDECIDED, "it got another name while it was compared")
-    reason = last_look()
-    if reason:
-        return Outcome(Fate.UNDECIDED, reason)
+    if not rename_if_free(aside, directory, proven, directory):
+        return Outcome(Fate.UNDECIDED, f"another file has the name {proven}")
+    now = fresh_status(proven, directory)
+    if now._replace(st_ctime_ns=before.st_ctime_ns) != before:
+        return Outcome(Fate.UNDECIDED, "another process has renamed it while it was compared")
     try:
-        refused = take(Equal(directory, aside, before, seal=_ONLY_COMPARED))
+        refused = take(Equal(directory, proven, before, seal=_ONLY_COMPARED))
     except OSError as error:
         # A call may fail after it did its work: only what is seen to be there is not taken.
-        if _is_seen(directory, aside):
+        if _is_seen(directory, proven):
             return Outcome(Fate.UNDECIDED, f"it could not be taken away: {error.strerror}")
         raise _CannotTell(*error.args) from error
     if refused:
@@ -258,66 +307,6 @@ def _is_seen(directory: int, name: str) -> bool:
         return status_of(name, directory) is not None
     except OSError:
         return False
-
-
-def _give_name_back(directory: int, name: str) -> bool:
-    """Return True where the source has its name again, durably as far as the folder allows."""
-    try:
-        if not rename_if_free(aside_name(name), directory, name, directory):
-            return False
-    except FileNotFoundError:
-        return True  # somebody else gave it back, or took it
-    except OSError:
-        return False
-    with contextlib.suppress(OSError):
-        fsync_open_directory(directory)
-    return True
-
-
-def put_back(data_folder: Path, source: str) -> bool:
-    """Give a source its name back that a killed process left aside; True where that was done.
-
-    A file that a live process has aside is left to it.
-    """
-    with (
-        contextlib.suppress(OSError, ValueError),
-        open_beneath(data_folder, source) as (directory, name),
-    ):
-        left = status_of(aside_name(name), directory) is not None
-        return left and _put_back(directory, name) is None
-    return False
-
-
-def _put_back(directory: int, name: str) -> Outcome | None:
-    """Give a file that was left aside its name back; why that cannot be done, if so."""
-    aside = aside_name(name)
-    try:
-        descriptor = os.open(
-            aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
-    except FileNotFoundError:
-        return None
-    with _closing(descriptor):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Outcome(Fate.UNDECIDED, "another process is comparing it")
-        except OSError:
-            pass  # no locks here: then the other process sees that its file has moved
-        if _give_name_back(directory, name):
-            return None
-    return Outcome(
-        Fate.UNDECIDED,
-        f"two files claim its name: the one left aside by a killed command is {aside}",
-    )
-
-
-@contextlib.contextmanager
-def _closing(descriptor: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lies_in(directory: int, folder: Path) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
-from ctrate_convert.deleting.let_go import put_back
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,

@@ -15,10 +15,12 @@ from ctrate_convert.conversion.manifest import (
 from ctrate_convert.conversion.plans import load_excluded, load_samples
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.deleting.journal import (
+    folder_inodes,
     is_done,
     open_intents,
     read_journal,
     restored_lines,
+    restored_words,
 )
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.proposal import Candidate
@@ -136,9 +138,10 @@ def _of_record(
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
     restored = restored_lines(journal)
+    inodes = folder_inodes(journal)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
-        seen = presence(folder, name)
+        seen = presence(folder, name, inodes.get(sample.key, 0))
         state: State
         if sample.key in deleted and seen is not Presence.THERE:
             state, reason = "deleted", "deleted after it was compared with its shard"
@@ -147,8 +150,7 @@ def _of_record(
         elif seen is Presence.UNSEEN:
             state, reason = "kept", "the folder that it is in cannot be seen now"
         elif seen is Presence.THERE and sample.key in restored:
-            state = "kept"
-            reason = f"restored from the trash, {restored[sample.key].time}"
+            state, reason = "kept", restored_words(restored[sample.key])
         elif seen is Presence.THERE:
             state, reason = "deletable", "converted, not deleted"
         elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):

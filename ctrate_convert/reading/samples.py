@@ -80,9 +80,11 @@ def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
 
 def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
     try:
-        fields: dict[str, Any] = json.loads(data)
-    except ValueError as error:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise file.shard.damage(f"{sample.json.name} is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise file.shard.damage(f"{sample.json.name} holds no JSON object")
     return fields
 
 

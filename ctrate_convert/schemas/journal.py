@@ -17,7 +17,8 @@ class JournalLine(Record):
     for good, ``undecided`` why it stays for now: the next command tries again. ``trashed`` stands
     for ``deleted`` where the file was moved, ``restored`` for its way back; ``trash`` is the place
     it was moved to, in an intent the place it is going to. ``inode`` and ``mtime_ns`` identify a
-    moved file (0: as in the shard's record).
+    moved file (0: as in the shard's record). ``folder_inode``, of an intent, identifies the folder
+    that the source was in (0: not known).
     """
 
     schema_number: Literal[1] = 1
@@ -31,3 +32,4 @@ class JournalLine(Record):
     trash: str = ""
     inode: int = 0
     mtime_ns: int = 0
+    folder_inode: int = 0

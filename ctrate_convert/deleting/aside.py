@@ -1,0 +1,75 @@
+"""Give a source its name back that has a hidden one: after a comparison, or after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from ctrate_convert.deleting.presence import hidden_names, status_of
+from ctrate_convert.durable import fsync_open_directory, open_beneath, rename_if_free
+
+
+def put_back(data_folder: Path, source: str) -> bool:
+    """Give a source its name back that a killed process left aside; True where that was done.
+
+    A file that a live process has aside is left to it.
+    """
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open_beneath(data_folder, source) as (directory, name),
+    ):
+        left = any(status_of(one, directory) is not None for one in hidden_names(name))
+        return left and not put_back_in(directory, name)
+    return False
+
+
+def put_back_in(directory: int, name: str) -> str:
+    """Do the same in an open folder; return why it cannot be done, or an empty string.
+
+    Raises:
+        OSError: it cannot be seen whether something was left aside.
+    """
+    left = []
+    with contextlib.ExitStack() as stack:
+        for hidden in hidden_names(name):
+            try:
+                descriptor = open_hidden(hidden, directory)
+            except FileNotFoundError:
+                continue
+            stack.callback(os.close, descriptor)
+            left.append(hidden)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "another process is comparing it"
+            except OSError:
+                pass  # no locks here: then the other process sees that its file has moved
+        if not left or give_name_back(directory, name):
+            return ""
+    return f"two files claim its name: the one left aside by a killed command is {left[0]}"
+
+
+def give_name_back(directory: int, name: str) -> bool:
+    """Return True where the source has its name again, durably as far as the folder allows.
+
+    Also where it has no hidden name any more: somebody else gave it back, or took it.
+    """
+    for hidden in hidden_names(name):
+        try:
+            if not rename_if_free(hidden, directory, name, directory):
+                return False
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            fsync_open_directory(directory)
+    return True
+
+
+def open_hidden(name: str, directory: int) -> int:
+    """Open what may be somebody else's: no link is followed, and a FIFO keeps nobody waiting."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=directory)
