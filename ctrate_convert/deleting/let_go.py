@@ -139,8 +139,11 @@ class _CannotTell(OSError):
 
 
 def _not_found(data_folder: Path, source: str) -> Outcome:
-    if presence(data_folder, source) is Presence.GONE:
+    seen = presence(data_folder, source)
+    if seen is Presence.GONE:
         return Outcome(Fate.GONE)
+    if seen is Presence.THERE:
+        return Outcome(Fate.UNDECIDED, "another process renamed it meanwhile")
     return Outcome(Fate.UNDECIDED, "the folder that it was in cannot be seen now")
 
 
@@ -172,6 +175,8 @@ def _take_aside(
     try:
         if not rename_if_free(name, directory, aside, directory):
             return Outcome(Fate.UNDECIDED, f"another process has it aside as {aside}")
+    except FileNotFoundError:  # another process was first; nothing was done here
+        raise
     except OSError as error:
         if status_of(name, directory) is None:
             raise _CannotTell(*error.args) from error
@@ -291,6 +296,9 @@ def put_back(data_folder: Path, source: str) -> bool:
 def _put_back(directory: int, name: str) -> Outcome | None:
     """Give a file that was left aside its name back; why that cannot be done, if so."""
     aside = aside_name(name)
+    status = status_of(aside, directory)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return Outcome(Fate.UNDECIDED, f"what bears its hidden name is no file: {aside}")
     try:
         descriptor = os.open(
             aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory

@@ -19,7 +19,7 @@ from ctrate_convert.deleting.journal import (
     is_done,
     open_intents,
     read_journal,
-    restored_lines,
+    restored_words,
 )
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.proposal import Candidate
@@ -136,7 +136,7 @@ def _of_record(
     deleted = {key for key, line in newest.items() if is_done(line)}
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
-    restored = restored_lines(journal)
+    restored = restored_words(journal)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
         seen = presence(folder, name)
@@ -148,8 +148,7 @@ def _of_record(
         elif seen is Presence.UNSEEN:
             state, reason = "kept", "the folder that it is in cannot be seen now"
         elif seen is Presence.THERE and sample.key in restored:
-            state = "kept"
-            reason = f"restored from the trash, {restored[sample.key].time}"
+            state, reason = "kept", restored[sample.key]
         elif seen is Presence.THERE:
             state, reason = "deletable", "converted, not deleted"
         elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):
