@@ -6,7 +6,13 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrate_convert.deleting.journal import is_done, journal_line, open_intents, read_journal
+from ctrate_convert.deleting.journal import (
+    by_consent,
+    is_done,
+    journal_line,
+    open_intents,
+    read_journal,
+)
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
@@ -33,7 +39,7 @@ class Entries:
         self._shard = shard
         self._folder = data_folder
         self._trash = Path(consent.trash) if consent.trash else None
-        self._authorised_by = f"{consent.command} (consent {consent.name})"
+        self._authorised_by = by_consent(consent.command, consent.name)
         self._waiting: list[str] = []
 
     def write_intents(self, sources: Sequence[tuple[str, SourceFingerprint]]) -> None:

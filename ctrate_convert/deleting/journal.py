@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +16,18 @@ from ctrate_convert.schemas.journal import Event, JournalLine
 
 _DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
 _SETTLED: frozenset[Event] = _DONE | {"kept", "restored"}
+_BY_CONSENT = re.compile(r"\(consent (\S+)\)\Z")
+
+
+def by_consent(command: str, name: str) -> str:
+    """Return the words by which a line says under which consent it was written."""
+    return f"{command} (consent {name})"
+
+
+def consent_named(authorised_by: str) -> str:
+    """Return the name of the consent in such words; empty where they name none."""
+    found = _BY_CONSENT.search(authorised_by)
+    return found[1] if found else ""
 
 
 def journal_line(
