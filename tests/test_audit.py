@@ -6,21 +6,27 @@ import getpass
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ctrate_convert.deleting.presence import aside_name
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations import audit_evidence
+from ctrate_convert.operations import audit as audit_module
+from ctrate_convert.operations import audit_compare, audit_evidence
 from ctrate_convert.operations.audit_check import check_shard
 from ctrate_convert.operations.audit_evidence import gather
 from ctrate_convert.operations.audit_gone import find_gone
 from ctrate_convert.schemas.record import ArrayRecord
+from tests.consents import allow_deletion
 from tests.support import Converted, Finished, run_cli, run_here, sources_left
 
 FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
@@ -576,3 +582,277 @@ def test_a_name_cannot_pass_for_a_verdict(freed: Converted) -> None:
     verdicts = [line for line in done.stdout.splitlines() if line.startswith("VERDICT")]
     assert len(verdicts) == 1
     assert "NOT accounted for" in verdicts[0]
+
+
+# --- Who allowed it -----------------------------------------------------------------------------
+
+
+def consents_of(converted: Converted) -> list[Path]:
+    return sorted(converted.dataset.consents.glob("*.json"))
+
+
+def test_consents_are_quoted(freed: Converted) -> None:
+    """Page, summary and JSON say who allowed which deletion, when, where, by which command, of how
+    much and with what rounding, and how much went under it."""
+    done = audit(freed, "--json")
+    (quoted,) = summary_of(done)["consents"]
+    consent = json.loads(consents_of(freed)[0].read_bytes())
+    assert quoted["consent"] == consent
+    assert (quoted["gone_sources"], quoted["gone_bytes"]) == (8, consent["size_bytes"])
+    (line,) = (
+        text
+        for text in Path(done.json()["files"]["page"]).read_text().splitlines()
+        if consent["name"] in text
+    )
+    for fact in (
+        f"deletion of 8 files ({consent['size_bytes']:,} bytes) allowed by {getpass.getuser()} on",
+        f"{socket.gethostname()}, {consent['time']}: delete --yes; ",
+        f"gone under it: 8 ({consent['size_bytes']:,} bytes)",
+        *(f"rounding: {sentence}" for sentence in consent["rounding"]),
+    ):
+        assert fact in line
+    assert consent["rounding"]
+    assert line.strip() in audit(freed).stdout
+
+
+def test_two_consents_are_told_apart(converted: Converted, tmp_path: Path) -> None:
+    """Each is quoted with what went under it; one that nothing went under is quoted, too."""
+    allow_deletion(converted.dataset, "never used")
+    kept = converted.made.sources[keys_of(converted, 1)[0]]
+    held_back = kept.rename(kept.with_name("held-back"))
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    held_back.rename(kept)
+    last = run_here("delete", converted.out, "--yes", "--trash", tmp_path / "trash")
+    assert last.code == ExitCode.DONE
+    quoted = summary_of(audit(converted, "--json"))["consents"]
+    went = [(one["consent"]["trash"] != "", one["gone_sources"]) for one in quoted]
+    assert sorted(went) == [(False, 0), (False, 7), (True, 1)]
+
+
+def test_a_consent_that_is_gone_is_a_remark(freed: Converted) -> None:
+    """What the shards hold does not depend on it: no damage, and every source is accounted for."""
+    (path,) = consents_of(freed)
+    path.unlink()
+    done = audit(freed, "--json")
+    assert done.code == ExitCode.DONE
+    summary = summary_of(done)
+    assert (summary["findings"], summary["consents"]) == (0, [])
+    told = [(one["kind"], one["where"], one["what"]) for one in summary["remarks"]]
+    what = f"8 of its lines name the consent {path.stem}, which is not there any more"
+    assert told == [("journal", str(freed.dataset.journal(shard)), what) for shard in (0, 1)]
+    assert "WITH RESERVATIONS" in summary["verdict"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[", b"\xff"])
+def test_a_consent_that_cannot_be_read_is_a_remark(freed: Converted, data: bytes) -> None:
+    """It is named, and so are the lines that it should stand behind."""
+    (path,) = consents_of(freed)
+    path.write_bytes(data)
+    summary = summary_of(audit(freed, "--json"))
+    assert [one["where"] for one in summary["remarks"] if one["kind"] == "consent"] == [str(path)]
+    assert sum(one["kind"] == "journal" for one in summary["remarks"]) == 2
+    assert summary["findings"] == 0
+
+
+def test_a_consent_for_other_shards_is_a_remark(freed: Converted) -> None:
+    """Lines of a shard that the consent does not name are remarked upon."""
+    (path,) = consents_of(freed)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"shards": [[1, 1]]}))
+    (remark,) = summary_of(audit(freed, "--json"))["remarks"]
+    assert remark["where"] == str(freed.dataset.journal(0))
+    assert remark["what"].endswith("which does not name this shard")
+
+
+def test_journals_from_before_there_were_consents(freed: Converted) -> None:
+    """Their words name no consent, and that is nothing to remark upon."""
+    for shard in (0, 1):
+        lines = journal_lines(freed, shard)
+        words = {"authorised_by": "delete --yes by someone"}
+        write_journal(freed, [line | words for line in lines], shard)
+    summary = summary_of(audit(freed, "--json"))
+    assert summary["remarks"] == []
+    assert [one["gone_sources"] for one in summary["consents"]] == [0]
+
+
+# --- Sources that are still there ---------------------------------------------------------------
+
+
+def compare_sources(converted: Converted, *words: object) -> tuple[Finished, dict[str, Any]]:
+    done = audit(converted, "--against_sources", "--json", *words)
+    return done, summary_of(done)["against_sources"]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Save the arrays of an NPZ again, changed."""
+    with np.load(path) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    change(held)
+    np.savez_compressed(path, **held)
+
+
+def change_a_voxel(arrays: dict[str, Any]) -> None:
+    (volume,) = (array for array in arrays.values() if array.ndim == 3)
+    volume[0, 0, 0] += 50
+
+
+def everything_below(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_sources_that_are_equal(converted: Converted, num_workers: int) -> None:
+    """Each source that is there is compared with its shard; nothing is deleted or renamed."""
+    before = everything_below(converted.made.data_folder)
+    done, compared = compare_sources(converted, "--num_workers", num_workers)
+    assert done.code == ExitCode.DONE
+    assert (compared["there"], compared["compared"], compared["equal"]) == (8, 8, 8)
+    lists = ("different", "not_wholly_held", "unreadable")
+    assert [compared[name] for name in lists] == [[], [], []]
+    assert everything_below(converted.made.data_folder) == before
+    assert not list((converted.dataset.run / "deletions").glob("*"))
+    verdict = summary_of(done)["verdict"]
+    assert verdict == "no source is gone; 8 of 8 sources still there compared now, and equal"
+    page = Path(done.json()["files"]["page"]).read_text()
+    assert re.search(r"equal, voxel by voxel +8\n", page)
+
+
+def test_sources_are_compared_only_where_asked_for(converted: Converted) -> None:
+    """Without the option the summary says that nothing was compared."""
+    assert summary_of(audit(converted, "--json"))["against_sources"] is None
+
+
+def test_a_source_that_differs_is_a_finding(converted: Converted) -> None:
+    """One voxel is enough, whatever the time stamps say; the page names the source."""
+    key = keys_of(converted, 1)[2]
+    source = converted.made.sources[key]
+    times = source.stat()
+    rewrite(source, change_a_voxel)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DAMAGE
+    assert (compared["compared"], compared["equal"]) == (8, 7)
+    (one,) = compared["different"]
+    assert (one["key"], one["shard"]) == (key, SECOND)
+    assert one["difference"]
+    assert summary_of(done)["verdict"].startswith("NOT as their shards have it: 1 of 8 sources")
+    shown = audit(converted, "--against_sources")
+    assert f"  {key} ({one['source']}): {one['difference']}" in shown.stdout
+
+
+def test_a_source_that_holds_more_than_its_shard(converted: Converted) -> None:
+    """Equal voxels beside an entry that the shard does not hold: named, and no finding."""
+    key = keys_of(converted, 0)[0]
+    rewrite(converted.made.sources[key], lambda arrays: arrays.update(mask=np.arange(2**18) % 7919))
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DONE
+    assert (compared["equal"], compared["different"]) == (8, [])
+    (one,) = compared["not_wholly_held"]
+    assert one["key"] == key
+    assert one["left_out"][0].startswith("mask.npy (")
+    assert "1 of these hold more than their shards" in summary_of(done)["verdict"]
+
+
+def test_a_source_that_cannot_be_read(converted: Converted) -> None:
+    """It is listed with the reason and not counted as compared; the others are."""
+    key = keys_of(converted, 0)[1]
+    source = converted.made.sources[key]
+    source.write_bytes(source.read_bytes()[:-30])
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DONE
+    assert (compared["there"], compared["compared"], compared["equal"]) == (8, 7, 7)
+    assert [one["key"] for one in compared["unreadable"]] == [key]
+    assert "1 could not be compared" in summary_of(done)["verdict"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "short", "flipped"])
+def test_a_shard_that_does_not_give_its_samples_back(converted: Converted, harm: str) -> None:
+    """Sources of a damaged shard are there, and their shard does not hold them: a finding."""
+    path, array = converted.out / FIRST, array_of(converted)
+    if harm == "gone":
+        path.unlink()
+    elif harm == "short":
+        os.truncate(path, path.stat().st_size - 512)
+    else:
+        flip(path, array.offset + array.size_bytes - 1)
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DAMAGE
+    keys = {one["key"] for one in compared["different"]}
+    assert keys == ({keys_of(converted, 0)[1]} if harm == "flipped" else {*keys_of(converted, 0)})
+    assert compared["equal"] == 8 - len(keys)
+
+
+def test_a_share_of_the_sources(converted: Converted) -> None:
+    """--sample and --seed choose the sources that are compared, the same ones each time."""
+    for key in converted.made.keys:
+        rewrite(converted.made.sources[key], change_a_voxel)
+    chosen = []
+    for _ in range(2):
+        _, compared = compare_sources(converted, "--sample", "25%", "--seed", 3)
+        assert (compared["there"], compared["compared"]) == (8, 2)
+        chosen.append([one["key"] for one in compared["different"]])
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 2
+
+
+def test_what_is_gone_is_not_compared(converted: Converted) -> None:
+    """A source that was deleted is accounted for by its member; the others are compared."""
+    gone = keys_of(converted, 0)[0]
+    converted.made.sources[gone].unlink()
+    done, compared = compare_sources(converted)
+    assert (compared["there"], compared["equal"]) == (7, 7)
+    assert [one["key"] for one in done.json()["sources"]] == [gone]
+
+
+def test_a_source_under_its_hidden_name(converted: Converted) -> None:
+    """While a deletion compares it, or was killed at that, it is compared under that name."""
+    source = converted.made.sources[keys_of(converted, 0)[0]]
+    aside = source.rename(source.with_name(aside_name(source.name)))
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DONE
+    assert (compared["there"], compared["equal"]) == (8, 8)
+    assert aside.is_file()
+    assert not source.exists()
+
+
+def test_a_source_that_goes_before_its_turn(
+    converted: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process deleted it meanwhile: that is counted, and no finding."""
+    gone = converted.made.sources[keys_of(converted, 0)[0]]
+
+    def go(dataset: Any, evidence: Any, **more: Any) -> Any:
+        gone.unlink(missing_ok=True)
+        return comparer(dataset, evidence, **more)
+
+    comparer = audit_compare.compare_sources
+    monkeypatch.setattr(audit_module, "compare_sources", go)
+    done, compared = compare_sources(converted)
+    assert done.code == ExitCode.DONE
+    assert (compared["there"], compared["equal"], compared["went_meanwhile"]) == (8, 7, 1)
+
+
+def test_a_deletion_beside_the_comparison(converted: Converted) -> None:
+    """Audits that compare while sources are deleted find no difference, and hinder nothing."""
+    stop = threading.Event()
+    codes, differing = set(), []
+
+    def compare_often() -> None:
+        while not stop.is_set():
+            done = run_cli("audit", converted.out, "--against_sources", "--json")
+            codes.add(done.code)
+            differing.extend(summary_of(done)["against_sources"]["different"])
+
+    thread = threading.Thread(target=compare_often)
+    thread.start()
+    try:
+        done = run_cli("delete", converted.out, "--yes")
+    finally:
+        stop.set()
+        thread.join()
+    assert done.code == ExitCode.DONE
+    assert (codes, differing) == ({ExitCode.DONE}, [])
+    assert sources_left(converted.made) == set()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.verify import Progress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.operations.audit import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
 from ctrate_convert.operations.audit_page import report_lines
@@ -39,28 +40,51 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     default="100%",
     show_default=True,
     callback=_share,
-    help="The share of deleted sources whose members are read again, such as 1%; at least one is.",
+    help="The share of deleted sources whose members are read again, such as 1%; at least one is. "
+    "With --against_sources also that of the sources to compare.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     help="Chooses the share: the same number, the same choice. Without it: a new one each time.",
 )
+@click.option(
+    "--against_sources",
+    is_flag=True,
+    help="Also compare every source that is still there with its shard, voxel by voxel, as a "
+    "deletion would; nothing is deleted.",
+)
 @options.num_workers_option
 @options.json_option
-def command(out: Path, share: float, seed: int | None, num_workers: int, as_json: bool) -> int:
+def command(
+    out: Path,
+    share: float,
+    seed: int | None,
+    against_sources: bool,
+    num_workers: int,
+    as_json: bool,
+) -> int:
     """Account for every source ever deleted: which shard and member hold it, checked now.
 
     A page to sign and file, its summary as JSON and the list of all sources are kept under
-    OUT/.run/audits. Exit code 3 where a source that is gone is not in a sound member.
+    OUT/.run/audits; the page quotes who allowed which deletion. Exit code 3 where a source that is
+    gone is not in a sound member, or one that is there differs from its shard.
 
     \b
     Examples:
       ctrate-convert audit /data/shards
       ctrate-convert audit /data/shards --sample 1% --seed 7
+      ctrate-convert audit /data/shards --against_sources
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
-    done = audit(Dataset(out), share=share, seed=seed, num_workers=num_workers)
+    done = audit(
+        Dataset(out),
+        share=share,
+        seed=seed,
+        num_workers=num_workers,
+        against_sources=against_sources,
+        on_shard=Progress("audit"),
+    )
     if as_json:
         files = {
             "page": done.folder / PAGE_FILE,

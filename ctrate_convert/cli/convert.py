@@ -49,7 +49,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
     report = make_plan(dataset, settings, approve=asked.approve)
     if report.plan is None:
         asked.show(report)
-        asked.ask(proposal_of(dataset, settings.discard_members) if deleting else None)
+        asked.ask(asked.earlier() if deleting else None)
     given = asked.consent()
     return convert_pending(
         dataset, num_workers=num_workers, min_free_gb=min_free_gb, as_json=as_json, consent=given
@@ -80,8 +80,12 @@ class _Asked:
         """Show what is going to be published, and ask; raise to publish nothing."""
         self.show(report)
         if self._settings.delete_source_files and report.plan is not None:
-            earlier = proposal_of(self._dataset, self._settings.discard_members)
-            self.ask(_with_draft(report, headers, self._settings, earlier))
+            self.ask(_with_draft(report, headers, self._settings, self.earlier()))
+
+    def earlier(self) -> Proposal | None:
+        """Return what the plans that are published propose, with this command's trash."""
+        settings = self._settings
+        return proposal_of(self._dataset, settings.discard_members, trash=settings.trash)
 
     def show(self, report: PlanReport) -> None:
         """Print what was found."""

@@ -87,7 +87,8 @@ def command(
     if dry_run or not work:
         damage = find_damage(dataset, load(dataset))
         _show(dataset, sources, damage, as_json=as_json)
-        return with_damage(ExitCode.DONE, damage)
+        kept = not dry_run and any(source.state == "kept" for source in sources)
+        return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
     proposal = propose(
         candidates(sources, load(dataset), pending=False),
         discard_members=discard_members,

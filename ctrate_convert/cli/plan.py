@@ -15,6 +15,7 @@ from ctrate_convert.conversion.estimate import peak_extra_bytes
 from ctrate_convert.conversion.forecast import busy_workers
 from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.delete import refuse_other_trash
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Plan
 
@@ -39,6 +40,8 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
         --output_dir /data/shards
     """
     dataset, settings = options.plan_settings(values)
+    if settings.trash:
+        refuse_other_trash(dataset, settings.trash)
     report = make_plan(dataset, settings)
     if as_json:
         show.as_json(plan_facts(dataset, report, num_workers=num_workers))

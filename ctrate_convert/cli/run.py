@@ -97,8 +97,11 @@ def proposal_of(
     discard_members: Sequence[str] = (),
     *,
     only_tasks: frozenset[int] | None = None,
+    trash: str | None = None,
 ) -> Proposal | None:
     """Return what the plans propose to delete; None where none proposes it, or nothing is left.
+
+    ``trash`` is the one that the command names; without it the plans' own holds.
 
     A plan made without --delete_source_files proposes nothing, and nothing can make it: its
     sources are let go by `ctrate-convert delete` alone.
@@ -118,7 +121,7 @@ def proposal_of(
     return propose(
         chosen,
         discard_members=sorted(discarded | set(discard_members)),
-        trash=one_trash(proposing),
+        trash=trash or one_trash(proposing),
     )
 
 

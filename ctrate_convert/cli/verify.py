@@ -144,14 +144,15 @@ def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) ->
 class Progress:
     """Says on standard error, now and then, how many shards have been looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str = "verify") -> None:
+        self._command = command
         self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """``done`` of ``total`` shards are."""
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            show.note(f"verify: {done:,}/{total:,} shards")
+            show.note(f"{self._command}: {done:,}/{total:,} shards")
 
 
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:

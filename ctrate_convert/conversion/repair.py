@@ -15,7 +15,7 @@ from ctrate_convert.conversion.plan_refusals import numbers_in_use, refuse_forei
 from ctrate_convert.conversion.planning import LOCK_PATIENCE_S
 from ctrate_convert.conversion.plans import load_excluded, load_plans, load_samples
 from ctrate_convert.conversion.shard import load_record
-from ctrate_convert.deleting.let_go import put_back
+from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import EnvironmentProblem, environment_problem

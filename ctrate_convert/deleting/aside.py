@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from ctrate_convert.deleting.presence import hidden_names, status_of
@@ -34,6 +35,11 @@ def put_back_in(directory: int, name: str) -> str:
     left = []
     with contextlib.ExitStack() as stack:
         for hidden in hidden_names(name):
+            status = status_of(hidden, directory)
+            if status is None:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                return f"what bears its hidden name is no file: {hidden}"
             try:
                 descriptor = open_hidden(hidden, directory)
             except FileNotFoundError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.journal import (
+    by_consent,
     folder_inodes,
     is_done,
     journal_line,
@@ -40,7 +41,7 @@ class Entries:
         self._shard = shard
         self._folder = data_folder
         self._trash = Path(consent.trash) if consent.trash else None
-        self._authorised_by = f"{consent.command} (consent {consent.name})"
+        self._authorised_by = by_consent(consent.command, consent.name)
         self._waiting: list[str] = []
         self.folder_inodes = folder_inodes(self.lines)
 

@@ -19,7 +19,7 @@ from ctrate_convert.deleting.compare import Pair, compare
 from ctrate_convert.deleting.consent import require_consent
 from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
-from ctrate_convert.deleting.journal import restored_lines, restored_words
+from ctrate_convert.deleting.journal import restored_words
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.result import Deletion, Kept
@@ -142,7 +142,7 @@ class _Releasing:
         self._check_stop = check_stop
         self._why_stop = why_stop
         self._entries = Entries(release.dataset, release.shard.index, self._folder, consent)
-        self._restored = restored_lines(self._entries.lines)
+        self._restored = restored_words(self._entries.lines)
         self._result = Deletion()
         self._touched: set[str] = set()
 
@@ -185,7 +185,7 @@ class _Releasing:
             return False
         restored = self._restored.get(sample.key)
         if restored is not None:
-            self._keep(sample, "kept", restored_words(restored))
+            self._keep(sample, "kept", restored)
             return False
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,8 +15,19 @@ from ctrate_convert.schemas.base import parse
 from ctrate_convert.schemas.journal import Event, JournalLine
 
 _DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
-_MOVES: frozenset[Event] = _DONE | {"restored"}
 _SETTLED: frozenset[Event] = _DONE | {"kept", "restored"}
+_BY_CONSENT = re.compile(r"\(consent (\S+)\)\Z")
+
+
+def by_consent(command: str, name: str) -> str:
+    """Return the words by which a line says under which consent it was written."""
+    return f"{command} (consent {name})"
+
+
+def consent_named(authorised_by: str) -> str:
+    """Return the name of the consent in such words; empty where they name none."""
+    found = _BY_CONSENT.search(authorised_by)
+    return found[1] if found else ""
 
 
 def journal_line(
@@ -83,23 +95,19 @@ def settled_keys(journal: Sequence[JournalLine]) -> set[str]:
     return {key for key, line in newest.items() if line.event in _SETTLED}
 
 
-def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Return by key the line of each source that is kept from then on, where it is there again.
+def restored_words(journal: Sequence[JournalLine]) -> dict[str, str]:
+    """Return by key why a source that is there is kept: a person brought it back from a trash.
 
-    A person has brought it back from a trash. Where the last word is that it went there, a
-    `restore` was killed before it could say so, or a person moved it by hand.
+    The person wanted it, so it is kept from then on. Where the journal's last word is that it was
+    moved, somebody moved it back by hand, or by a `restore` that was killed before it could say so.
     """
-    moved = {line.key: line for line in journal if line.event in _MOVES}
-    restored = {line.key: line for line in journal if line.event == "restored"}
-    trashed = {key: line for key, line in moved.items() if line.event == "trashed"}
-    return {**trashed, **restored}
-
-
-def restored_words(line: JournalLine) -> str:
-    """Return the reason why a source that `restored_lines` names is kept."""
-    if line.event == "restored":
-        return f"restored from the trash, {line.time}"
-    return f"it is back from the trash, where it went {line.time}"
+    words = {}
+    for line in journal:
+        if line.event == "restored":
+            words[line.key] = f"restored from the trash, {line.time}"
+        elif line.event == "trashed" and line.key not in words:
+            words[line.key] = f"it is back from the trash, where it was moved {line.time}"
+    return words
 
 
 def folder_inodes(journal: Sequence[JournalLine]) -> dict[str, int]:

@@ -163,7 +163,7 @@ def _not_found(data_folder: Path, source: str, folder_inode: int) -> Outcome:
     if seen is Presence.GONE:
         return Outcome(Fate.GONE)
     if seen is Presence.THERE:
-        return Outcome(Fate.UNDECIDED, "it was renamed while it was looked at")
+        return Outcome(Fate.UNDECIDED, "another process renamed it meanwhile")
     return Outcome(Fate.UNDECIDED, "the folder that it was in cannot be seen now")
 
 
@@ -195,6 +195,8 @@ def _take_aside(
     try:
         if not rename_if_free(name, directory, aside, directory):
             return Outcome(Fate.UNDECIDED, f"another process has it aside as {aside}")
+    except FileNotFoundError:  # another process was first; nothing was done here
+        raise
     except OSError as error:
         if status_of(name, directory) is None:
             raise _CannotTell(*error.args) from error

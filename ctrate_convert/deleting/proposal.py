@@ -45,7 +45,10 @@ class Proposal:
     copies: tuple[str, ...] = ()
 
     def after(self, earlier: Proposal | None) -> Proposal:
-        """Return the proposal for what ``earlier`` and this one propose together."""
+        """Return the proposal for what ``earlier`` and this one propose together.
+
+        A trash that either names is for both, so that nothing goes for good unexpectedly.
+        """
         if earlier is None:
             return self
         return dataclasses.replace(
@@ -55,6 +58,7 @@ class Proposal:
             files=earlier.files + self.files,
             size_bytes=earlier.size_bytes + self.size_bytes,
             rounding=tuple(dict.fromkeys((*earlier.rounding, *self.rounding))),
+            trash=self.trash or earlier.trash,
         )
 
     def accept(self, dataset: Dataset, command: str) -> Consent:

@@ -11,6 +11,7 @@ from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.plans import load_samples
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.deleting.aside import put_back
+from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
 from ctrate_convert.deleting.trash import (
     Identity,
@@ -61,7 +62,8 @@ class RestoreReport:
 def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     """Move every source whose newest journal line says ``trashed`` back; with ``keys`` only those.
 
-    Nothing is overwritten, no link is followed, and only the very file that was moved comes back.
+    Nothing is overwritten, no link is followed, and only the very file that was moved comes back:
+    by the shard's record, or by the journal where a consent names the trash.
     Killed in between, the same call goes on. A restored source is kept from then on, because the
     journal says so. A source that a killed command had aside gets its name back, too.
 
@@ -118,12 +120,13 @@ def _restore_shard(
     """Return the keys whose sources were in a trash."""
     index = shard.index
     sources = _sources(dataset, plan, shard)
+    trashes = {consent.trash for consent in load_consents(dataset)}
     lines = [line for line in lines if line.event == "trashed" or _was_moved(line, index, sources)]
     done = []
     with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=_LOCK_PATIENCE_S):
         try:
             for line in lines:
-                doubt = _move_back(plan, index, line, sources.get(line.key))
+                doubt = _move_back(plan, index, line, sources.get(line.key), trashes)
                 if doubt:
                     report.left.append((line.source, doubt))
                     continue
@@ -166,13 +169,19 @@ def _was_moved(line: JournalLine, index: int, sources: Mapping[str, SourceFinger
 
 
 def _move_back(
-    plan: Plan, index: int, line: JournalLine, source: SourceFingerprint | None
+    plan: Plan,
+    index: int,
+    line: JournalLine,
+    source: SourceFingerprint | None,
+    trashes: Collection[str],
 ) -> str | None:
     """Move one file back; returns why not, if not. The journal alone is not believed."""
     trash = trash_of(line, index)
     if source is None or source.source != line.source or trash is None:
         return "the journal and the shard's record disagree on it"
     folder, moved = Path(plan.settings.data_folder), identity_at(line, source)
+    if moved != Identity.recorded(source) and str(trash) not in trashes:
+        return f"no consent names its trash, and it is not the file that was converted: {trash}"
     try:
         if _is_home(folder, source.source, moved):
             return None  # a killed call has moved it

@@ -64,12 +64,17 @@ class Identity:
         """Return the identity in a status."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
+    @classmethod
+    def recorded(cls, source: SourceFingerprint) -> Identity:
+        """Return the identity of the source as it was converted."""
+        return cls(source.inode, source.size_bytes, source.mtime_ns)
+
 
 def identity_at(line: JournalLine, source: SourceFingerprint) -> Identity:
     """Return which file ``line`` moved; old journals leave it to the record."""
     if line.inode:
         return Identity(line.inode, line.size_bytes, line.mtime_ns)
-    return Identity(source.inode, source.size_bytes, source.mtime_ns)
+    return Identity.recorded(source)
 
 
 def place_in_trash(shard: int, source: str) -> str:

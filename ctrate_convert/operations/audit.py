@@ -1,16 +1,16 @@
 """Audit: for every source that is gone, where its sample is now, with the digests looked at anew.
 
 Sources are looked for on disk, what went is read in the journals, samples in the records, bytes in
-the shards. Page, summary and list are kept in a folder of their own under ``.run/audits``.
+the shards, who allowed it in the consents; sources that are still there can be compared with their
+shards. Page, summary and list are kept in a folder of their own under ``.run/audits``.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import pwd
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,12 +21,20 @@ from ctrate_convert.durable import make_directories, publish_directory
 from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.operations.attempts import now_text
 from ctrate_convert.operations.audit_check import ShardCheck, check_shard
+from ctrate_convert.operations.audit_compare import choose, compare_sources
+from ctrate_convert.operations.audit_consents import quote_consents
 from ctrate_convert.operations.audit_evidence import Evidence, as_text, gather
 from ctrate_convert.operations.audit_gone import Gone, GoneSource, find_gone
 from ctrate_convert.operations.audit_page import page, verdict
 from ctrate_convert.operations.pending import load
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.audit import DAMAGE_KINDS, AuditedSource, AuditSummary
+from ctrate_convert.schemas.audit import (
+    DAMAGE_KINDS,
+    AuditedSource,
+    AuditSummary,
+    QuotedConsent,
+    SourcesCompared,
+)
 from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.plan import Plan, shard_name
 
@@ -45,22 +53,34 @@ class Audit:
 
     @property
     def exit_code(self) -> ExitCode:
-        """3 where a source is not matched to a sound member, or what would tell is damaged."""
-        damaged = any(remark.kind in DAMAGE_KINDS for remark in self.summary.remarks)
-        return ExitCode.DAMAGE if self.summary.findings or damaged else ExitCode.DONE
+        """3 where a sample is not in a sound member, differs from its source, or proof is bad."""
+        summary = self.summary
+        damaged = any(remark.kind in DAMAGE_KINDS for remark in summary.remarks)
+        different = summary.against_sources is not None and summary.against_sources.different
+        return ExitCode.DAMAGE if summary.findings or damaged or different else ExitCode.DONE
 
 
-def audit(dataset: Dataset, *, share: float, seed: int, num_workers: int) -> Audit:
+def audit(
+    dataset: Dataset,
+    *,
+    share: float,
+    seed: int,
+    num_workers: int,
+    against_sources: bool = False,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
     """Account for every source that is gone; read the members of a ``share`` of them (over 0 to 1).
 
     At least one is read where there is any; the same ``seed`` chooses the same ones. Of every
-    shard that holds one the file's presence and size are looked at. Nothing is changed but that
-    the audit's files are added.
+    shard that holds one the file's presence and size are looked at. ``against_sources`` compares
+    such a share of the sources that are still there with their shards, too; ``on_shard`` is told
+    how many shards are done of all. Nothing is changed but that the audit's files are added.
 
     Raises:
         SettingsError: there is no plan.
         DamageError: a plan was changed.
         EnvironmentProblem: the files cannot be written.
+        WorkerDied: a process was killed.
     """
     plans = load(dataset)
     evidence = gather(dataset, plans)
@@ -73,8 +93,23 @@ def audit(dataset: Dataset, *, share: float, seed: int, num_workers: int) -> Aud
                 evidence.remark("shard", f"{shard_name(check.shard)}, {key}", "; ".join(wrong))
     sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
     listed = b"".join(source.to_json() + b"\n" for source in sources)
+    compared = None
+    if against_sources:
+        compared = compare_sources(
+            dataset, evidence, share=share, seed=seed, num_workers=num_workers, on_shard=on_shard
+        )
     summary = _sum_up(
-        dataset, plans, gone, evidence, sources, list(checks.values()), share, seed, listed
+        dataset,
+        plans,
+        gone,
+        evidence,
+        sources,
+        list(checks.values()),
+        share,
+        seed,
+        listed,
+        consents=quote_consents(dataset, evidence, sources),
+        compared=compared,
     )
     try:
         folder = _file(dataset, summary, sources, listed)
@@ -84,11 +119,8 @@ def audit(dataset: Dataset, *, share: float, seed: int, num_workers: int) -> Aud
 
 
 def _choose(sources: Sequence[GoneSource], share: float, seed: int) -> frozenset[tuple[int, str]]:
-    """The first ones in an order that ``seed`` makes, and that anyone can make again."""
     held = [(one.shard, one.key) for one in sources if one.sample]
-    number = max(1, math.ceil(share * len(held) - 1e-9))
-    ordered = sorted(held, key=lambda one: sha256_hex(f"{seed} {one[0]} {one[1]}".encode()))
-    return frozenset(ordered[:number])
+    return choose(held, share, seed)
 
 
 def _check(
@@ -150,6 +182,9 @@ def _sum_up(
     share: float,
     seed: int,
     listed: bytes,
+    *,
+    consents: tuple[QuotedConsent, ...],
+    compared: SourcesCompared | None,
 ) -> AuditSummary:
     told = [one for one in sources if one.told != "nothing"]
     checked = [one for one in sources if one.checked]
@@ -183,6 +218,8 @@ def _sum_up(
         shards_read_whole=sum(1 for check in checks if check.read_whole),
         read_bytes=sum(check.read_bytes for check in checks),
         findings=findings,
+        consents=consents,
+        against_sources=compared,
         remarks=tuple(evidence.remarks),
         verdict=verdict(
             gone=len(sources),
@@ -192,6 +229,7 @@ def _sum_up(
             damaged=damaged,
             unreadable=len(evidence.remarks) - damaged,
             by_record=share < 1,
+            compared=compared,
         ),
         list_file=LIST_FILE,
         list_sha256=sha256_hex(listed),

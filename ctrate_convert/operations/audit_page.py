@@ -6,7 +6,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrate_convert.schemas.audit import AuditedSource, AuditSummary
+from ctrate_convert.schemas.audit import (
+    AuditedSource,
+    AuditSummary,
+    QuotedConsent,
+    SourcesCompared,
+)
 
 _NAMED = 50
 
@@ -40,6 +45,8 @@ def report_lines(
             f"{summary.read_bytes:,} bytes, {_some(summary.shards_read_whole, 'shard')} whole",
         ),
         ("not accounted for", f"{summary.findings:,}"),
+        *_rows_of_compared(summary.against_sources),
+        ("consents to delete", f"{len(summary.consents):,}"),
         ("VERDICT", summary.verdict),
     ]
     lines = [f"{name:<34}{value}" for name, value in rows]
@@ -51,7 +58,9 @@ def report_lines(
     ]
     remarks = [f"{one.where}: {one.what}" for one in summary.remarks]
     for title, entries in (
+        ("Deletion was allowed:", [_quoted(one) for one in summary.consents]),
         ("Not accounted for:", bad),
+        *_lists_of_compared(summary.against_sources),
         ("Gone, and told of by no journal (one was lost, or another hand did it):", untold),
         ("Could not be relied on:", remarks),
         ("Deleted, but a file of that name is there again, so not in the list:", summary.put_back),
@@ -61,6 +70,56 @@ def report_lines(
         if len(entries) > named:
             lines.append(f"  … and {len(entries) - named:,} more (--json names all)")
     return [_printable(line) for line in lines]
+
+
+def _rows_of_compared(compared: SourcesCompared | None) -> list[tuple[str, str]]:
+    if compared is None:
+        return []
+    unread = len(compared.unreadable)
+    return [
+        ("converted sources still there", f"{compared.there:,}"),
+        ("  compared with their shards now", f"{compared.compared:,}"),
+        ("    equal, voxel by voxel", f"{compared.equal:,}"),
+        ("    of these not wholly held", f"{len(compared.not_wholly_held):,}"),
+        ("    DIFFERENT", f"{len(compared.different):,}"),
+        ("  could not be compared", f"{unread:,}"),
+        ("  went meanwhile", f"{compared.went_meanwhile:,}"),
+    ]
+
+
+def _lists_of_compared(compared: SourcesCompared | None) -> list[tuple[str, list[str]]]:
+    if compared is None:
+        return []
+    return [
+        (
+            "Different from their shards:",
+            [f"{one.key} ({one.source}): {one.difference}" for one in compared.different],
+        ),
+        (
+            "Equal, but the source holds more than its shard:",
+            [
+                f"{one.key} ({one.source}): {'; '.join(one.left_out)}"
+                for one in compared.not_wholly_held
+            ],
+        ),
+        (
+            "Could not be compared:",
+            [f"{one.key} ({one.source}): {one.unreadable}" for one in compared.unreadable],
+        ),
+    ]
+
+
+def _quoted(one: QuotedConsent) -> str:
+    """Return a consent in one line: who allowed what, what was said of it, what has gone since."""
+    consent = one.consent
+    said = [f"rounding: {sentence}" for sentence in consent.rounding] or ["rounding: none"]
+    if consent.discard_members:
+        said.append(f"discarded: {', '.join(consent.discard_members)}")
+    if consent.trash:
+        said.append(f"trash: {consent.trash}")
+    said += [f"only where {folder} holds the shard too" for folder in consent.copies]
+    went = f"gone under it: {_with_bytes(one.gone_sources, one.gone_bytes)}"
+    return "; ".join((consent.words(), *said, went, f"consent {consent.name}"))
 
 
 def page(
@@ -103,13 +162,52 @@ def verdict(
     damaged: int,
     unreadable: int,
     by_record: bool,
+    compared: SourcesCompared | None = None,
 ) -> str:
     """One sentence that claims no more than was looked at.
 
     ``damaged``: places in plans, records and shards that cannot be relied on. ``unreadable``:
-    lines of journals, and sources, that cannot be read or looked at. ``by_record``: only a share
-    was to be read.
+    lines of journals, consents and sources that cannot be relied on. ``by_record``: only a share
+    was to be read. ``compared``: the sources that are still there, where that was asked for.
     """
+    of_gone = _verdict_on_gone(
+        gone=gone,
+        checked=checked,
+        findings=findings,
+        untold=untold,
+        damaged=damaged,
+        unreadable=unreadable,
+        by_record=by_record,
+    )
+    if compared is None:
+        return of_gone
+    of_there = _verdict_on_there(compared)
+    return "; ".join((of_there, of_gone) if compared.different else (of_gone, of_there))
+
+
+def _verdict_on_there(compared: SourcesCompared) -> str:
+    there = _some(compared.there, "source")
+    parts = [f"{compared.equal:,} of {there} still there compared now, and equal"]
+    if compared.different:
+        number = f"{len(compared.different):,} of {_some(compared.compared, 'source')}"
+        parts.insert(0, f"NOT as their shards have it: {number} compared now")
+    if compared.not_wholly_held:
+        parts.append(f"{len(compared.not_wholly_held):,} of these hold more than their shards")
+    if compared.unreadable:
+        parts.append(f"{len(compared.unreadable):,} could not be compared")
+    return "; ".join(parts)
+
+
+def _verdict_on_gone(
+    *,
+    gone: int,
+    checked: int,
+    findings: int,
+    untold: int,
+    damaged: int,
+    unreadable: int,
+    by_record: bool,
+) -> str:
     doubts = []
     if damaged:
         doubts.append(f"plans, records or shards are damaged in {_some(damaged, 'place')}")

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctrate_convert.conversion.manifest import merge, planned_shards
+from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting.copies import require_copies
 from ctrate_convert.deleting.proposal import Proposal
 from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
 from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.errors import RefusedError
 from ctrate_convert.operations.pending import Work, load
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.result import RunResult
 from ctrate_convert.operations.run import run_work
-from ctrate_convert.operations.sources import Source, survey
+from ctrate_convert.operations.sources import Source, candidates, survey
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.consent import Consent
 
@@ -95,3 +97,31 @@ def delete_sources_of(
         stop=stop,
         on_change=on_change,
     )
+
+
+def refuse_other_trash(dataset: Dataset, trash: str) -> None:
+    """Refuse a further plan's trash where an earlier plan would not use it.
+
+    Raises:
+        RefusedError: an earlier plan proposes to delete sources that are left, and names no trash
+            or another.
+    """
+    plans = load_plans(dataset)
+    others = {
+        plan.plan_id: plan.settings.trash
+        for plan in plans
+        if plan.settings.delete_source_files and plan.settings.trash != trash
+    }
+    if not others:
+        return
+    for one in candidates(survey(dataset, plans), plans, pending=True):
+        if one.plan.plan_id in others:
+            named = others[one.plan.plan_id]
+            raise RefusedError(
+                "an earlier plan proposes to let sources go, and a plan never changes",
+                where=dataset.out,
+                seen=f"--trash {named}" if named else "no --trash",
+                expected=f"--trash {trash}",
+                next_command="`convert` with --delete_source_files and --trash, or `delete` with "
+                "--trash: either moves the sources of every plan",
+            )

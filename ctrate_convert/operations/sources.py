@@ -19,7 +19,6 @@ from ctrate_convert.deleting.journal import (
     is_done,
     open_intents,
     read_journal,
-    restored_lines,
     restored_words,
 )
 from ctrate_convert.deleting.presence import Presence, presence
@@ -137,7 +136,7 @@ def _of_record(
     deleted = {key for key, line in newest.items() if is_done(line)}
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
-    restored = restored_lines(journal)
+    restored = restored_words(journal)
     inodes = folder_inodes(journal)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
@@ -150,7 +149,7 @@ def _of_record(
         elif seen is Presence.UNSEEN:
             state, reason = "kept", "the folder that it is in cannot be seen now"
         elif seen is Presence.THERE and sample.key in restored:
-            state, reason = "kept", restored_words(restored[sample.key])
+            state, reason = "kept", restored[sample.key]
         elif seen is Presence.THERE:
             state, reason = "deletable", "converted, not deleted"
         elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):

@@ -1,17 +1,21 @@
-"""What an audit files: a summary, and a list with one line a source that is gone."""
+"""What an audit files: a summary, and a list with one line a source that is gone.
+
+The program writes these and never reads them back: an earlier version's stay as they are.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from ctrate_convert.schemas.base import Record, RelativePath, Sha256, SizeBytes
+from ctrate_convert.schemas.consent import Consent
 
 Told = Literal["journal", "open intent", "nothing"]
 """What tells of a source that is gone. ``open intent``: who deleted it had no time to say so."""
 
 TrashState = Literal["", "in the trash", "removed from the trash since", "not to be told"]
 
-RemarkKind = Literal["journal", "source", "record", "plan", "shard"]
+RemarkKind = Literal["journal", "consent", "source", "record", "plan", "shard"]
 
 DAMAGE_KINDS: frozenset[RemarkKind] = frozenset(("record", "plan", "shard"))
 """Where these cannot be relied on, the audit cannot vouch for what they would have told."""
@@ -23,6 +27,48 @@ class AuditRemark(Record):
     kind: RemarkKind
     where: str
     what: str
+
+
+class QuotedConsent(Record):
+    """A person's consent, and the sources that are gone by journal lines which name it."""
+
+    consent: Consent
+    gone_sources: int
+    gone_bytes: SizeBytes
+
+
+class ComparedSource(Record):
+    """A source that is still there, beside its sample in its shard.
+
+    ``difference`` is empty where the shard gives the source's voxels back; ``left_out`` names what
+    else the source holds and the shard does not. ``unreadable`` says why it could not be compared.
+    ``went``: it was there, and another process took it before its turn came.
+    """
+
+    key: str
+    data_folder: str
+    source: RelativePath
+    shard: str
+    difference: str
+    left_out: tuple[str, ...]
+    unreadable: str
+    went: bool
+
+
+class SourcesCompared(Record):
+    """What comparing sources that are still there with their shards has shown.
+
+    ``there`` counts the converted ones that are there, ``equal`` those of the ``compared`` whose
+    voxels their shards give back: ``not_wholly_held`` are among these.
+    """
+
+    there: int
+    compared: int
+    equal: int
+    went_meanwhile: int
+    different: tuple[ComparedSource, ...]
+    not_wholly_held: tuple[ComparedSource, ...]
+    unreadable: tuple[ComparedSource, ...]
 
 
 class AuditedSource(Record):
@@ -60,10 +106,11 @@ class AuditSummary(Record):
     last word) and the ``untold_sources``. ``put_back``: deleted by the journal, but a file of that
     name is there again; these are not in the list. ``share`` of what is in a recorded shard was
     chosen by ``seed``; ``checked_now`` counts samples, ``members_sound_now`` the members of those
-    without a finding.
+    without a finding. ``consents`` are all that persons gave, oldest first; ``against_sources`` is
+    there where it was asked for.
     """
 
-    schema_number: Literal[2] = 2
+    schema_number: Literal[3] = 3
     program_version: str
     time: str
     user: str
@@ -89,6 +136,8 @@ class AuditSummary(Record):
     shards_read_whole: int
     read_bytes: int
     findings: int
+    consents: tuple[QuotedConsent, ...]
+    against_sources: SourcesCompared | None
     remarks: tuple[AuditRemark, ...]
     verdict: str
     list_file: str
