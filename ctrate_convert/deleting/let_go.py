@@ -12,7 +12,7 @@ import enum
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -291,19 +291,13 @@ def put_back(data_folder: Path, source: str) -> bool:
 def _put_back(directory: int, name: str) -> Outcome | None:
     """Give a file that was left aside its name back; why that cannot be done, if so."""
     aside = aside_name(name)
-    try:
-        descriptor = os.open(
-            aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
-    except FileNotFoundError:
-        return None
-    with _closing(descriptor):
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(stack, aside, directory)
+        except FileNotFoundError:
+            return None
         except BlockingIOError:
             return Outcome(Fate.UNDECIDED, "another process is comparing it")
-        except OSError:
-            pass  # no locks here: then the other process sees that its file has moved
         if _give_name_back(directory, name):
             return None
     return Outcome(
@@ -312,12 +306,28 @@ def _put_back(directory: int, name: str) -> Outcome | None:
     )
 
 
-@contextlib.contextmanager
-def _closing(descriptor: int) -> Iterator[None]:
+def _lock(stack: contextlib.ExitStack, aside: str, directory: int) -> None:
+    """Lock the file, as far as there are locks, and as long as ``stack`` is open.
+
+    Without one, the process that compares it sees that its file has moved.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        BlockingIOError: another process has it locked.
+    """
     try:
-        yield
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(
+            aside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    except PermissionError:
+        return  # a file that may not be read gets its name back all the same
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def _lies_in(directory: int, folder: Path) -> bool:

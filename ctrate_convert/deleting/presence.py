@@ -37,7 +37,8 @@ def presence(data_folder: Path, source: str) -> Presence:
     """
     try:
         with open_beneath(data_folder, source) as (directory, name):
-            names = (name, aside_name(name))
+            # Its own name once more at last: it may have got it back between the two looks.
+            names = (name, aside_name(name), name)
             there = any(status_of(one, directory) is not None for one in names)
     except (OSError, ValueError):
         return Presence.UNSEEN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,10 +118,11 @@ def _of_damaged_record(
             continue  # it came with the shard that holds it still
         state: State = "gone"
         reason = "missing, and the record of its shard is damaged"
-        if os.path.lexists(folder / sample.source):
+        seen = presence(folder, sample.source)
+        if sample.key in deleted and seen is not Presence.THERE:
+            state, reason = "deleted", "deleted after it was compared with its shard"
+        elif seen is not Presence.GONE:
             state, reason = "kept", f"the record of {shard.name} is damaged"
-        elif sample.key in deleted:
-            state, reason = "deleted", "deleted after its proof"
         yield Source(
             sample.key, sample.source, sample.source_size_bytes, state, reason, shard.index
         )
