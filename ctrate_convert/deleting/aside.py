@@ -44,6 +44,9 @@ def put_back_in(directory: int, name: str) -> str:
                 descriptor = open_hidden(hidden, directory)
             except FileNotFoundError:
                 continue
+            except PermissionError:  # a file that may not be read gets its name back all the same
+                left.append(hidden)
+                continue
             stack.callback(os.close, descriptor)
             left.append(hidden)
             try:

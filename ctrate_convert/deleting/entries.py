@@ -19,6 +19,7 @@ from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
     is_in_trash,
+    last_lines,
     place_in_trash,
     trash_of,
 )
@@ -26,7 +27,7 @@ from ctrate_convert.durable import append_lines, open_beneath
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.journal import Event
+from ctrate_convert.schemas.journal import Event, JournalLine
 from ctrate_convert.schemas.record import SourceFingerprint
 
 _MISSING = "it is missing, though this program did not delete it"
@@ -37,6 +38,7 @@ class Entries:
 
     def __init__(self, dataset: Dataset, shard: int, data_folder: Path, consent: Consent) -> None:
         self.lines = read_journal(dataset, shard)
+        self._newest = last_lines(self.lines)
         self._path = dataset.journal(shard)
         self._shard = shard
         self._folder = data_folder
@@ -66,27 +68,26 @@ class Entries:
         """Note why a source stays: for good (``kept``) or for now (``undecided``)."""
         self._waiting.append(self._line(event, key, source, reason=reason))
 
+    def told_gone(self, key: str) -> bool:
+        """Return True if the journal says that the source was taken away, and no more since."""
+        line = self._newest.get(key)
+        return line is not None and is_done(line)
+
     def missing(self, key: str, source: SourceFingerprint) -> bool:
         """Note a source that was gone before this call; True where it had an open intent."""
         if key in open_intents(self.lines):
             self.gone(key, source)
             return True
-        newest = [line for line in self.lines if line.key == key][-1:]
-        if not any(is_done(line) or line.reason == _MISSING for line in newest):
+        told = [line.reason for line in self.lines if line.key == key][-1:] == [_MISSING]
+        if not (told or self.told_gone(key)):
             self.kept("kept", key, source, _MISSING)
         return False
 
     def gone(self, key: str, source: SourceFingerprint) -> None:
         """Note a source that a killed process took away, and had no time to say so."""
-        place = place_in_trash(self._shard, source.source)
-        for line in reversed(self.lines):
-            trash = trash_of(line, self._shard) if line.key == key else None
-            if trash and is_in_trash(trash, place, identity_at(line, source)):
-                moved = identity_at(line, source)
-                text = self._line("trashed", key, source, trash=line.trash, moved=moved)
-                self._waiting.append(text)
-                return
-        self._waiting.append(self._line("found_gone", key, source))
+        self._waiting.append(
+            gone_line(self.lines, self._shard, key, source, authorised_by=self._authorised_by)
+        )
 
     def _folder_inode(self, source: SourceFingerprint) -> int:
         with (
@@ -101,10 +102,11 @@ class Entries:
         if self._trash is None:
             return self._line(event, key, source)
         place = place_in_trash(self._shard, source.source)
+        # Only where this very file lies: its place may be taken by another, and so may its name.
+        root, path = (self._folder, source.source) if event == "intent" else (self._trash, place)
         moved: Identity | None = None
-        for root, path in ((self._folder, source.source), (self._trash, place)):
-            with contextlib.suppress(OSError, ValueError), open_beneath(root, path) as (at, name):
-                moved = Identity.of(fresh_status(name, at))
+        with contextlib.suppress(OSError, ValueError), open_beneath(root, path) as (at, name):
+            moved = Identity.of(fresh_status(name, at))
         return self._line(event, key, source, trash=str(self._trash / place), moved=moved)
 
     def _line(
@@ -129,3 +131,34 @@ class Entries:
             mtime_ns=moved.mtime_ns if moved else 0,
             folder_inode=self.folder_inodes.get(key, 0) if event == "intent" else 0,
         )
+
+
+def gone_line(
+    lines: Sequence[JournalLine],
+    shard: int,
+    key: str,
+    source: SourceFingerprint,
+    *,
+    authorised_by: str,
+) -> str:
+    """Return the line for a source that is gone: it lies in its trash, or is nowhere.
+
+    Raises:
+        OSError: that it lies in its trash cannot be made durable.
+    """
+    place = place_in_trash(shard, source.source)
+    for line in reversed(lines):
+        trash = trash_of(line, shard) if line.key == key else None
+        moved = identity_at(line, source)
+        if trash and is_in_trash(trash, place, moved):
+            return journal_line(
+                "trashed",
+                key,
+                source.source,
+                moved.size_bytes,
+                authorised_by,
+                trash=line.trash,
+                inode=moved.inode,
+                mtime_ns=moved.mtime_ns,
+            )
+    return journal_line("found_gone", key, source.source, source.size_bytes, authorised_by)

@@ -181,11 +181,15 @@ class _Releasing:
                 self._touched.add(source)
             return False
         if seen is Presence.UNSEEN:
-            self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
+            if not self._entries.told_gone(sample.key):  # else the emptied folder went, too
+                self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
             return False
         restored = self._restored.get(sample.key)
         if restored is not None:
             self._keep(sample, "kept", restored)
+            return False
+        if not self._consent.files:
+            self._keep(sample, "undecided", "it was not to be seen when the person was asked")
             return False
         return True
 

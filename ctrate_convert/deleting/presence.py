@@ -65,7 +65,8 @@ def presence(data_folder: Path, source: str, folder_inode: int = 0) -> Presence:
     """
     try:
         with open_beneath(data_folder, source) as (directory, name):
-            names = (name, *hidden_names(name))
+            # Its own name once more at last: it may have got it back between the two looks.
+            names = (name, *hidden_names(name), name)
             if any(status_of(one, directory) is not None for one in names):
                 return Presence.THERE
             another = folder_inode not in (0, os.fstat(directory).st_ino)

@@ -12,6 +12,7 @@ from ctrate_convert.conversion.repair import plan_repairs
 from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.operations.finish import finish_deletions
 from ctrate_convert.operations.pending import load
 from ctrate_convert.operations.pool import Message, StopFlag
 from ctrate_convert.operations.result import RunResult
@@ -66,7 +67,9 @@ def repair(
     Raises:
         DamageError: a plan or a record was changed: a repair rests on them.
     """
-    by_index = planned_shards(load(dataset))
+    plans = load(dataset)
+    finish_deletions(dataset, plans)  # a source that a killed command has aside is there
+    by_index = planned_shards(plans)
     damaged = {
         index
         for index, (_, shard) in by_index.items()

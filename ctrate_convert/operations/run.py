@@ -19,6 +19,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.leavings import remove_stale_partials
 from ctrate_convert.operations.attempts import Attempt, Outcome
+from ctrate_convert.operations.finish import finish_deletions
 from ctrate_convert.operations.pending import Work, allows, load, pending_work
 from ctrate_convert.operations.pool import Message, StopFlag, run_orders
 from ctrate_convert.operations.result import RunResult, Tally
@@ -188,6 +189,7 @@ def run_pending(
         if consent.trash:
             prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
+    finish_deletions(dataset, plans)
     work = [
         (plan, shard)
         for plan, shard in pending_work(dataset, plans, consent)

@@ -119,10 +119,11 @@ def _of_damaged_record(
             continue  # it came with the shard that holds it still
         state: State = "gone"
         reason = "missing, and the record of its shard is damaged"
-        if presence(folder, sample.source) is not Presence.GONE:
+        seen = presence(folder, sample.source)
+        if sample.key in deleted and seen is not Presence.THERE:
+            state, reason = "deleted", "deleted after it was compared with its shard"
+        elif seen is not Presence.GONE:
             state, reason = "kept", f"the record of {shard.name} is damaged"
-        elif sample.key in deleted:
-            state, reason = "deleted", "deleted after its proof"
         yield Source(
             sample.key, sample.source, sample.source_size_bytes, state, reason, shard.index
         )

@@ -4,42 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
-from ctrate_convert.conversion.deletion import read_journal
-from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.deleting.journal import read_journal
+from ctrate_convert.deleting.trash import last_lines
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations import run
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import PlanSettings
 from tests.crash.disk import Disk
-from tests.crash.scenario import Ending, Scenario, orders_here
+from tests.crash.scenario import Ending, Scenario
 from tests.crash.trash_scenario import TrashScenario
-from tests.support import read_shard_file, run_here
-
-
-def given(*words: object) -> ExitCode:
-    """The real command line, in this process."""
-    with mock.patch.object(run, "run_orders", orders_here):
-        return ExitCode(run_here(*words).code)
+from tests.support import Finished, read_shard_file
 
 
 @dataclass
 class DeleteScenario(Scenario):
     """``delete`` of two shards' sources, converted and kept so far."""
 
-    authorised_by = None
-
-    def settings(self) -> PlanSettings:
-        return super().settings().model_copy(update={"delete_source_files": False})
+    deleting = ()
 
     def prepare(self) -> Disk:
         """Convert; what is there then is durable."""
-        assert super().run() == ExitCode.DONE
+        assert super().run().code == ExitCode.DONE
         return Disk.load(self.disk_folder)
 
-    def run(self) -> ExitCode:
-        return given("delete", self.out, "--yes", "--num_workers", 1)
+    def run(self) -> Finished:
+        return self.given("delete", self.out, "--yes", "--num_workers", 1)
 
 
 DAMAGED = "shard-000001"
@@ -57,17 +45,17 @@ class RepairScenario(DeleteScenario):
         path.write_bytes(data)
         return Disk.load(self.disk_folder)
 
-    def run(self) -> ExitCode:
+    def run(self) -> Finished:
         words = ("verify", self.out, "--full", "--repair", "--num_workers", 1)
-        code = given(*words)
+        done = self.given(*words)
         # Exit code 3 where a shard was found that a killed repair had no time to record.
-        return given(*words) if code == ExitCode.DAMAGE else code
+        return self.given(*words) if done.code == ExitCode.DAMAGE else done
 
     def _proven_by(self, record: Path) -> set[str]:
         return set() if record.stem == DAMAGED else super()._proven_by(record)
 
     def lost(self) -> str | None:
-        if gone := [key for key, path in self.made.sources.items() if not path.exists()]:
+        if gone := [key for key in self.made.sources if not self.names(key)]:
             return f"the sources of {', '.join(gone)} are gone"
         return super().lost()
 
@@ -77,6 +65,8 @@ class RepairScenario(DeleteScenario):
         again = [key for key, _ in read_shard_file(self.out / "shard-000002.tar")]
         if again != list(self.made.keys[2:]):
             return "the new shard holds others than the damaged one"
+        if self.aside():
+            return f"{self.aside()[0].name} was not put back"
         return "the manifest is another" if self.manifest() != expected.manifest else self.lost()
 
 
@@ -86,14 +76,14 @@ class RestoreScenario(TrashScenario):
 
     def prepare(self) -> Disk:
         """Convert and move to the trash; what is there then is durable."""
-        assert super().run() == ExitCode.DONE
+        assert super().run().code == ExitCode.DONE
         empty = self.made.sources[self.made.keys[0]].parent
         empty.rmdir()
         empty.parent.rmdir()
         return Disk.load(self.disk_folder)
 
-    def run(self) -> ExitCode:
-        return given("restore", self.out)
+    def run(self) -> Finished:
+        return self.given("restore", self.out)
 
     def incomplete(self, expected: Ending) -> str | None:
         for key, path in self.made.sources.items():

@@ -61,7 +61,8 @@ class Recorder:
             if hasattr(accessor, name):
                 patch(mock.patch.object(accessor, name, staticmethod(stand_in)))
         patch(mock.patch.object(Path, "write_bytes", _write_bytes))
-        patch(mock.patch.object(durable, "rename_if_free", self.do_rename_if_free))
+        for module in _modules_with("rename_if_free"):
+            patch(mock.patch.object(module, "rename_if_free", self.do_rename_if_free))
         for name in _PROMISING:
             promising = self._promising(name)
             for module in _modules_with(name):

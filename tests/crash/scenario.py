@@ -12,7 +12,8 @@ import signal
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,27 +22,31 @@ from unittest import mock
 import blosc2
 from typing_extensions import Self
 
+from ctrate_convert import fresh
 from ctrate_convert.conversion import worker
-from ctrate_convert.conversion.planning import make_plan
-from ctrate_convert.errors import CtrateError, ExitCode
+from ctrate_convert.conversion.worker import ShardDone
+from ctrate_convert.deleting import trusted
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX, aside_name
+from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats import tables
 from ctrate_convert.operations import run
 from ctrate_convert.operations.pool import Message, StopFlag
-from ctrate_convert.operations.run import run_pending
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Encoding, PlanSettings
+from ctrate_convert.schemas.plan import Encoding
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.crash.disk import Disk, State, Tree
 from tests.crash.recorder import Recorder
 from tests.support import (
+    DELETE,
     Array,
+    Finished,
     Found,
+    convert_words,
     expected_volume,
     load_originals,
     read_dataset,
     read_shard_file,
+    run_here,
     same_voxels,
-    settings_for,
     strict_json,
 )
 
@@ -59,8 +64,18 @@ def quick_folder(name: str) -> Iterator[Path]:
 class _Parent:
     """What a worker sends its messages through, without a process in between."""
 
-    def __init__(self, on_message: Callable[[Message], None]) -> None:
-        self.send = on_message
+    def __init__(self, on_message: Callable[[Message], None], always_there: int) -> None:
+        self._on_message = on_message
+        self._always_there = always_there
+        self.last: Message | None = None
+
+    def send(self, message: Message) -> None:
+        self.last = message
+        self._on_message(message)
+
+    def fileno(self) -> int:
+        """Where a worker looks for its command: an end of a pipe that nobody closes."""
+        return self._always_there
 
 
 def orders_here(
@@ -72,13 +87,20 @@ def orders_here(
 ) -> None:
     """`run_orders` without processes: each order is carried out here, one after the other."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    waiting, ends = deque(orders), os.pipe()
     try:
-        for order in orders:
-            while not stop and not may_start(order):
+        while waiting and not stop:
+            if not may_start(waiting[0]):
                 time.sleep(0.05)
-            if not stop:
-                worker.main(order, _Parent(on_message))  # type: ignore[arg-type]
+                continue
+            order, parent = waiting.popleft(), _Parent(on_message, ends[1])
+            worker.main(order, parent)  # type: ignore[arg-type]
+            follow = isinstance(parent.last, ShardDone) and order.then_release(parent.last)
+            if follow:
+                waiting.appendleft(follow)
     finally:
+        for end in ends:
+            os.close(end)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -93,7 +115,10 @@ class Identity:
 
     inode: int
     mtime_ns: int
-    ctime_ns: int
+
+
+_TELLS_NOTHING = ("intent", "kept", "undecided")
+"""Events after which a source is where it was."""
 
 
 @dataclass
@@ -101,7 +126,6 @@ class Scenario:
     """Two shards of two samples, whose sources go: everything of it lies below ``disk_folder``."""
 
     encoding: ClassVar[Encoding] = "npy"
-    authorised_by: ClassVar[str | None] = "the crash tests"
 
     disk_folder: Path
     made: SyntheticCtRate
@@ -126,7 +150,7 @@ class Scenario:
         for path in moved.values():
             status = path.stat()
             identities[os.fspath(path.relative_to(disk))] = Identity(
-                status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+                status.st_ino, status.st_mtime_ns
             )
         contents = {key: path.read_bytes() for key, path in moved.items()}
         return cls(disk, made, load_originals(made), contents, identities)
@@ -147,33 +171,35 @@ class Scenario:
 
     # --- the run ------------------------------------------------------------------------------
 
-    def run(self) -> ExitCode:
-        """Plan, convert, record, merge and delete: what the command does, in this process."""
-        dataset = Dataset(self.out)
+    @property
+    def words(self) -> list[object]:
+        """Plan, convert, record, merge, consent and delete."""
+        more = ("--samples_per_shard", 2, "--probe", 0, "--encoding", self.encoding)
+        return convert_words(self.made, self.out, *more, *self.deleting)
+
+    @property
+    def deleting(self) -> tuple[object, ...]:
+        """The options that let sources go."""
+        return DELETE
+
+    def run(self) -> Finished:
+        """The command."""
+        return self.given(*self.words)
+
+    def given(self, *words: object) -> Finished:
+        """The real command line in this process; the folder stands for a disk, wherever it is."""
         with (
             mock.patch.object(run, "run_orders", orders_here),
             mock.patch.object(tables, "read_tables", _read_tables_once),
+            mock.patch.object(trusted, "_memory", lambda folder: None),
         ):
-            make_plan(dataset, self.settings())
-            result, _ = run_pending(dataset, num_workers=1, authorised_by=self.authorised_by)
-        for failure in result.failed_shards.values():
-            raise failure.error
-        return result.exit_code
-
-    def settings(self) -> PlanSettings:
-        """Of the plan."""
-        return settings_for(
-            self.made,
-            samples_per_shard=2,
-            delete_source_files=True,
-            probe=0,
-            encoding=self.encoding,
-        )
+            return run_here(*words)
 
     def record(self, disk: Disk) -> Recorder:
         """What `run` does, from ``disk`` on, which the folder must hold."""
         with self.same_files(), Recorder(self.disk_folder, disk) as recorder:
-            assert self.run() == ExitCode.DONE
+            done = self.run()
+        assert done.code == ExitCode.DONE, done.text
         return recorder
 
     # --- states -------------------------------------------------------------------------------
@@ -192,7 +218,7 @@ class Scenario:
                 path.mkdir(exist_ok=True)
                 continue
             path.write_bytes(data)
-            identity = self.identities.get(self.first_name(name))
+            identity = self.identities.get(_own_name(self.first_name(name)))
             if identity is not None:
                 os.utime(path, ns=(identity.mtime_ns, identity.mtime_ns))
                 self._stands_for[path.stat().st_ino] = identity
@@ -203,52 +229,84 @@ class Scenario:
 
     @contextlib.contextmanager
     def same_files(self) -> Iterator[None]:
-        """Sources have the inode and change time that they had before the power loss.
+        """Sources have the inode that they had before the power loss.
 
-        A power loss changes neither, but this test puts copies of them into place.
+        A power loss does not change it, but this test puts copies of them into place.
         """
 
-        def as_before(function: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
-            def stand_in(*words: Any, **more: Any) -> os.stat_result:
-                status = function(*words, **more)
-                identity = self._stands_for.get(status.st_ino)
-                return status if identity is None else _with(status, identity)
+        look = fresh._look
 
-            return stand_in
+        def as_before(directory: int, name: str, flags: int) -> fresh.FreshStatus:
+            status = look(directory, name, flags)
+            identity = self._stands_for.get(status.st_ino)
+            return status if identity is None else status._replace(st_ino=identity.inode)
 
-        with contextlib.ExitStack() as stack:
-            for name in ("stat", "lstat", "fstat"):
-                stack.enter_context(mock.patch.object(os, name, as_before(getattr(os, name))))
+        with mock.patch.object(fresh, "_look", as_before):
             yield
 
     def restart(self) -> str | None:
         """The same command again, to its end; what is wrong with how it ended, if anything."""
         with self.same_files(), mock.patch.object(os, "fsync", lambda descriptor: None):
-            try:
-                code = self.run()
-            except (CtrateError, OSError) as error:
-                return f"the same command again fails: {error}"
-        return None if code == ExitCode.DONE else f"the same command again ends with {code}"
+            done = self.run()
+        if done.code == ExitCode.DONE:
+            return None
+        return f"the same command again ends with {done.code}: {done.text}"
 
     # --- what must hold -----------------------------------------------------------------------
 
     def lost(self) -> str | None:
-        """What is lost, or not proven any more, in the state that the folder holds."""
+        """What is lost, not proven, or told and not so, in the state that the folder holds."""
         proven: set[str] = set()
         for path in sorted(self.out.glob(".run/records/*.json")):
             try:
                 proven |= self._proven_by(path)
             except (ValueError, KeyError, OSError, AssertionError, tarfile.TarError) as error:
                 return f"{path.name} is a record of nothing: {type(error).__name__} {error}"
-        journal = self._journal()
-        for key, source in self.made.sources.items():
-            if source.exists():
-                continue
-            if key not in proven:
+        journal = self.journal()
+        for key in self.made.sources:
+            names = self.names(key)
+            if not names and key not in proven:
                 return f"{key} is gone, and no recorded shard holds it"
-            if key not in journal:
+            if not names and not journal.get(key):
                 return f"{key} is gone, and no journal tells by whom"
+            if (names and key not in proven) and journal.get(key):
+                return f"{key} was to be deleted, and no recorded shard holds it"
+            if any(path.read_bytes() != self.contents[key] for path in names):
+                return f"the source of {key} has changed"
+        return self._untrue(journal) or self._not_allowed(journal)
+
+    def names(self, key: str) -> list[Path]:
+        """Where the source lies: under its name, or under the one that it leaves by."""
+        path = self.made.sources[key]
+        return [one for one in (path, path.with_name(aside_name(path.name))) if one.exists()]
+
+    def aside(self) -> list[Path]:
+        """Files that a command has taken aside and not put back."""
+        return [*self.made.data_folder.rglob(f"*{ASIDE_SUFFIX}")]
+
+    def _untrue(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:
+        """What a journal tells that has not happened."""
+        for key, lines in journal.items():
+            told = [line["event"] for line in lines if line["event"] not in _TELLS_NOTHING]
+            if told and told[-1] in ("deleted", "found_gone", "trashed") and self.names(key):
+                return f"the journal says {told[-1]} of {key}, which is there"
         return None
+
+    def _not_allowed(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:
+        """Which line of a journal no durable consent stands behind."""
+        for lines in journal.values():
+            for line in lines:
+                name = line["authorised_by"].rpartition("(consent ")[2].removesuffix(")")
+                if line["event"] != "restored" and not self._consents_to(name, line["shard"]):
+                    return f"{line['event']} of {line['key']}, and no consent is there to allow it"
+        return None
+
+    def _consents_to(self, name: str, shard: int) -> bool:
+        try:
+            facts = strict_json((self.out / ".run" / "consents" / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return facts["name"] == name and any(a <= shard <= z for a, z in facts["shards"])
 
     def _proven_by(self, record: Path) -> set[str]:
         """The samples that a record names, each read from its shard and compared."""
@@ -264,13 +322,20 @@ class Scenario:
         }
         return keys
 
-    def _journal(self) -> set[str]:
-        keys = set()
-        for path in self.out.glob(".run/deletions/*.jsonl"):
+    def journal(self) -> dict[str, list[dict[str, Any]]]:
+        """The whole lines of all journals, by key, each with its shard."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for path in sorted(self.out.glob(".run/deletions/*.jsonl")):
             for line in path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    keys.add(json.loads(line)["key"])
-        return keys
+                    fields = json.loads(line)
+                    fields["shard"] = int(path.stem.rpartition("-")[2])
+                    found.setdefault(fields["key"], []).append(fields)
+        return found
+
+    def unfinished(self) -> list[str]:
+        """Keys whose last line in a journal is an intent."""
+        return [key for key, lines in self.journal().items() if lines[-1]["event"] == "intent"]
 
     def incomplete(self, expected: Ending) -> str | None:
         """What is missing from the end that an undisturbed run comes to."""
@@ -280,6 +345,10 @@ class Scenario:
             return "not every sample is in one shard"
         if left := [key for key, source in self.made.sources.items() if source.exists()]:
             return f"the sources of {', '.join(left)} are still there"
+        if self.aside():
+            return f"{self.aside()[0].name} was not put back"
+        if self.unfinished():
+            return f"the journal does not say what became of {', '.join(self.unfinished())}"
         if self.manifest() != expected.manifest:
             return "the manifest is another"
         for folder in (self.out, self.out / ".run" / "plans", self.out / ".run" / "records"):
@@ -295,7 +364,7 @@ class Scenario:
         """The manifest without what depends on the time of day, and on who merged it."""
         facts: dict[str, Any] = strict_json((self.out / "manifest.json").read_bytes())
         for shard in facts["shards"]:
-            del shard["record_sha256"], shard["by_converter"]
+            del shard["record_sha256"]
         del facts["plans"]
         return facts
 
@@ -320,16 +389,15 @@ class Ending:
     manifest: dict[str, Any]
 
 
+def _own_name(path: str) -> str:
+    """The name of a source that may lie aside."""
+    folder, _, name = path.rpartition("/")
+    own = name.removesuffix(ASIDE_SUFFIX).removeprefix(".") if ASIDE_SUFFIX in name else name
+    return f"{folder}/{own}"
+
+
 def _volume(found: Found) -> Array:
     if "volume.b2nd" not in found.members:
         return found.volume
     array: Array = blosc2.ndarray_from_cframe(found.members["volume.b2nd"])[...]
     return array
-
-
-def _with(status: os.stat_result, identity: Identity) -> os.stat_result:
-    fields = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
-    fields |= {"st_mtime_ns": identity.mtime_ns, "st_ctime_ns": identity.ctime_ns}
-    plain = list(status)
-    plain[1] = identity.inode
-    return os.stat_result(plain, fields)

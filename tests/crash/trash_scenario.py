@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.conversion.deletion import read_journal
-from ctrate_convert.conversion.trash import last_lines
+from ctrate_convert.deleting.journal import read_journal
+from ctrate_convert.deleting.trash import last_lines
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import PlanSettings
 from tests.crash.scenario import Ending, Scenario
+from tests.support import DELETE
 
 
 @dataclass
@@ -21,8 +21,9 @@ class TrashScenario(Scenario):
         """It is missing at first."""
         return self.disk_folder / "trash"
 
-    def settings(self) -> PlanSettings:
-        return super().settings().model_copy(update={"trash": str(self.trash.resolve())})
+    @property
+    def deleting(self) -> tuple[object, ...]:
+        return (*DELETE, "--trash", self.trash.resolve())
 
     def first_name(self, name: str) -> str:
         trash, _, rest = name.partition("/")
@@ -39,12 +40,12 @@ class TrashScenario(Scenario):
 
     def twice(self) -> set[str]:
         """The keys whose volume has both names."""
-        return {key for key in self.in_the_trash() if self.made.sources[key].exists()}
+        return {key for key in self.in_the_trash() if self.names(key)}
 
     def lost(self) -> str | None:
         trashed = self.in_the_trash()
-        for key, source in self.made.sources.items():
-            if key not in trashed and not source.exists():
+        for key in self.made.sources:
+            if key not in trashed and not self.names(key):
                 return f"{key} is neither at home nor in the trash"
         return super().lost()
 
