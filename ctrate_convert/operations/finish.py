@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ctrate_convert.conversion.manifest import planned_shards
 from ctrate_convert.conversion.shard import load_record
+from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.entries import gone_line
-from ctrate_convert.deleting.journal import open_intents, read_journal
-from ctrate_convert.deleting.let_go import put_back
+from ctrate_convert.deleting.journal import folder_inodes, open_intents, read_journal
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.durable import append_lines, fsync_open_directory, open_beneath
 from ctrate_convert.errors import DamageError, environment_problem
@@ -53,12 +53,13 @@ def _finish(dataset: Dataset, plan: Plan, index: int) -> None:
         put_back(folder, line.source)
     intents = open_intents(journal)
     sources = _recorded_sources(dataset, plan, index) if intents else {}
+    inodes = folder_inodes(journal)
     noted = []
     for key, line in intents.items():
         source = sources.get(key)
         if source is None or source.source != line.source:
             continue  # a journal alone is not believed
-        if presence(folder, source.source) is Presence.GONE:
+        if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
             _settle(folder, source.source)
             noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
