@@ -109,7 +109,9 @@ def test_one_voxel(
         assert difference.startswith("a voxel differs from the source's by ")
     else:
         seen = f"source {source[place]}, shard {volume[place]}"
-        assert difference.startswith(f"1 of 1,080 voxels differ from the shard's, the first: {seen}")
+        assert difference.startswith(
+            f"1 of 1,080 voxels differ from the shard's, the first: {seen}"
+        )
 
 
 def nan(volume: Array) -> Array:
