@@ -41,7 +41,7 @@ def events(converted: Converted, shard: int = 0) -> dict[str, str]:
 def array_name(path: Path) -> str:
     """The key of the volume in an NPZ."""
     with np.load(path) as arrays:
-        return next(name for name in arrays.files if np.ndim(arrays[name]) == 3)
+        return next(str(name) for name in arrays.files if np.ndim(arrays[name]) == 3)
 
 
 def write_volume(path: Path, volume: Array, **entries: Any) -> None:

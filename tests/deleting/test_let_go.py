@@ -31,7 +31,7 @@ from ctrate_convert.errors import (
     SampleError,
     UnreadableSource,
 )
-from ctrate_convert.fresh import FreshStatus
+from ctrate_convert.fresh import FreshStatus, fresh_status_of
 
 NAME = "train_1_a_1.npz"
 CONTENT = b"a volume" * 1000
@@ -260,7 +260,7 @@ def test_stored_into_through_a_map_while_it_is_compared(scene: Scene) -> None:
 
 def test_whole_seconds(scene: Scene) -> None:
     """On a file system of whole seconds a change of this second would not show: not yet."""
-    real = module.fresh_status_of
+    real = fresh_status_of
 
     def coarse(descriptor: int) -> FreshStatus:
         status = real(descriptor)
@@ -445,7 +445,7 @@ def test_proof_cannot_be_made(scene: Scene) -> None:
             proof.name = NAME  # type: ignore[misc]
         for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(RefusedError, match="neither copied nor stored"):
-                duplicate(proof)  # type: ignore[operator]
+                duplicate(proof)
         return "seen"
 
     assert scene.go(take=take) == Outcome(Fate.UNDECIDED, "seen")
