@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctrate_convert.deleting.consent import new_name, record_consent
+from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.journal import read_journal
+from ctrate_convert.deleting.result import Deletion
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import TIMEOUT_S, Array, Converted, Finished, command, run_here
@@ -88,6 +92,52 @@ def forge(converted: Converted, record: ShardRecord, shard: int = 0) -> None:
     converted.dataset.record(shard).write_bytes(record.to_json())
     converted.dataset.manifest.unlink(missing_ok=True)
     assert run_here("merge", converted.out).code == 0
+
+
+def consent(converted: Converted, **changes: Any) -> Consent:
+    """What a person would have allowed: all of the first shard."""
+    facts: dict[str, Any] = {
+        "name": new_name(),
+        "time": "2026-01-01T00:00:00+00:00",
+        "user": "somebody",
+        "uid": os.geteuid(),
+        "host": "here",
+        "command": "delete --yes",
+        "plans": {converted.plan.plan_id: converted.plan.settings.max_error},
+        "shards": ((0, 0),),
+        "files": 4,
+        "size_bytes": 1000,
+        "rounding": (),
+    }
+    return Consent(**{**facts, **changes})
+
+
+def release(
+    converted: Converted,
+    name: str,
+    shard: int = 0,
+    check_stop: Callable[[], None] = lambda: None,
+    **facts: Any,
+) -> Deletion:
+    """Let go a shard's sources under the consent ``name``, as a worker does."""
+    return release_sources(
+        Release(
+            dataset=converted.dataset,
+            plan=converted.plan,
+            shard=converted.planned(shard),
+            record=facts.pop("record", None) or converted.record(shard),
+            consent_name=name,
+            **facts,
+        ),
+        check_stop,
+    )
+
+
+def given(converted: Converted, **changes: Any) -> Consent:
+    """Record such a consent."""
+    converted.dataset.prepare()
+    record_consent(converted.dataset, found := consent(converted, **changes))
+    return found
 
 
 # --- Tools that a machine may lack -------------------------------------------------------------

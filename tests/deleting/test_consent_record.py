@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,54 +12,12 @@ from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting.consent import (
     load_consent,
     load_consents,
-    new_name,
     ranges,
-    record_consent,
     require_consent,
 )
-from ctrate_convert.deleting.gate import Release, release_sources
-from ctrate_convert.deleting.result import Deletion
 from ctrate_convert.errors import CtrateError, DamageError, ExitCode, RefusedError
-from ctrate_convert.schemas.consent import Consent
-from tests.deleting.scenes import Make, as_root, delete
+from tests.deleting.scenes import Make, as_root, delete, given, release
 from tests.support import Converted, convert_here, run_here, sources_left
-
-
-def consent(converted: Converted, **changes: Any) -> Consent:
-    """What a person would have allowed: all of the first shard."""
-    facts: dict[str, Any] = {
-        "name": new_name(),
-        "time": "2026-01-01T00:00:00+00:00",
-        "user": "somebody",
-        "uid": os.geteuid(),
-        "host": "here",
-        "command": "delete --yes",
-        "plans": {converted.plan.plan_id: converted.plan.settings.max_error},
-        "shards": ((0, 0),),
-        "files": 4,
-        "size_bytes": 1000,
-        "rounding": (),
-    }
-    return Consent(**{**facts, **changes})
-
-
-def release(converted: Converted, name: str, shard: int = 0) -> Deletion:
-    """Let go a shard's sources under the consent ``name``, as a worker does."""
-    return release_sources(
-        Release(
-            dataset=converted.dataset,
-            plan=converted.plan,
-            shard=converted.planned(shard),
-            record=converted.record(shard),
-            consent_name=name,
-        )
-    )
-
-
-def given(converted: Converted, **changes: Any) -> Consent:
-    converted.dataset.prepare()
-    record_consent(converted.dataset, found := consent(converted, **changes))
-    return found
 
 
 def assert_refused(converted: Converted, name: str, says: str, shard: int = 0) -> None:
