@@ -32,23 +32,35 @@ def put_back_in(directory: int, name: str) -> str:
         OSError: it cannot be seen whether something was left aside.
     """
     left = []
-    with contextlib.ExitStack() as stack:
-        for hidden in hidden_names(name):
-            try:
-                descriptor = open_hidden(hidden, directory)
-            except FileNotFoundError:
-                continue
-            stack.callback(os.close, descriptor)
-            left.append(hidden)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "another process is comparing it"
-            except OSError:
-                pass  # no locks here: then the other process sees that its file has moved
-        if not left or give_name_back(directory, name):
-            return ""
+    for hidden in hidden_names(name):
+        try:
+            in_use = _is_compared(hidden, directory)
+        except FileNotFoundError:
+            continue
+        if in_use:
+            return "another process is comparing it"
+        left.append(hidden)
+    if not left or give_name_back(directory, name):
+        return ""
     return f"two files claim its name: the one left aside by a killed command is {left[0]}"
+
+
+def _is_compared(hidden: str, directory: int) -> bool:
+    """Return True if a live process has the file; False where there are no locks to tell by.
+
+    Then that process sees that its file has moved. The file is closed before it is renamed: NFS
+    and FUSE keep a second name of a file that is open.
+    """
+    descriptor = open_hidden(hidden, directory)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def give_name_back(directory: int, name: str) -> bool:
