@@ -33,31 +33,39 @@ def put_back_in(directory: int, name: str) -> str:
         OSError: it cannot be seen whether something was left aside.
     """
     left = []
-    with contextlib.ExitStack() as stack:
-        for hidden in hidden_names(name):
-            status = status_of(hidden, directory)
-            if status is None:
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                return f"what bears its hidden name is no file: {hidden}"
-            try:
-                descriptor = open_hidden(hidden, directory)
-            except FileNotFoundError:
-                continue
-            except PermissionError:  # a file that may not be read gets its name back all the same
-                left.append(hidden)
-                continue
-            stack.callback(os.close, descriptor)
-            left.append(hidden)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "another process is comparing it"
-            except OSError:
-                pass  # no locks here: then the other process sees that its file has moved
-        if not left or give_name_back(directory, name):
-            return ""
+    for hidden in hidden_names(name):
+        status = status_of(hidden, directory)
+        if status is None:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            return f"what bears its hidden name is no file: {hidden}"
+        if _is_compared(hidden, directory):
+            return "another process is comparing it"
+        left.append(hidden)
+    if not left or give_name_back(directory, name):
+        return ""
     return f"two files claim its name: the one left aside by a killed command is {left[0]}"
+
+
+def _is_compared(hidden: str, directory: int) -> bool:
+    """Return True if a live process has the file; False where there are no locks to tell by.
+
+    Then that process sees that its file has moved. The file is closed before it is renamed: NFS
+    and FUSE keep a second name of a file that is open.
+    """
+    try:
+        descriptor = open_hidden(hidden, directory)
+    except (FileNotFoundError, PermissionError):  # unreadable: it gets its name back all the same
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def give_name_back(directory: int, name: str) -> bool:

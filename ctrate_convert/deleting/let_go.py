@@ -287,8 +287,9 @@ def _take(
         return Outcome(Fate.UNDECIDED, "it was changed while it was compared")
     if not stat.S_ISREG(now.st_mode) or now.st_nlink != 1:
         return Outcome(Fate.UNDECIDED, "it got another name while it was compared")
-    if not rename_if_free(aside, directory, proven, directory):
-        return Outcome(Fate.UNDECIDED, f"another file has the name {proven}")
+    # Not as a link first: NFS and FUSE keep a second name of a file that is open. What may have
+    # this name by now was found equal.
+    os.rename(aside, proven, src_dir_fd=directory, dst_dir_fd=directory)
     now = fresh_status(proven, directory)
     if now._replace(st_ctime_ns=before.st_ctime_ns) != before:
         return Outcome(Fate.UNDECIDED, "another process has renamed it while it was compared")

@@ -133,7 +133,7 @@ def _memory(folder: Path) -> str | None:
 
 def _overlay_in_memory(mount: Mount) -> str | None:
     options = dict(o.partition("=")[::2] for o in mount.options.split(","))
-    if "volatile" in options:
+    if "volatile" in options or options.get("fsync") == "volatile":  # as of Linux 6.18
         return f"the output lies in an overlay on {mount.point} that is volatile: it syncs nothing"
     upper = Path(_unescaped(options.get("upperdir", "")) or "/nonexistent")
     if not upper.is_dir():

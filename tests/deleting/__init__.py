@@ -1,0 +1,1 @@
+"""What lets a source go, and everything that keeps it."""
