@@ -9,7 +9,7 @@ import pty
 import re
 import subprocess
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ NOT_AN_ANSWER = {
 }
 
 
-def at_terminal(answer: str, *words: object) -> Finished:
+def at_terminal(answer: str, *words: object, env: Mapping[str, str] | None = None) -> Finished:
     """Run the command line at a terminal of its own; type ``answer`` once it has asked."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -61,6 +61,7 @@ def at_terminal(answer: str, *words: object) -> Finished:
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=env,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl+C is a signal there
     ) as process:

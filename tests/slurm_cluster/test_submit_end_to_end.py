@@ -55,7 +55,7 @@ def test_six_tasks_over_three_nodes_give_the_shards_of_a_local_run(
 
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
-    assert set(before) == {"samples", "tasks", "unavailable"}
+    assert set(before) == {"samples", "tasks", "unavailable", "consents", "damage"}
     assert {tuple(task) for task in before["tasks"]} == {
         ("task", "state", "reason", "evidence", "attempts", "job", "node")
     }
