@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ctrate_convert.slurm.rows import AccountRow, QueueRow
 from ctrate_convert.slurm.submissions import ArrayAnswer, SubmissionFiles
 
 PLAIN_JOB_NAME = "ctrate-convert-array"
-"""The job name in ``slurm/convert_array.sbatch``, and its words: the dataset, and an offset."""
+"""The job name in ``slurm/convert_array.sbatch``."""
 
 
 @dataclass
@@ -154,9 +155,10 @@ def _by_hand(attempt: PastAttempt) -> Element:
 
 
 def task_by_hand(row: QueueRow, out: str) -> int | None:
-    """The task of a plain job script's element for this dataset: its index, and the offset."""
-    words = row.command.partition(" ")[2].rstrip()
-    if words.rstrip("/") == out:
-        return row.key[1]
-    place, _, offset = words.rpartition(" ")
-    return row.key[1] + int(offset) if place.rstrip("/") == out and offset.isdigit() else None
+    """The task of a plain job script's element for this dataset: its index, and the offset.
+
+    The script's words are the dataset, perhaps an offset, and perhaps options for `run`.
+    """
+    words = row.command.partition(" ")[2].strip()
+    found = re.fullmatch(re.escape(out) + r"/*(?: (\d+))?(?: -.*)?", words, re.DOTALL)
+    return row.key[1] + int(found[1] or 0) if found else None

@@ -32,7 +32,7 @@ def befall_the_worker():
         return
     convert = worker.convert_shard
 
-    def convert_after_the_fault(dataset, plan, shard, attempt, reporter, *more):
+    def convert_after_the_fault(dataset, plan, shard, attempt, reporter, *more, **named):
         hog = []
         while told() == "memory":
             hog.append(bytearray(16 << 20))
@@ -43,7 +43,7 @@ def befall_the_worker():
             if told() == "slow":
                 reporter.check_stop()
             time.sleep(0.1)
-        return convert(dataset, plan, shard, attempt, reporter, *more)
+        return convert(dataset, plan, shard, attempt, reporter, *more, **named)
 
     worker.convert_shard = convert_after_the_fault
 

@@ -78,7 +78,7 @@ def test_what_slurm_writes_is_as_private_as_the_dataset(six: Site) -> None:
 
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
-    assert set(before) == {"samples", "tasks", "unavailable"}
+    assert set(before) == {"samples", "tasks", "unavailable", "consents", "damage"}
     assert {tuple(task) for task in before["tasks"]} == {
         ("task", "state", "reason", "evidence", "attempts", "job", "node")
     }
