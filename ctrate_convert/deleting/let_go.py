@@ -261,30 +261,28 @@ def _is_seen(directory: int, name: str) -> bool:
 
 
 def _give_name_back(directory: int, name: str) -> bool:
-    """Return True where the source has its name again, durably as far as the folder allows."""
+    """Return True where the source has its name again; the caller makes that durable."""
     try:
-        if not rename_if_free(aside_name(name), directory, name, directory):
-            return False
+        return rename_if_free(aside_name(name), directory, name, directory)
     except FileNotFoundError:
         return True  # somebody else gave it back, or took it
     except OSError:
         return False
-    with contextlib.suppress(OSError):
-        fsync_open_directory(directory)
-    return True
 
 
 def put_back(data_folder: Path, source: str) -> bool:
     """Give a source its name back that a killed process left aside; True where that was done.
 
-    A file that a live process has aside is left to it.
+    Then it is durable. A file that a live process has aside is left to it.
     """
     with (
         contextlib.suppress(OSError, ValueError),
         open_beneath(data_folder, source) as (directory, name),
     ):
         left = status_of(aside_name(name), directory) is not None
-        return left and _put_back(directory, name) is None
+        if left and _put_back(directory, name) is None:
+            fsync_open_directory(directory)
+            return True
     return False
 
 

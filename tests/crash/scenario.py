@@ -126,6 +126,7 @@ class Scenario:
     """Two shards of two samples, whose sources go: everything of it lies below ``disk_folder``."""
 
     encoding: ClassVar[Encoding] = "npy"
+    ends_with: ClassVar[ExitCode] = ExitCode.DONE
 
     disk_folder: Path
     made: SyntheticCtRate
@@ -199,7 +200,7 @@ class Scenario:
         """What `run` does, from ``disk`` on, which the folder must hold."""
         with self.same_files(), Recorder(self.disk_folder, disk) as recorder:
             done = self.run()
-        assert done.code == ExitCode.DONE, done.text
+        assert done.code == self.ends_with, done.text
         return recorder
 
     # --- states -------------------------------------------------------------------------------
@@ -244,11 +245,12 @@ class Scenario:
         with mock.patch.object(fresh, "_look", as_before):
             yield
 
-    def restart(self) -> str | None:
+    def restart(self, code: ExitCode | None = None) -> str | None:
         """The same command again, to its end; what is wrong with how it ended, if anything."""
+        expected = self.ends_with if code is None else code
         with self.same_files(), mock.patch.object(os, "fsync", lambda descriptor: None):
             done = self.run()
-        if done.code == ExitCode.DONE:
+        if done.code == expected:
             return None
         return f"the same command again ends with {done.code}: {done.text}"
 
@@ -288,8 +290,11 @@ class Scenario:
         """What a journal tells that has not happened."""
         for key, lines in journal.items():
             told = [line["event"] for line in lines if line["event"] not in _TELLS_NOTHING]
-            if told and told[-1] in ("deleted", "found_gone", "trashed") and self.names(key):
-                return f"the journal says {told[-1]} of {key}, which is there"
+            if told and (told[-1] != "restored") == bool(self.names(key)):
+                where = "there" if self.names(key) else "not there"
+                return f"the journal says {told[-1]} of {key}, which is {where}"
+            if lines[-1]["event"] == "kept" and self.made.sources[key] not in self.names(key):
+                return f"the journal says kept of {key}, which has not its name"
         return None
 
     def _not_allowed(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:
