@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import blosc2
+import pytest
 from typing_extensions import Self
 
 from ctrate_convert import fresh
@@ -31,6 +32,7 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats import tables
 from ctrate_convert.operations import run
 from ctrate_convert.operations.pool import Message, StopFlag
+from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Encoding
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.crash.disk import Disk, State, Tree
@@ -61,17 +63,25 @@ def quick_folder(name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextlib.contextmanager
+def disk_folder(name: str) -> Iterator[Path]:
+    """A folder on storage, which deletions may rest on: for commands in processes of their own."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        reason = trusted.why_not_trusted(Dataset(Path(folder)))
+        if reason and "memory" in reason:
+            pytest.skip(f"the folder for temporary files cannot be used: {reason}")
+        yield Path(folder)
+
+
 class _Parent:
     """What a worker sends its messages through, without a process in between."""
 
-    def __init__(self, on_message: Callable[[Message], None], always_there: int) -> None:
-        self._on_message = on_message
+    def __init__(self, always_there: int) -> None:
         self._always_there = always_there
-        self.last: Message | None = None
+        self.sent: list[Message] = []
 
     def send(self, message: Message) -> None:
-        self.last = message
-        self._on_message(message)
+        self.sent.append(message)
 
     def fileno(self) -> int:
         """Where a worker looks for its command: an end of a pipe that nobody closes."""
@@ -93,11 +103,13 @@ def orders_here(
             if not may_start(waiting[0]):
                 time.sleep(0.05)
                 continue
-            order, parent = waiting.popleft(), _Parent(on_message, ends[1])
+            order, parent = waiting.popleft(), _Parent(ends[1])
             worker.main(order, parent)  # type: ignore[arg-type]
-            follow = isinstance(parent.last, ShardDone) and order.then_release(parent.last)
-            if follow:
-                waiting.appendleft(follow)
+            for message in parent.sent:
+                on_message(message)
+                follow = isinstance(message, ShardDone) and order.then_release(message)
+                if follow:
+                    waiting.appendleft(follow)
     finally:
         for end in ends:
             os.close(end)
