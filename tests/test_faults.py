@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ctrate_convert.deleting.presence import aside_name
 from ctrate_convert.errors import ExitCode
 from tests.faults.laid import Fault, Laid, finished, lay
 from tests.one_process import hidden
-from tests.support import Finished, run_here
+from tests.support import Finished
 from tests.test_data_loss import needs
 
 KILLED = -signal.SIGKILL
@@ -21,12 +22,14 @@ KILLED = -signal.SIGKILL
 RUN = ".run/"
 SHARD, TAR = hidden("shard-000000"), "shard-000000.tar"
 RECORDS = RUN + "records"
+CONSENTS = RUN + "consents"
 RECORD = f"{RECORDS}/{hidden('shard-000000.json')}"
 PLANNING = f"{RUN}plans/{hidden('0000')}"
 PLAN = f"{PLANNING}/{hidden('samples.jsonl')}"
 MANIFEST = hidden("manifest.json")
 JOURNAL = RUN + "deletions/shard-000000.jsonl"
 SOURCES = "npz/train_1/train_1_a"
+ASIDE = f"{SOURCES}/{aside_name('train_1_a_1.npz')}"
 SECOND = hidden("shard-000001")
 
 FAILING = (
@@ -51,7 +54,8 @@ FAILING = (
     Fault("write", RECORD, "ENOSPC"),
     Fault("fsync", RECORD, "EIO"),
     Fault("linkat", RECORD, "EDQUOT"),
-    Fault("fsync", RECORDS, "EIO"),
+    Fault("fsync", RECORDS, "EIO", 2),
+    Fault("fsync", CONSENTS, "EIO"),
     Fault("write", MANIFEST, "ENOSPC"),
     Fault("fsync", MANIFEST, "EIO"),
     Fault("rename", MANIFEST, "ESTALE"),
@@ -73,7 +77,14 @@ KILLING = (
     Fault("linkat", RECORD, "KILL"),
     Fault("rename", MANIFEST, "KILL"),
     Fault("fsync", JOURNAL, "KILL"),
+    Fault("fsync", CONSENTS, "KILL"),
+    Fault("renameat2", SOURCES, "KILL"),
+    Fault("renameat2", SOURCES, "KILL", 2),
+    Fault("openat", SOURCES, "KILL", 4),
+    Fault("statx", SOURCES, "KILL", 6),
+    Fault("unlinkat", SOURCES, "KILL"),
     Fault("unlinkat", SOURCES, "KILL", 2),
+    Fault("fsync", SOURCES, "KILL"),
     Fault("write", JOURNAL, "KILL", 2),
 )
 
@@ -149,16 +160,59 @@ def test_an_interrupted_call(laid: Laid, tmp_path: Path, fault: Fault) -> None:
     assert laid.scenario.incomplete(laid.ending) is None
 
 
-@pytest.mark.parametrize("how", ["EIO", "ESTALE"])
-def test_a_source_that_cannot_be_removed(laid: Laid, tmp_path: Path, how: str) -> None:
-    """It is kept and named, with the reason; ``delete`` takes it once that is mended."""
-    first = run_with(Fault("unlinkat", SOURCES, how), laid, tmp_path / "strace.txt")
-    assert first.code == ExitCode.DONE, first.text
+KEEPING = (
+    Fault("renameat2", SOURCES, "EIO"),
+    Fault("renameat2", SOURCES, "EACCES", 2),
+    Fault("openat", SOURCES, "EIO", 2),
+    Fault("openat", SOURCES, "ESTALE", 4),
+    Fault("openat", SOURCES, "EMFILE", 4),
+    Fault("openat", SOURCES, "EACCES", 4),
+    Fault("pread64", ASIDE, "EIO"),
+    Fault("pread64", ASIDE, "ESTALE", 2),
+    Fault("unlinkat", SOURCES, "EIO"),
+    Fault("unlinkat", SOURCES, "ESTALE"),
+    Fault("unlinkat", SOURCES, "EROFS", 2),
+)
+
+
+@pytest.mark.parametrize("fault", KEEPING, ids=str)
+def test_a_source_that_cannot_be_removed(laid: Laid, tmp_path: Path, fault: Fault) -> None:
+    """It has its name back and is told, with the reason and exit code 4; the next one takes it."""
+    first = run_with(fault, laid, tmp_path / "strace.txt")
+    assert first.code == ExitCode.REFUSED, first.text
     assert "1 file was NOT deleted." in first.text
-    assert os.strerror(getattr(errno, how)) in first.text
+    assert os.strerror(getattr(errno, fault.how)) in first.text
     laid.assert_safe()
+    assert not laid.scenario.aside()
     left = [path for path in laid.scenario.made.sources.values() if path.exists()]
     assert [path.parent.name for path in left] == [Path(SOURCES).name]
+    assert [line["event"] for lines in laid.scenario.journal().values() for line in lines].count(
+        "undecided"
+    ) == 1
+    laid.assert_goes_on()
 
-    assert run_here("delete", laid.scenario.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
-    assert laid.scenario.incomplete(laid.ending) is None
+
+@pytest.mark.parametrize("when", range(1, 9))
+@pytest.mark.parametrize("how", ["EIO", "ESTALE"])
+def test_a_source_that_cannot_be_looked_at(
+    laid: Laid, tmp_path: Path, how: str, when: int
+) -> None:
+    """Whichever look it is, that source stays for now; the same command takes it."""
+    first = run_with(Fault("statx", SOURCES, how, when), laid, tmp_path / "strace.txt")
+    assert first.code in (ExitCode.REFUSED, ExitCode.ENVIRONMENT, ExitCode.DONE), first.text
+    told = os.strerror(getattr(errno, how)) in first.text or "cannot be seen now" in first.text
+    assert told == (first.code != ExitCode.DONE), first.text
+    laid.assert_safe()
+    assert not laid.scenario.aside()
+    assert bool(laid.scenario.unfinished()) == (first.code == ExitCode.ENVIRONMENT)
+    laid.assert_goes_on()
+
+
+def test_folders_that_cannot_be_synced(laid: Laid, tmp_path: Path) -> None:
+    """Where names cannot be made durable, nothing is converted to be deleted, and that is said."""
+    first = run_with(Fault("fsync", RECORDS, "EIO"), laid, tmp_path / "strace.txt")
+    assert first.code == ExitCode.REFUSED, first.text
+    assert "cannot be made durable: fsync of a folder Input/output error" in first.text
+    assert not list(laid.scenario.out.glob("*.tar"))
+    laid.assert_safe()
+    laid.assert_goes_on()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ctrate_convert.deleting.journal import read_journal
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX
 from ctrate_convert.deleting.trash import last_lines
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.paths import Dataset
-from tests.crash.disk import Disk
-from tests.crash.scenario import Ending, Scenario
-from tests.crash.trash_scenario import TrashScenario
+from tests.crash.disk import Disk, NameChange
+from tests.crash.scenario import Ending, Identity, Scenario
+from tests.crash.trash_scenario import HomewardScenario
 from tests.support import Finished, read_shard_file
 
 
@@ -22,12 +25,48 @@ class DeleteScenario(Scenario):
     deleting = ()
 
     def prepare(self) -> Disk:
-        """Convert; what is there then is durable."""
+        """Convert; what is there then is durable. Older versions made no folder for consents."""
         assert super().run().code == ExitCode.DONE
+        (self.out / ".run" / "consents").rmdir()
         return Disk.load(self.disk_folder)
 
     def run(self) -> Finished:
         return self.given("delete", self.out, "--yes", "--num_workers", 1)
+
+
+@dataclass
+class KeepScenario(DeleteScenario):
+    """The same where one source is not what its shard holds, and stays."""
+
+    ends_with = ExitCode.REFUSED
+
+    @property
+    def changed(self) -> str:
+        """The key of that source."""
+        return self.made.keys[1]
+
+    def prepare(self) -> Disk:
+        super().prepare()
+        path = self.made.sources[self.changed]
+        with np.load(path) as arrays:
+            np.savez(path, **{name: array + 1 for name, array in arrays.items()})
+        self.contents[self.changed] = path.read_bytes()
+        status = path.stat()
+        name = path.relative_to(self.disk_folder).as_posix()
+        self.identities[name] = Identity(status.st_ino, status.st_mtime_ns)
+        return Disk.load(self.disk_folder)
+
+    def lost(self) -> str | None:
+        return super().lost() if self.names(self.changed) else "what no shard holds is gone"
+
+    def incomplete(self, expected: Ending) -> str | None:
+        left = [key for key, path in self.made.sources.items() if path.exists()]
+        if left != [self.changed]:
+            return f"the sources of {', '.join(left)} are there"
+        if self.aside() or self.unfinished():
+            return f"{self.aside()} aside, {self.unfinished()} unfinished"
+        told = [line["event"] for line in self.journal()[self.changed]]
+        return self.lost() if told[-1] == "kept" else f"the journal says {told}"
 
 
 DAMAGED = "shard-000001"
@@ -71,7 +110,7 @@ class RepairScenario(DeleteScenario):
 
 
 @dataclass
-class RestoreScenario(TrashScenario):
+class RestoreScenario(HomewardScenario):
     """``restore`` of all sources; of one not even the folder is left."""
 
     def prepare(self) -> Disk:
@@ -97,3 +136,31 @@ class RestoreScenario(TrashScenario):
                 if line.event != "restored":
                     return f"{key} is back, and the journal says {line.event}"
         return None if self.shards() == expected.shards else "the shards have other bytes"
+
+
+@dataclass
+class PutBackScenario(DeleteScenario):
+    """``restore`` of a source that a killed ``delete`` left aside."""
+
+    def prepare(self) -> Disk:
+        """Delete up to the first name that goes aside; what is there then is durable."""
+        start = super().prepare()
+        for entry in self.record(start).log:
+            start.take(entry)
+            if isinstance(entry, NameChange) and entry.names[-1][0].endswith(ASIDE_SUFFIX):
+                break
+        self.put(start.now().tree)
+        assert len(self.aside()) == 1
+        self.deletes = False
+        return Disk.load(self.disk_folder)
+
+    deletes: bool = True
+
+    def run(self) -> Finished:
+        return super().run() if self.deletes else self.given("restore", self.out)
+
+    def incomplete(self, expected: Ending) -> str | None:
+        if self.aside():
+            return f"{self.aside()[0].name} was not put back"
+        gone = [key for key, path in self.made.sources.items() if not path.exists()]
+        return f"the sources of {', '.join(gone)} are gone" if gone else self.lost()

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import blosc2
+import pytest
 from typing_extensions import Self
 
 from ctrate_convert import fresh
@@ -31,6 +32,7 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats import tables
 from ctrate_convert.operations import run
 from ctrate_convert.operations.pool import Message, StopFlag
+from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Encoding
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.crash.disk import Disk, State, Tree
@@ -61,17 +63,25 @@ def quick_folder(name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextlib.contextmanager
+def disk_folder(name: str) -> Iterator[Path]:
+    """A folder on storage, which deletions may rest on: for commands in processes of their own."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        reason = trusted.why_not_trusted(Dataset(Path(folder)))
+        if reason and "memory" in reason:
+            pytest.skip(f"the folder for temporary files cannot be used: {reason}")
+        yield Path(folder)
+
+
 class _Parent:
     """What a worker sends its messages through, without a process in between."""
 
-    def __init__(self, on_message: Callable[[Message], None], always_there: int) -> None:
-        self._on_message = on_message
+    def __init__(self, always_there: int) -> None:
         self._always_there = always_there
-        self.last: Message | None = None
+        self.sent: list[Message] = []
 
     def send(self, message: Message) -> None:
-        self.last = message
-        self._on_message(message)
+        self.sent.append(message)
 
     def fileno(self) -> int:
         """Where a worker looks for its command: an end of a pipe that nobody closes."""
@@ -93,11 +103,13 @@ def orders_here(
             if not may_start(waiting[0]):
                 time.sleep(0.05)
                 continue
-            order, parent = waiting.popleft(), _Parent(on_message, ends[1])
+            order, parent = waiting.popleft(), _Parent(ends[1])
             worker.main(order, parent)  # type: ignore[arg-type]
-            follow = isinstance(parent.last, ShardDone) and order.then_release(parent.last)
-            if follow:
-                waiting.appendleft(follow)
+            for message in parent.sent:
+                on_message(message)
+                follow = isinstance(message, ShardDone) and order.then_release(message)
+                if follow:
+                    waiting.appendleft(follow)
     finally:
         for end in ends:
             os.close(end)
@@ -126,6 +138,7 @@ class Scenario:
     """Two shards of two samples, whose sources go: everything of it lies below ``disk_folder``."""
 
     encoding: ClassVar[Encoding] = "npy"
+    ends_with: ClassVar[ExitCode] = ExitCode.DONE
 
     disk_folder: Path
     made: SyntheticCtRate
@@ -199,7 +212,7 @@ class Scenario:
         """What `run` does, from ``disk`` on, which the folder must hold."""
         with self.same_files(), Recorder(self.disk_folder, disk) as recorder:
             done = self.run()
-        assert done.code == ExitCode.DONE, done.text
+        assert done.code == self.ends_with, done.text
         return recorder
 
     # --- states -------------------------------------------------------------------------------
@@ -244,11 +257,12 @@ class Scenario:
         with mock.patch.object(fresh, "_look", as_before):
             yield
 
-    def restart(self) -> str | None:
+    def restart(self, code: ExitCode | None = None) -> str | None:
         """The same command again, to its end; what is wrong with how it ended, if anything."""
+        expected = self.ends_with if code is None else code
         with self.same_files(), mock.patch.object(os, "fsync", lambda descriptor: None):
             done = self.run()
-        if done.code == ExitCode.DONE:
+        if done.code == expected:
             return None
         return f"the same command again ends with {done.code}: {done.text}"
 
@@ -288,8 +302,11 @@ class Scenario:
         """What a journal tells that has not happened."""
         for key, lines in journal.items():
             told = [line["event"] for line in lines if line["event"] not in _TELLS_NOTHING]
-            if told and told[-1] in ("deleted", "found_gone", "trashed") and self.names(key):
-                return f"the journal says {told[-1]} of {key}, which is there"
+            if told and (told[-1] != "restored") == bool(self.names(key)):
+                where = "there" if self.names(key) else "not there"
+                return f"the journal says {told[-1]} of {key}, which is {where}"
+            if lines[-1]["event"] == "kept" and self.made.sources[key] not in self.names(key):
+                return f"the journal says kept of {key}, which has not its name"
         return None
 
     def _not_allowed(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:

@@ -9,15 +9,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.command_scenarios import DeleteScenario, RepairScenario
+from tests.crash.command_scenarios import DeleteScenario, KeepScenario, RepairScenario
 from tests.crash.conftest import Recorded
 from tests.crash.disk import Fsync, states_of
 from tests.crash.killed import after_a_kill
 from tests.crash.recorder import named_by_order
 from tests.crash.scenario import Ending, quick_folder
-from tests.crash.test_every_fsync import LOST, ONLY_PROMISED, STUCK, STUCK_AFTER_A_KILL
+from tests.crash.test_every_fsync import (
+    LOST,
+    OF_AN_OLD_DATASET,
+    ONLY_PROMISED,
+    PUTS_BACK,
+    STUCK,
+    STUCK_AFTER_A_KILL,
+    left_out,
+)
 
-LISTED = {*LOST, *STUCK, *STUCK_AFTER_A_KILL, *ONLY_PROMISED}
+LISTED = {*LOST, *STUCK, *STUCK_AFTER_A_KILL, *ONLY_PROMISED, *OF_AN_OLD_DATASET, *PUTS_BACK}
 
 OF_A_REPAIR = {
     "data: _temporary_with < create_once < publish_directory < repair._publish",
@@ -27,7 +35,10 @@ OF_A_REPAIR = {
 """Those of a plan, which a repair publishes too."""
 
 
-@pytest.fixture(scope="module", params=[DeleteScenario, RepairScenario], ids=["delete", "repair"])
+SCENARIOS = {"delete": DeleteScenario, "keep": KeepScenario, "repair": RepairScenario}
+
+
+@pytest.fixture(scope="module", params=SCENARIOS.values(), ids=SCENARIOS)
 def recorded(request: pytest.FixtureRequest) -> Iterator[Recorded]:
     """One undisturbed command."""
     with quick_folder("command-states") as place:
@@ -59,3 +70,13 @@ def test_their_fsyncs_are_those_of_a_run(recorded: Recorded) -> None:
     """No command has an fsync of its own that nobody leaves out."""
     sites = {entry.site for entry in recorded.log if isinstance(entry, Fsync)}
     assert sites - LISTED <= OF_A_REPAIR
+
+
+@pytest.mark.parametrize("site", OF_AN_OLD_DATASET)
+def test_without_it_a_promise_is_broken(recorded: Recorded, site: str) -> None:
+    """A state shows a consent that was said to be recorded, in a folder that is not there."""
+    if isinstance(recorded.scenario, RepairScenario):
+        assert all(not isinstance(e, Fsync) or e.site != site for e in recorded.log)
+        return
+    states = states_of(recorded.start, left_out(recorded, site))
+    assert any(disk.broken_promise(state) for disk, state in states)

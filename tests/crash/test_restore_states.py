@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.crash.command_scenarios import RestoreScenario
+from tests.crash.command_scenarios import PutBackScenario, RestoreScenario
 from tests.crash.conftest import Recorded
 from tests.crash.disk import Entry, Fsync, NameChange, State, states_of
 from tests.crash.killed import next_log
 from tests.crash.recorder import named_by_order
 from tests.crash.scenario import Ending, quick_folder
+from tests.crash.test_every_fsync import PUTS_BACK
 from tests.crash.test_trash_states import without
 
 NEEDED = (
@@ -147,3 +148,42 @@ def test_every_fsync_of_a_restore_is_accounted_for(back: BroughtBack) -> None:
     entries = [*back.log, *(entry for _, log in kills(back) for entry in log)]
     sites = {entry.site for entry in entries if isinstance(entry, Fsync)}
     assert sites == {*NEEDED, *KEEPS_ONE_NAME, *NEEDED_AFTER_A_KILL, *ONLY_PROMISED}
+
+
+@pytest.fixture(scope="module")
+def put_back() -> Iterator[Recorded]:
+    """An undisturbed ``restore`` of what a killed ``delete`` left aside."""
+    with quick_folder("put-back-states") as place:
+        scenario = PutBackScenario.make(place)
+        start = scenario.prepare()
+        log = named_by_order(scenario.record(start).log)
+        ending = Ending(scenario.shards(), scenario.manifest())
+        assert scenario.incomplete(ending) is None
+        yield Recorded(scenario, start, tuple(log), ending)
+
+
+def test_a_power_loss_while_a_name_is_given_back(put_back: Recorded) -> None:
+    """From every state the same command gives the source its name."""
+    states = distinct(state for _, state in states_of(put_back.start, put_back.log))
+    assert states
+    for state in states:
+        assert put_back.scenario.wrong_with(state, put_back.ending) is None, state.label
+
+
+def left_aside(put_back: Recorded, log: list[Entry]) -> bool:
+    """Whether the file may lie aside after the whole ``log``."""
+    disk = put_back.start.copy()
+    for entry in log:
+        disk.take(entry)
+    for state in disk.states():
+        put_back.scenario.put(state.tree)
+        if put_back.scenario.aside():
+            return True
+    return False
+
+
+@pytest.mark.parametrize("site", PUTS_BACK)
+def test_without_it_a_name_is_not_given_back_for_good(put_back: Recorded, site: str) -> None:
+    """Only without it may a power loss undo what the command has said."""
+    assert not left_aside(put_back, list(put_back.log))
+    assert left_aside(put_back, without(put_back.log, site))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ctrate_convert.errors import ExitCode
 from tests.crash.conftest import Recorded
 from tests.crash.disk import Disk, Entry, Fsync, NameChange, State, states_of
 from tests.crash.killed import next_log
@@ -16,7 +17,7 @@ from tests.crash.trash_scenario import TrashScenario
 
 NEEDED = (
     "names: open_beneath < trash.open_in_trash",
-    "names: move_if_free < gate.move",
+    "names: move_if_free < trash.take",
 )
 """Without it a source is neither at home nor in the trash."""
 
@@ -81,7 +82,9 @@ def test_every_state_is_complete_after_the_same_command(moved: Moved) -> None:
     for state in states.values():
         scenario.put(state.tree)
         twice = scenario.twice()
-        assert (scenario.lost() or scenario.restart() or scenario.lost()) is None, state.label
+        code = ExitCode.REFUSED if twice else ExitCode.DONE
+        assert (scenario.lost() or scenario.restart(code) or scenario.lost()) is None, state.label
+        assert not scenario.aside(), state.label
         assert scenario.twice() == twice, state.label
         if not twice:
             finished += 1
@@ -130,5 +133,5 @@ def test_every_fsync_of_the_trash_is_accounted_for(moved: Moved) -> None:
     """The sites here are those that a run has, or one that follows a kill."""
     entries = [*moved.log, *(entry for _, log in kills(moved) for entry in log)]
     sites = {entry.site for entry in entries if isinstance(entry, Fsync)}
-    ours = {site for site in sites if "trash." in site or "gate.move" in site}
+    ours = {site for site in sites if "trash." in site}
     assert ours == {*NEEDED, *NEEDED_AFTER_A_KILL, *ONLY_PROMISED}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ctrate_convert.deleting.journal import read_journal
 from ctrate_convert.deleting.trash import last_lines
@@ -56,3 +58,14 @@ class TrashScenario(Scenario):
                 if line.event != "trashed":
                     return f"{key} is in the trash, and the journal says {line.event}"
         return super().incomplete(expected)
+
+
+@dataclass
+class HomewardScenario(TrashScenario):
+    """The same, once sources are on their way back: the journal hears of it afterwards."""
+
+    def _untrue(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:
+        for key, lines in journal.items():
+            if lines[-1]["event"] == "restored" and not self.names(key):
+                return f"the journal says restored of {key}, which is not there"
+        return None

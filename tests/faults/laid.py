@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from ctrate_convert.errors import ExitCode
 from tests.crash.disk import Disk, Tree
-from tests.crash.scenario import Ending, Scenario, quick_folder
-from tests.support import TIMEOUT_S, Finished, convert_words, read_shard_file
+from tests.crash.scenario import Ending, Scenario, disk_folder
+from tests.support import TIMEOUT_S, Finished, read_shard_file
 
 
 class Fault(NamedTuple):
@@ -45,9 +45,7 @@ class Laid:
 
     @property
     def words(self) -> list[object]:
-        more = ("--samples_per_shard", 2, "--probe", 0, "--delete_source_files", "--yes")
-        encoding = ("--encoding", self.scenario.encoding)
-        return convert_words(self.scenario.made, self.scenario.out, *more, *encoding)
+        return self.scenario.words
 
     def command(self, *more: object) -> list[str]:
         """The command in one process, its files' names known."""
@@ -67,17 +65,18 @@ class Laid:
 
     def assert_goes_on(self) -> None:
         """The same command comes to the end of an undisturbed run."""
-        assert self.scenario.run() == ExitCode.DONE
+        again = self.scenario.run()
+        assert again.code == ExitCode.DONE, again.text
         assert self.scenario.incomplete(self.ending) is None
 
 
 @contextlib.contextmanager
 def lay(name: str, scenario_class: type[Scenario] = Scenario) -> Iterator[Laid]:
     """A folder with the sources, and what an undisturbed run makes of them."""
-    with quick_folder(name) as folder:
+    with disk_folder(name) as folder:
         scenario = scenario_class.make(folder)
         start = Disk.load(scenario.disk_folder).now().tree
-        assert scenario.run() == ExitCode.DONE
+        assert scenario.run().code == ExitCode.DONE
         yield Laid(scenario, start, Ending(scenario.shards(), scenario.manifest()))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ctrate_convert.errors import ExitCode
 from tests.crash.disk import Disk
 from tests.crash.scenario import Blosc2Scenario, Ending, Scenario
-from tests.crash.trash_scenario import TrashScenario
+from tests.crash.trash_scenario import HomewardScenario, TrashScenario
 from tests.faults.strace import Commands, Told
 from tests.support import (
     DELETE,
@@ -68,14 +68,7 @@ class Scene:
     def harm(self, told: Told | None = None) -> str | None:
         """What a fault has done that nothing may do, if anything; ``told`` is how that ended."""
         whole = told is None or not _lacks_samples(told)
-        return self.scenario.lost() or self._changed_source() or self._half_a_shard(whole=whole)
-
-    def _changed_source(self) -> str | None:
-        for key, path in self.scenario.made.sources.items():
-            name = path.relative_to(self.scenario.disk_folder).as_posix()
-            if path.exists() and path.read_bytes() != self._start[name]:
-                return f"the source of {key} has changed"
-        return None
+        return self.scenario.lost() or self._half_a_shard(whole=whole)
 
     def _half_a_shard(self, *, whole: bool = True) -> str | None:
         for path in self.out.glob("*.tar"):
@@ -99,20 +92,18 @@ class Scene:
                 os.utime(path)
             again = self.give(self.words)
         assert again.code == ExitCode.DONE, again.text
-        if self._sources_left():
-            yield "source kept"
-            last = self.give(["delete", self.out, "--yes", "--num_workers", 1])
-            assert last.code == ExitCode.DONE, last.text
+        assert not self._sources_left(), again.text
         if not _lacks_samples(told):
             assert (wrong := self.incomplete()) is None, wrong
             return
         yield "in a further shard"
+        assert not self.scenario.aside()
         assert read_dataset(self.out).keys() == self.scenario.originals.keys()
         assert not self._sources_left()
         assert (wrong := self.harm(told)) is None, wrong
 
     def _sources_left(self) -> list[Path]:
-        return [path for path in self.scenario.made.sources.values() if path.exists()]
+        return [path for key in self.scenario.made.keys for path in self.scenario.names(key)]
 
 
 def _lacks_samples(told: Told) -> bool:
@@ -171,6 +162,7 @@ class Restores(MovesToTrash):
     """``restore`` of what is in the trash."""
 
     name = "restore"
+    scenario_class = HomewardScenario
 
     @property
     def words(self) -> Words:
@@ -186,6 +178,8 @@ class Restores(MovesToTrash):
                 return f"the source of {key} is not back"
         if any(path.is_file() for path in self.scenario.trash.rglob("*")):
             return "something is left in the trash"
+        if self.scenario.aside():
+            return f"{self.scenario.aside()[0].name} was not put back"
         return self.harm() if self.scenario.shards() == self.ending.shards else "other shards"
 
 
@@ -207,11 +201,13 @@ class Repairs(Deletes):
         path.write_bytes(data)
 
     def harm(self, told: Told | None = None) -> str | None:
-        if any(not path.exists() for path in self.scenario.made.sources.values()):
+        if any(not self.scenario.names(key) for key in self.scenario.made.keys):
             return "a source is gone"
-        return self._changed_source() or self._half_a_shard()
+        return self._half_a_shard(whole=told is None or "Failed: " not in told.text)
 
     def incomplete(self) -> str | None:
+        if self.scenario.aside() or len(self._sources_left()) != len(self.scenario.made.keys):
+            return "not every source has its name"
         if self.scenario.shards() != self.ending.shards or len(self.ending.shards) != 3:
             return "the shards have other bytes"
         if self.scenario.manifest() != self.ending.manifest:
@@ -219,10 +215,17 @@ class Repairs(Deletes):
         return self.harm()
 
     def go_on(self, told: Told) -> Iterator[str]:
-        yield from ()
         again = self.give(self.words)
         assert again.code == ExitCode.DONE, again.text
-        assert (wrong := self.incomplete()) is None, wrong
+        if "Failed: " not in told.text:
+            assert (wrong := self.incomplete()) is None, wrong
+            return
+        yield "in a further shard"
+        sound = [path for path in self.out.glob("*.tar") if path.name != self._damaged]
+        found = [key for path in sound for key, _ in read_shard_file(path)]
+        assert sorted(found) == sorted(self.scenario.originals)
+        assert (wrong := self.harm(told)) is None, wrong
+
 
 
 SCENES: dict[str, type[Scene]] = {

@@ -20,6 +20,7 @@ from tests.support import TIMEOUT_S
 CALLS = {
     "open": ("open", "openat"),
     "write": ("write", "pwrite64"),
+    "statx": ("statx",),
     "fsync": ("fsync",),
     "link": ("link", "linkat"),
     "rename": ("rename", "renameat", "renameat2"),

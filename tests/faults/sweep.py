@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ctrate_convert.errors import ExitCode
-from tests.crash.scenario import quick_folder
+from tests.crash.scenario import disk_folder
 from tests.faults.scenes import SCENES, Scene
 from tests.faults.strace import CALLS, FAULTS, READS, Commands, Fault, Told, points
 
@@ -29,7 +29,7 @@ class Sweep:
     @contextlib.contextmanager
     def of(cls, name: str) -> Iterator[Sweep]:
         """Of the scene with this name."""
-        with quick_folder("faults") as folder, Commands(folder) as commands:
+        with disk_folder("faults") as folder, Commands(folder) as commands:
             yield cls(SCENES[name](folder, commands), commands)
 
     def points(self, call: str) -> list[tuple[str, int]]:
