@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ctrate_convert.deleting.presence import hidden_names, status_of
 from ctrate_convert.durable import fsync_open_directory, open_beneath, rename_if_free
+from ctrate_convert.fresh import fresh_status
 
 
 def put_back(data_folder: Path, source: str) -> bool:
@@ -76,7 +77,9 @@ def give_name_back(directory: int, name: str) -> bool:
     for hidden in hidden_names(name):
         try:
             if not rename_if_free(hidden, directory, name, directory):
-                return False
+                if not _are_one_file(hidden, name, directory):
+                    return False
+                os.unlink(hidden, dir_fd=directory)
         except FileNotFoundError:
             continue
         except OSError:
@@ -84,6 +87,12 @@ def give_name_back(directory: int, name: str) -> bool:
         with contextlib.suppress(OSError):
             fsync_open_directory(directory)
     return True
+
+
+def _are_one_file(hidden: str, name: str, directory: int) -> bool:
+    """Return True if a power loss, or a file system without rename, left one file both names."""
+    one, other = fresh_status(hidden, directory), fresh_status(name, directory)
+    return one.st_nlink > 1 and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def open_hidden(name: str, directory: int) -> int:
