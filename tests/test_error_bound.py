@@ -13,9 +13,9 @@ from ctrate_convert.conversion import second_look
 from ctrate_convert.conversion.planning import load_plans
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats.measured import _rounded_up
-from ctrate_convert.sources.npz import SourceVolume
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.record import ShardRecord
+from ctrate_convert.sources.npz import SourceVolume
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from ctrate_convert.synthetic.phantom import chest_phantom
 from tests.support import DELETE, Array, convert_here, convert_words, plan_words, run_cli

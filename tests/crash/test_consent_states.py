@@ -10,7 +10,6 @@ from unittest import mock
 
 import pytest
 
-from ctrate_convert.conversion import worker
 from ctrate_convert.conversion.worker import Order, ShardFailed
 from ctrate_convert.deleting import trusted
 from ctrate_convert.errors import CtrateError
