@@ -1,8 +1,8 @@
 """Ctrl+C and SIGTERM at any moment of a command end it with exit code 130, and without a traceback.
 
-While the program is only loading, and once it is done, the process just ends. In between they
-raise KeyboardInterrupt, so that what is under way is taken back; `stop_on_signals` takes over
-where there is more to finish.
+While the program is loading the process just ends, and once it is done its exit code stands. In
+between they raise KeyboardInterrupt, so that what is under way is taken back; `stop_on_signals`
+takes over where there is more to finish.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_IMPORT = "<frozen importlib._bootstrap>"
 
 
 def end_at_once() -> None:
@@ -22,25 +24,13 @@ def end_at_once() -> None:
             signal.signal(number, _end)
 
 
-class Interruption:
-    """Tells whether a signal has come: an import that it hits may make another error of it."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __call__(self, _number: int, _frame: object) -> None:
-        """The signal handler."""
-        self.came = True
-        raise KeyboardInterrupt
-
-
 @contextlib.contextmanager
-def raised(interruption: Interruption) -> Iterator[None]:
-    """Within the block, a signal raises KeyboardInterrupt, and ``interruption`` knows of it."""
+def raised() -> Iterator[None]:
+    """Within the block, a signal raises KeyboardInterrupt."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, interruption)
+            signal.signal(number, _raise)
     try:
         yield
     finally:
@@ -54,15 +44,15 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def forget() -> None:
-    """Let a KeyboardInterrupt that was handled be over.
-
-    CPython remembers one that went through `exec`, as those do that hit an import of dataclasses,
-    and then dies of SIGINT whatever the exit code; the next `exec` makes it forget.
-    """
-    exec("")
-
-
-def _end(_number: int, _frame: object) -> None:
+def _end(_number: int, _frame: FrameType | None) -> None:
     os.write(2, b"error: interrupted\n")
     os._exit(130)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """An import may swallow the exception, or make another one of it: there it is as a kill is."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT:
+            _end(number, frame)
+        frame = frame.f_back
+    raise KeyboardInterrupt

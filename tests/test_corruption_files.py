@@ -260,21 +260,36 @@ def test_what_a_crash_leaves_in_a_journal_is_no_damage(deleted: Converted, left:
 # --- The processes that look at the shards ----------------------------------------------------
 
 
+STOPS_WORKERS = """
+import os, signal, sys
+if "multiprocessing.forkserver" in sys.orig_argv[-1]:
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGSTOP))
+"""
+
+
 def start_and_stop_workers(converted: Converted) -> tuple[subprocess.Popen[str], list[int]]:
-    """A full verification whose two workers were stopped at once, as if storage hung."""
+    """A full verification whose two workers stop at once, as if storage hung."""
+    hook = converted.out.parent / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(STOPS_WORKERS)
+    path = os.pathsep.join(filter(None, (str(hook), os.environ.get("PYTHONPATH"))))
     words = command("verify", converted.out, "--full", "--num_workers", 2)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    workers: set[int] = set()
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    workers: list[int] = []
     while len(workers) < 2:
         assert process.poll() is None
         with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children():
-                if "forkserver" in " ".join(child.cmdline()):
-                    for worker in child.children():
-                        worker.suspend()
-                        workers.add(worker.pid)
+            workers = sorted(
+                worker.pid
+                for child in psutil.Process(process.pid).children()
+                for worker in child.children()
+                if worker.status() == psutil.STATUS_STOPPED
+            )
         time.sleep(0.005)
-    return process, sorted(workers)
+    return process, workers
 
 
 def test_ctrl_c_ends_a_verification_at_once(converted: Converted) -> None:
@@ -304,7 +319,8 @@ def test_workers_end_with_the_one_who_started_them(converted: Converted) -> None
     process.kill()
     process.wait(20)
     for worker in workers:
-        os.kill(worker, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
     process.communicate(timeout=20)  # nobody holds its output open any more
     deadline = time.monotonic() + 20
     while any(map(psutil.pid_exists, workers)):

@@ -81,10 +81,9 @@ def run_words(words: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and exit with an `ExitCode`."""
-    interruption = interrupts.Interruption()
     forbid()  # group and others never write what we make, whatever the umask
     try:
-        with interrupts.raised(interruption):
+        with interrupts.raised():
             code = run_words()
     except CtrateError as error:
         code = _say(error)
@@ -94,7 +93,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         code = _say_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        code = _say_interrupted()
+        code = _say(Interrupted("interrupted; the same command goes on where this one stopped"))
     except BrokenPipeError:
         # The reader of our output is gone, as with `| head`; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,8 +102,6 @@ def main() -> NoReturn:
         code = _say(environment_problem(error, "the system refused"))
         _say_where()
     except Exception as error:  # noqa: BLE001 - the last boundary: say it in one line
-        if interruption.came:
-            sys.exit(int(_say_interrupted()))
         _say_where()
         code = _say(
             CtrateError(
@@ -120,11 +117,6 @@ def main() -> NoReturn:
 def _say(error: CtrateError) -> ExitCode:
     terminal.note("error: " + "\n".join(error.lines()))
     return error.exit_code
-
-
-def _say_interrupted() -> ExitCode:
-    interrupts.forget()
-    return _say(Interrupted("interrupted; the same command goes on where this one stopped"))
 
 
 def _say_usage(error: click.ClickException) -> ExitCode:

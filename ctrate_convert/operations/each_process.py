@@ -63,8 +63,12 @@ def each_in_a_process(
                 _ask(connection, waiting, asked)
                 on_done(len(results), len(values))
     finally:
+        with (
+            signals_held()
+        ):  # all of them, or the interpreter waits at its end for one that is left
+            for process in workers.values():
+                process.kill()
         for process in workers.values():
-            process.kill()
             process.join()
     return [results[number] for number in range(len(values))]
 
