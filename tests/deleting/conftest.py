@@ -1,0 +1,5 @@
+"""Fixtures of the tests of deletion."""
+
+from tests.deleting.one_source import scene
+
+__all__ = ["scene"]
