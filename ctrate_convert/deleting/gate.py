@@ -19,11 +19,11 @@ from ctrate_convert.deleting.compare import Pair, compare
 from ctrate_convert.deleting.consent import require_consent
 from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
-from ctrate_convert.deleting.journal import restored_words
+from ctrate_convert.deleting.journal import restored_lines, restored_words
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.result import Deletion, Kept
-from ctrate_convert.deleting.trash import Mover, place_in_trash
+from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.durable import fsync_open_directory, open_beneath
 from ctrate_convert.errors import DamageError, environment_problem
@@ -136,13 +136,14 @@ class _Releasing:
     ) -> None:
         self._release = release
         self._folder = Path(release.plan.settings.data_folder)
+        self._shard = release.shard.index
         self._consent = consent
         self._opened = opened
         self._identity = identity
         self._check_stop = check_stop
         self._why_stop = why_stop
         self._entries = Entries(release.dataset, release.shard.index, self._folder, consent)
-        self._restored = restored_words(self._entries.lines)
+        self._restored = restored_lines(self._entries.lines)
         self._result = Deletion()
         self._touched: set[str] = set()
 
@@ -185,8 +186,10 @@ class _Releasing:
                 self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
             return False
         restored = self._restored.get(sample.key)
-        if restored is not None:
-            self._keep(sample, "kept", restored)
+        if restored is not None and not lies_in_trash(
+            restored, self._release.shard.index, sample.source
+        ):
+            self._keep(sample, "kept", restored_words(restored))
             return False
         if not self._consent.files:
             self._keep(sample, "undecided", "it was not to be seen when the person was asked")
@@ -207,7 +210,7 @@ class _Releasing:
     def _take(self, sample: ConvertedSample) -> Take:
         if not self._consent.trash:
             return unlink
-        place = place_in_trash(self._release.shard.index, sample.source.source)
+        place = place_in_trash(self._shard, sample.source.source)
         forbidden = (self._folder, self._release.dataset.out)
         return Mover(Path(self._consent.trash), place, forbidden).take
 

@@ -95,19 +95,22 @@ def settled_keys(journal: Sequence[JournalLine]) -> set[str]:
     return {key for key, line in newest.items() if line.event in _SETTLED}
 
 
-def restored_words(journal: Sequence[JournalLine]) -> dict[str, str]:
-    """Return by key why a source that is there is kept: a person brought it back from a trash.
+def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
+    """Return by key the line that says why a source that is there is kept: it was brought back.
 
     The person wanted it, so it is kept from then on. Where the journal's last word is that it was
     moved, somebody moved it back by hand, or by a `restore` that was killed before it could say so.
     """
-    words = {}
-    for line in journal:
-        if line.event == "restored":
-            words[line.key] = f"restored from the trash, {line.time}"
-        elif line.event == "trashed" and line.key not in words:
-            words[line.key] = f"it is back from the trash, where it was moved {line.time}"
-    return words
+    restored = {line.key: line for line in journal if line.event == "restored"}
+    trashed = {line.key: line for line in journal if line.event == "trashed"}
+    return {**trashed, **restored}
+
+
+def restored_words(line: JournalLine) -> str:
+    """Return the reason why a source that `restored_lines` names is kept."""
+    if line.event == "restored":
+        return f"restored from the trash, {line.time}"
+    return f"it is back from the trash, where it was moved {line.time}"
 
 
 def folder_inodes(journal: Sequence[JournalLine]) -> dict[str, int]:

@@ -16,9 +16,9 @@ from ctrate_convert.deleting.journal import journal_line, open_intents, read_jou
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
-    is_in_trash,
     is_the_file,
     last_lines,
+    lies_in_trash,
     open_in_trash,
     place_in_trash,
     trash_of,
@@ -162,10 +162,8 @@ def _sources(dataset: Dataset, plan: Plan, shard: PlannedShard) -> dict[str, Sou
 
 
 def _was_moved(line: JournalLine, index: int, sources: Mapping[str, SourceFingerprint]) -> bool:
-    source, trash = sources.get(line.key), trash_of(line, index)
-    if source is None or trash is None:
-        return False
-    return is_in_trash(trash, place_in_trash(index, source.source), identity_at(line, source))
+    source = sources.get(line.key)
+    return source is not None and lies_in_trash(line, index, source)
 
 
 def _move_back(

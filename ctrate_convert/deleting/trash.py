@@ -112,6 +112,13 @@ def is_in_trash(trash: Path, place: str, moved: Identity) -> bool:
         return True
 
 
+def lies_in_trash(line: JournalLine, shard: int, source: SourceFingerprint) -> bool:
+    """Return True if the file that ``line`` moved, or meant to move, is in its trash now."""
+    trash = trash_of(line, shard)
+    place = place_in_trash(shard, source.source)
+    return trash is not None and is_in_trash(trash, place, identity_at(line, source))
+
+
 @contextlib.contextmanager
 def open_in_trash(trash: Path, place: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
     """Open a place in the trash as `open_beneath` does; no link may lead to it or out of it.

@@ -19,22 +19,16 @@ from ctrate_convert.deleting.journal import (
     is_done,
     open_intents,
     read_journal,
+    restored_lines,
     restored_words,
 )
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.proposal import Candidate
-from ctrate_convert.deleting.trash import (
-    identity_at,
-    is_in_trash,
-    last_lines,
-    place_in_trash,
-    trash_of,
-)
+from ctrate_convert.deleting.trash import last_lines, lies_in_trash
 from ctrate_convert.errors import DamageError
 from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.journal import JournalLine
 from ctrate_convert.schemas.plan import Plan, PlannedShard
-from ctrate_convert.schemas.record import ShardRecord, SourceFingerprint
+from ctrate_convert.schemas.record import ShardRecord
 
 T = TypeVar("T")
 
@@ -137,7 +131,7 @@ def _of_record(
     deleted = {key for key, line in newest.items() if is_done(line)}
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
-    restored = restored_words(journal)
+    restored = restored_lines(journal)
     inodes = folder_inodes(journal)
     for sample in record.converted:
         name, size_bytes = sample.source.source, sample.source.size_bytes
@@ -149,11 +143,17 @@ def _of_record(
                 state, reason = "trashed", f"moved to {newest[sample.key].trash}"
         elif seen is Presence.UNSEEN:
             state, reason = "kept", "the folder that it is in cannot be seen now"
-        elif seen is Presence.THERE and sample.key in restored:
-            state, reason = "kept", restored[sample.key]
+        elif (
+            seen is Presence.THERE
+            and sample.key in restored
+            and not lies_in_trash(restored[sample.key], record.shard, sample.source)
+        ):
+            state, reason = "kept", restored_words(restored[sample.key])
         elif seen is Presence.THERE:
             state, reason = "deletable", "converted, not deleted"
-        elif _was_moved(interrupted.get(sample.key), record.shard, sample.source):
+        elif sample.key in interrupted and lies_in_trash(
+            interrupted[sample.key], record.shard, sample.source
+        ):
             state = "trashed"
             reason = f"moved to {interrupted[sample.key].trash}; the journal awaits its last line"
         elif sample.key in interrupted:
@@ -172,14 +172,6 @@ def _of_record(
             yield Source(
                 failure.key, failure.source, size_bytes, "failed", failure.reason, record.shard
             )
-
-
-def _was_moved(intent: JournalLine | None, shard: int, source: SourceFingerprint) -> bool:
-    """Return True if a killed process moved the source to its trash and could not say so."""
-    trash = trash_of(intent, shard) if intent else None
-    if intent is None or trash is None:
-        return False
-    return is_in_trash(trash, place_in_trash(shard, source.source), identity_at(intent, source))
 
 
 def candidates(

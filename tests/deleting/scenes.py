@@ -190,13 +190,13 @@ def bindfs(folder: Path, mount: Path) -> Iterator[Path]:
 # --- Processes stopped in the middle -----------------------------------------------------------
 
 
-def holders(path: Path) -> list[int]:
+def holders(path: Path) -> set[int]:
     """The processes that have ``path`` open."""
-    found = []
+    found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.readlink(link) == str(path):
-                found.append(int(link.parts[2]))
+                found.add(int(link.parts[2]))
         except OSError:
             continue
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,24 @@ from ctrate_convert.paths import Dataset
 from tests.deleting.scenes import (
     Make,
     as_read_now,
-    bindfs,
     delete,
-    events,
     forge,
     write_volume,
 )
+from tests.deleting.two_volumes import CT, assert_kept, first, other_bytes
 from tests.support import (
     DELETE,
     Array,
     Converted,
     Finished,
-    convert_here,
     convert_words,
     read_dataset,
     run_cli,
-    run_here,
     same_voxels,
     sources_left,
 )
 
 RNG = np.random.default_rng(8)
-CT = RNG.integers(-1024, 3000, (12, 10, 9)).astype(np.int16)
 OBJECTS = np.array([{"scanner": 7}], object)
 
 # --- What is taken for the source --------------------------------------------------------------
@@ -125,40 +120,6 @@ def test_small_entries_go_with_their_volume(make_ctrate: Make, tmp_path: Path) -
 # --- What says that a file is the one that was read ---------------------------------------------
 
 
-@pytest.fixture
-def ct(make_ctrate: Make, tmp_path: Path) -> Converted:
-    """Two stored volumes of one size in one shard."""
-    made = make_ctrate(2)
-    for number, path in enumerate(made.sources.values()):
-        write_volume(path, CT + number)
-    return convert_here(made, tmp_path / "out")
-
-
-def other_bytes(converted: Converted) -> bytes:
-    """An honest NPZ of the first one's size, with other voxels."""
-    path = converted.made.data_folder / "other"
-    with path.open("wb") as stream:
-        np.savez(stream, data=CT[::-1])
-    data = path.read_bytes()
-    path.unlink()
-    assert len(data) == first(converted).stat().st_size
-    return data
-
-
-def first(converted: Converted) -> Path:
-    return converted.made.sources[converted.made.keys[0]]
-
-
-def assert_kept(converted: Converted, done: Finished, says: str = "its shard does not") -> None:
-    """The first source stays as it is, for that reason; the second is deleted."""
-    key = converted.made.keys[0]
-    assert done.code == ExitCode.REFUSED
-    assert f"kept: {key}.npz — " in done.text
-    assert says in done.text
-    assert sources_left(converted.made) == {key}, done.text
-    assert not [path for path in converted.made.data_folder.iterdir() if path.name[0] == "."]
-
-
 def rewrite_in_place(path: Path, data: bytes) -> None:
     """Keep size, inode and mtime."""
     status = path.stat()
@@ -203,102 +164,6 @@ def test_stores_through_a_map_that_was_open(ct: Converted) -> None:
         assert before.st_ino == first(ct).stat().st_ino
         assert_kept(ct, delete(ct))
         assert mapped[:] == data
-
-
-# --- What another node has done -----------------------------------------------------------------
-
-
-@pytest.fixture
-def cached(make_ctrate: Make, tmp_path: Path) -> Any:
-    """Data and output as a node sees them that caches attributes for a minute."""
-    made = make_ctrate(2)
-    for number, path in enumerate(made.sources.values()):
-        write_volume(path, CT + number)
-    below = tmp_path / "below"
-    below.mkdir()
-    shutil.move(tmp_path / "ctrate", below)
-    with bindfs(below, tmp_path / "ctrate_mount") as mount:
-        (tmp_path / "ctrate").symlink_to(mount / "ctrate")
-        yield convert_here(made, mount / "out"), below
-
-
-def test_a_source_changed_by_another_node(cached: Any) -> None:
-    """A change made on another node is seen, although this node's cache does not know of it."""
-    converted, below = cached
-    data = other_bytes(converted)
-    for path in converted.made.sources.values():
-        path.stat()
-    victim = below / "ctrate" / "npz" / first(converted).name
-    replace(victim, data)
-    assert_kept(converted, run_cli("delete", converted.out, "--yes"))
-    assert victim.read_bytes() == data
-
-
-def test_a_shard_removed_by_another_node(cached: Any) -> None:
-    """A shard that another node has removed lets nothing go."""
-    converted, below = cached
-    converted.dataset.shard(0).stat()
-    (below / "out" / converted.dataset.shard(0).name).unlink()
-    done = run_cli("delete", converted.out, "--yes")
-    assert done.code == ExitCode.DAMAGE
-    assert sources_left(converted.made) == set(converted.made.keys)
-
-
-# --- Links, names and folders -------------------------------------------------------------------
-
-
-def test_planted_lock_links(ct: Converted) -> None:
-    """A lock file that is a link to a source neither truncates nor touches it."""
-    locks = ct.dataset.lock("manifest").parent
-    locks.mkdir(exist_ok=True)
-    precious = ct.made.data_folder.parent / "precious.npz"
-    precious.write_bytes(data := other_bytes(ct))
-    for name in ("manifest", "shard-000000", "plan", "plans"):
-        ct.dataset.lock(name).unlink(missing_ok=True)
-        ct.dataset.lock(name).symlink_to(precious)
-    before = precious.stat()
-    assert delete(ct).code == ExitCode.DONE
-    assert run_here("merge", ct.out).code == ExitCode.DONE
-    assert precious.read_bytes() == data
-    assert precious.stat().st_mtime_ns == before.st_mtime_ns
-
-
-@pytest.mark.parametrize("again", ["nothing", "empty folder", "link"])
-def test_a_renamed_data_folder_is_not_gone(ct: Converted, tmp_path: Path, again: str) -> None:
-    """Where the folder is away, or another is in its place, no source is called deleted."""
-    intents = [line.model_dump_json() + "\n" for line in _intents(ct)]
-    ct.dataset.prepare()
-    ct.dataset.journal(0).write_text("".join(intents))
-    away = ct.made.data_folder.rename(tmp_path / "away")
-    if again == "empty folder":
-        ct.made.data_folder.mkdir()
-    elif again == "link":
-        ct.made.data_folder.symlink_to(tmp_path / "nowhere")
-    for _ in range(2):
-        done = delete(ct)
-        assert done.code in (ExitCode.REFUSED, ExitCode.DONE)
-        assert not {"deleted", "found_gone", "trashed"} & set(events(ct).values())
-    if again != "nothing":
-        ct.made.data_folder.unlink() if again == "link" else ct.made.data_folder.rmdir()
-    away.rename(ct.made.data_folder)
-    assert sources_left(ct.made) == set(ct.made.keys)
-    assert delete(ct).code == ExitCode.DONE
-    assert set(events(ct).values()) == {"deleted"}
-
-
-def _intents(converted: Converted) -> Any:
-    """Return the intents that a killed deletion leaves."""
-    from ctrate_convert.deleting.entries import Entries
-    from tests.deleting.scenes import consent
-
-    folder = Path(converted.plan.settings.data_folder)
-    entries = Entries(converted.dataset, 0, folder, consent(converted))
-    samples = converted.record().converted
-    converted.dataset.prepare()
-    entries.write_intents([(sample.key, sample.source) for sample in samples])
-    from ctrate_convert.deleting.journal import read_journal
-
-    return read_journal(converted.dataset, 0)
 
 
 # --- Values that a bound allows -----------------------------------------------------------------
