@@ -30,31 +30,13 @@ def require_trusted(dataset: Dataset) -> None:
         RefusedError: the output is memory, its folders cannot be synced, or others may write to
             ``.run``; with the reason.
     """
-    _refuse(why_not_trusted(dataset), dataset.out)
-
-
-def require_lasting(out: Path) -> None:
-    """Refuse, before a dataset is made at ``out``, a place whose storage forbids deletions.
-
-    Raises:
-        RefusedError: with the reason.
-    """
-    _refuse(why_not_lasting(out), out)
-
-
-def _refuse(reason: str | None, out: Path) -> None:
+    reason = why_not_trusted(dataset)
     if reason:
         raise RefusedError(
             f"no source is deleted: {reason}",
-            where=out,
-            next_command=f"ctrate-convert doctor {out}",
+            where=dataset.out,
+            next_command=f"ctrate-convert doctor {dataset.out}",
         )
-
-
-def why_not_lasting(out: Path) -> str | None:
-    """Return the reason why storage at ``out``, which may be missing yet, cannot be relied on."""
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
-    return _memory(there) or _not_synced(there)
 
 
 def why_not_trusted(dataset: Dataset) -> str | None:
@@ -128,3 +110,24 @@ def _not_synced(folder: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def require_lasting(out: Path) -> None:
+    """Refuse, before a dataset is made at ``out``, a place whose storage forbids deletions.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    reason = why_not_lasting(out)
+    if reason:
+        raise RefusedError(
+            f"no source is deleted: {reason}",
+            where=out,
+            next_command=f"ctrate-convert doctor {out}",
+        )
+
+
+def why_not_lasting(out: Path) -> str | None:
+    """Return the reason why storage at ``out``, which may be missing yet, cannot be relied on."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    return _memory(there) or _not_synced(there)
