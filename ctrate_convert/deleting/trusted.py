@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from ctrate_convert.paths import Dataset
 from ctrate_convert.privacy import storage_is_ours
 
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs", "rootfs"))
+_MEMORY_DEVICES = ("/dev/ram", "/dev/zram")
+_OVERLAYS = frozenset(("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs"))
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Mount:
 
     point: Path
     kind: str
+    source: str
     options: str
 
 
@@ -30,20 +34,55 @@ def require_trusted(dataset: Dataset) -> None:
         RefusedError: the output is memory, its folders cannot be synced, or others may write to
             ``.run``; with the reason.
     """
-    reason = why_not_trusted(dataset)
+    _refuse(why_not_trusted(dataset), dataset.out)
+
+
+def require_lasting(out: Path) -> None:
+    """Refuse, before a dataset is made at ``out``, a place whose storage forbids deletions.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    _refuse(why_not_lasting(out), out)
+
+
+def _refuse(reason: str | None, out: Path) -> None:
     if reason:
         raise RefusedError(
             f"no source is deleted: {reason}",
-            where=dataset.out,
-            next_command=f"ctrate-convert doctor {dataset.out}",
+            where=out,
+            next_command=f"ctrate-convert doctor {out}",
         )
+
+
+def why_not_lasting(out: Path) -> str | None:
+    """Return the reason why storage at ``out``, which may be missing yet, cannot be relied on."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    return _memory(there) or _not_synced(there)
+
+
+def why_in_memory(path: Path) -> str | None:
+    """Return why what lies at ``path`` may be gone tomorrow; None where it lasts."""
+    return _memory(path)
+
+
+def require_not_in_memory(shard: Path) -> None:
+    """Refuse a shard that lies elsewhere than the output, in memory: its name may be a mount.
+
+    Raises:
+        RefusedError: it does.
+    """
+    reason = _memory(shard)
+    if reason:
+        raise RefusedError(f"no source is deleted: {reason}", where=shard)
 
 
 def why_not_trusted(dataset: Dataset) -> str | None:
     """Return the reason why the output cannot be relied on; None where it can."""
+    folders = (dataset.out, dataset.run, dataset.records)
     return (
-        _memory(dataset.out)
-        or next(filter(None, map(_not_synced, (dataset.out, dataset.run, dataset.records))), None)
+        next(filter(None, map(_memory, folders)), None)
+        or next(filter(None, map(_not_synced, folders)), None)
         or storage_is_ours(dataset)
     )
 
@@ -67,7 +106,7 @@ def _parsed(line: str) -> Mount | None:
     if not separator or len(fields) < 5 or len(rest) < 2:
         return None
     options = rest[2] if len(rest) > 2 else ""
-    return Mount(Path(_unescaped(fields[4])), rest[0], options)
+    return Mount(Path(_unescaped(fields[4])), rest[0], _unescaped(rest[1]), options)
 
 
 def _unescaped(text: str) -> str:
@@ -78,15 +117,24 @@ def _unescaped(text: str) -> str:
 
 
 def _memory(folder: Path) -> str | None:
-    """Return why ``folder`` is no lasting storage: memory, or an overlay whose changes are."""
+    """Return why ``folder`` is no lasting storage: it is memory, or what it rests on is."""
     mount = mount_of(folder)
     if mount is None:
         return "its file system is not listed in /proc/self/mountinfo"
     if mount.kind in _MEMORY:
         return f"the output lies in memory ({mount.kind} on {mount.point})"
-    if mount.kind not in ("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs"):
-        return None
+    if mount.kind in _OVERLAYS:
+        return _overlay_in_memory(mount)
+    below = _below(mount)
+    if mount.source.startswith(_MEMORY_DEVICES) or (below and below.kind in _MEMORY):
+        return f"the output lies in memory ({mount.source} on {mount.point})"
+    return None
+
+
+def _overlay_in_memory(mount: Mount) -> str | None:
     options = dict(o.partition("=")[::2] for o in mount.options.split(","))
+    if "volatile" in options or options.get("fsync") == "volatile":  # as of Linux 6.18
+        return f"the output lies in an overlay on {mount.point} that is volatile: it syncs nothing"
     upper = Path(_unescaped(options.get("upperdir", "")) or "/nonexistent")
     if not upper.is_dir():
         return f"the output lies in an overlay on {mount.point} whose upper layer cannot be seen"
@@ -94,6 +142,17 @@ def _memory(folder: Path) -> str | None:
     if below is None or below.kind in _MEMORY or below.kind == mount.kind:
         kind = below.kind if below else "unknown"
         return f"the output lies in an overlay on {mount.point} whose changes lie in {kind}"
+    return None
+
+
+def _below(mount: Mount) -> Mount | None:
+    """Return what a loop device's file, or the folder that a FUSE file system shows, lies on."""
+    source = Path(mount.source)
+    if mount.kind.startswith("fuse") and source.is_absolute() and source.is_dir():
+        return mount_of(source)
+    with contextlib.suppress(OSError):
+        file = Path("/sys/class/block", source.name, "loop/backing_file").read_text().strip()
+        return mount_of(Path(file))
     return None
 
 
@@ -110,24 +169,3 @@ def _not_synced(folder: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
-
-
-def require_lasting(out: Path) -> None:
-    """Refuse, before a dataset is made at ``out``, a place whose storage forbids deletions.
-
-    Raises:
-        RefusedError: with the reason.
-    """
-    reason = why_not_lasting(out)
-    if reason:
-        raise RefusedError(
-            f"no source is deleted: {reason}",
-            where=out,
-            next_command=f"ctrate-convert doctor {out}",
-        )
-
-
-def why_not_lasting(out: Path) -> str | None:
-    """Return the reason why storage at ``out``, which may be missing yet, cannot be relied on."""
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
-    return _memory(there) or _not_synced(there)
