@@ -1,5 +1,7 @@
 """The way through Slurm on a small synthetic data set: plan, submit, watch, verify, history.
 
+The plan proposes to delete the sources, and `submit --yes` allows it: the elements free the disk.
+
 python -m slurm.demo DIR
 """
 
@@ -52,7 +54,7 @@ def show(made: SyntheticCtRate, out: Path, environment: dict[str, str]) -> int:
     named = [str(word) for pair in tables.items() for word in pair]
     plan = ["plan", *named, "--output_dir", str(out), "--samples_per_shard", "2"]
     submit = ["submit", str(out), "--mem_gb", "0.5"]
-    for words in (plan, [*submit, "--dry_run"], submit):
+    for words in ([*plan, "--delete_source_files"], [*submit, "--dry_run"], [*submit, "--yes"]):
         if run(words, environment) != 0:
             return EXIT_FAILED
     report = out / ".run" / "submissions" / "0001" / "report.json"
@@ -60,7 +62,9 @@ def show(made: SyntheticCtRate, out: Path, environment: dict[str, str]) -> int:
     while not report.exists() and time.monotonic() < deadline:
         run(["status", str(out)], environment)
         time.sleep(3)
-    codes = [run([verb, str(out)], environment) for verb in ("status", "verify", "history")]
+    last = (["status", str(out)], ["verify", str(out)], ["history", str(out)],
+            ["delete", str(out), "--dry_run"])  # fmt: skip
+    codes = [run(words, environment) for words in last]
     return EXIT_FAILED if any(codes) or not report.exists() else 0
 
 

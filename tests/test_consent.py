@@ -220,10 +220,11 @@ def test_nobody_is_asked_twice(made: SyntheticCtRate, out: Path) -> None:
 
 
 def asked(made: SyntheticCtRate, out: Path, *more: object, verb: str = "convert") -> str:
-    """The question's text on one line; it is answered by nothing."""
+    """The question's text on one line; it is answered by nothing. Only a path may be wider."""
     done = at_terminal("\n", *ready(verb, made, out, *more))
     text = done.stderr[done.stderr.index("WARNING") : done.stderr.index(QUESTION)]
-    assert max(map(len, text.splitlines())) <= 80
+    lines = [line for line in text.splitlines() if str(made.data_folder) not in line]
+    assert max(map(len, lines)) <= 80
     return " ".join(text.split())
 
 

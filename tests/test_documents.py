@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,14 +40,36 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@contextlib.contextmanager
+def answering(answer: str) -> Iterator[int]:
+    """Give a standard input: a terminal at which ``answer`` is typed, or none without an answer."""
+    if not answer:
+        yield subprocess.DEVNULL
+        return
+    ours, theirs = pty.openpty()
+    os.write(ours, answer.encode() + b"\n")
+    try:
+        yield theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def asks(command: str) -> bool:
+    """Return True for a command that asks before it deletes."""
+    deletes = " delete " in command or " --delete_source_files" in command
+    return deletes and not re.search(r" --(yes|dry_run)\b| plan ", command)
+
+
 def shell(command: str, home: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if command.startswith("make "):  # only looked at: the tests themselves run under make
         command = command.replace("make ", f"make -n -C '{ROOT}' ")
-    done = subprocess.run(
-        command, shell=True, cwd=home, env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with answering("DELETE" if asks(command) else "") as stdin:
+        done = subprocess.run(
+            command, shell=True, cwd=home, env={**os.environ, "PATH": path},
+            stdin=stdin, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 

@@ -122,7 +122,7 @@ def _what_goes(proposal: Proposal) -> list[str]:
         *(f"  {folder}" for folder in folders[:_NAMED]),
         *(["  …"] if len(folders) > _NAMED else []),
         *textwrap.wrap(
-            "A source goes only after it was read again and found equal, voxel by voxel, to what "
+            "A source goes only after it was read again and compared, voxel by voxel, with what "
             "its shard gives back. Failed and excluded samples keep theirs.",
             _WIDTH,
             **_WHOLE,

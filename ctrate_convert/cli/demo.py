@@ -23,7 +23,9 @@ _FAULTS = {
     "folder", metavar="[FOLDER]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )
 def command(folder: Path) -> int:
-    """Write a small synthetic CT-RATE, convert it, verify it, delete behind the gate, and tell.
+    """Write a small synthetic CT-RATE, convert it, verify it, and delete what the shards hold.
+
+    Each command is shown with what it prints.
 
     \b
     Example:
@@ -52,7 +54,9 @@ def command(folder: Path) -> int:
     _run(["plan", *named, "--output_dir", out, "--samples_per_shard", "5"])
     _run(["run", out, "--num_workers", "2"], ExitCode.SAMPLES_FAILED)
     _run(["verify", out, "--full", "--check_precision"])
+    _run(["delete", out, "--dry_run"])
     _run(["delete", out, "--yes"])
+    _run(["history", out])
     _run(["merge", out])
     show.line(f"\nThe shards are in {out}; read them with webdataset, or with tar and numpy alone.")
     return ExitCode.DONE

@@ -22,7 +22,7 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
     """Move sources that --trash moved away back to where they were.
 
     Nothing is overwritten. A restored source is kept from then on. Sources that a killed deletion
-    left under a hidden name (.NAME.npz.leaving) get their name back, too.
+    left under a hidden name (.NAME.npz.leaving, .equal) get their name back, too.
 
     \b
     Examples:

@@ -15,6 +15,7 @@ import pytest
 from ctrate_convert.paths import Dataset
 from ctrate_convert.synthetic import write_synthetic_ctrate
 from slurm.testbed import Cluster
+from tests.test_documents import answering, asks
 
 ROOT = Path(__file__).parents[2]
 HEADING = "## On a Slurm cluster"
@@ -57,10 +58,11 @@ def test_the_readmes_way_through_slurm_runs_in_its_order(cluster: Cluster, home:
     assert any(" submit " in command for command in written)
     assert written[-1].startswith("ctrate-convert delete ")
     for command in written:
-        done = subprocess.run(
-            command, shell=True, cwd=home, env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        with answering("DELETE" if asks(command) else "") as stdin:
+            done = subprocess.run(
+                command, shell=True, cwd=home, env=environment, stdin=stdin,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
         said = f"{command}\n{done.stdout}{done.stderr}"
         if done.returncode == NOTHING_FAILED and " relaunch " in command:
             assert "nothing failed" in done.stderr, said
