@@ -25,6 +25,7 @@ from ctrate_convert.operations import audit_compare, audit_evidence
 from ctrate_convert.operations.audit_check import check_shard
 from ctrate_convert.operations.audit_evidence import gather
 from ctrate_convert.operations.audit_gone import find_gone
+from ctrate_convert.schemas.consent import Consent
 from ctrate_convert.schemas.record import ArrayRecord
 from tests.consents import allow_deletion
 from tests.support import Converted, Finished, run_cli, run_here, sources_left
@@ -605,8 +606,10 @@ def test_consents_are_quoted(freed: Converted) -> None:
         if consent["name"] in text
     )
     for fact in (
-        f"deletion of 8 files ({consent['size_bytes']:,} bytes) allowed by {getpass.getuser()} on",
-        f"{socket.gethostname()}, {consent['time']}: delete --yes; ",
+        Consent.model_validate_json(consents_of(freed)[0].read_bytes()).words(),
+        f"{getpass.getuser()} on {socket.gethostname()}, {consent['time']}",
+        "delete --yes",
+        f"8 files ({consent['size_bytes']:,} bytes)",
         f"gone under it: 8 ({consent['size_bytes']:,} bytes)",
         *(f"rounding: {sentence}" for sentence in consent["rounding"]),
     ):
