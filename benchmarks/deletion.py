@@ -93,9 +93,7 @@ def _ours(
     pool: Pool, work: Path, sources: Sequence[Path], candidate: Candidate, *, deleting: bool
 ) -> Cost:
     inputs, out = _inputs(work, sources), work / "ours"
-    our_way.plan(
-        inputs, out, _SAMPLES, **vars(candidate), delete_source_files=deleting
-    )
+    our_way.plan(inputs, out, _SAMPLES, **vars(candidate), delete_source_files=deleting)
     step = our_way.convert_and_delete if deleting else our_way.convert
     cost = run_jobs(pool, [functools.partial(step, out, 0)], out)
     left = len(list((inputs / "npz").iterdir()))

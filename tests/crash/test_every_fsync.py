@@ -143,7 +143,9 @@ def test_without_it_what_follows_a_kill_breaks_a_promise(recorded: Recorded, sit
     for entry in recorded.log:
         disk.take(entry)
         if isinstance(entry, NameChange) and entry.what == "unlink" and _is_of_note(entry):
-            log = [e for e in next_log(recorded, disk) if not (isinstance(e, Fsync) and e.site == site)]
+            log = [
+                e for e in next_log(recorded, disk) if not (isinstance(e, Fsync) and e.site == site)
+            ]
             if any(after.broken_promise(state) for after, state in states_of(disk, log)):
                 return
     raise AssertionError("no state needs it")
