@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.deleting.presence import ASIDE_SUFFIX
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX, PROVEN_SUFFIX
 from ctrate_convert.errors import SettingsError, environment_problem
 from ctrate_convert.privacy import Permission
 
@@ -113,7 +113,7 @@ class _Walk:
             for entry in self._entries(folder):
                 relative = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.name.startswith("."):
-                    if entry.name.endswith(f"{_SUFFIX}{ASIDE_SUFFIX}"):
+                    if entry.name.endswith((ASIDE_SUFFIX, PROVEN_SUFFIX)):
                         self._note(relative, _LEFT_ASIDE)
                     continue
                 try:
