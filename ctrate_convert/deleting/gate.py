@@ -26,7 +26,7 @@ from ctrate_convert.deleting.result import Deletion, Kept
 from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.durable import fsync_open_directory, open_beneath
-from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.errors import DamageError, RefusedError, environment_problem
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
 from ctrate_convert.reading.index import Shard, stored_sample
@@ -66,7 +66,7 @@ def release_sources(
     finishes the work. ``why_stop`` is asked right before each source goes.
 
     Raises:
-        RefusedError: no consent names this shard, or its storage cannot be trusted.
+        RefusedError: no consent names this shard, its storage is not trusted, or a copy is missing.
         DamageError: the shard is not what its record says; every source stays.
         EnvironmentProblem: shard or journal cannot be used; nothing is deleted without an intent.
         Interrupted: ``check_stop`` raised it; the source at hand has its name back.
@@ -80,7 +80,7 @@ def release_sources(
         return Deletion()
     no_copy = why_no_copy(dataset.shard(shard.index), release.record.tar.sha256, consent.copies)
     if no_copy:
-        raise DamageError(no_copy, where=dataset.shard(shard.index))
+        raise RefusedError(no_copy, where=dataset.shard(shard.index))
     try:
         with ShardFile(_readable(release)) as opened:
             one = _Releasing(release, consent, opened, identity, check_stop, why_stop)

@@ -96,7 +96,7 @@ def test_a_copy_that_is_none(
     """A shard without its copy keeps every source; another shard's go."""
     change(first(copies), converted.dataset.shard(0))
     done = delete(converted, "--copies", copies)
-    assert done.code == ExitCode.DAMAGE
+    assert done.code == ExitCode.REFUSED
     assert f"no second copy: {first(copies)} {reason}" in done.text
     assert sources_left(converted.made) == set(converted.made.keys[:4])
 
@@ -105,7 +105,7 @@ def test_every_folder_counts(converted: Converted, copies: Path, tmp_path: Path)
     """One folder of two without the shard keeps its sources."""
     second = Path(shutil.copytree(copies, tmp_path / "second"))
     first(second).unlink()
-    assert delete(converted, "--copies", f"{copies},{second}").code == ExitCode.DAMAGE
+    assert delete(converted, "--copies", f"{copies},{second}").code == ExitCode.REFUSED
     assert sources_left(converted.made) == set(converted.made.keys[:4])
 
 
@@ -124,7 +124,7 @@ def test_a_shard_through_a_bind_mount(converted: Converted, copies: Path) -> Non
     """A single shard mounted over its copy is no second copy."""
     script = f"mount --bind '{converted.dataset.shard(0)}' '{first(copies)}'"
     done = in_namespace(script, "delete", converted.out, "--yes", "--copies", copies)
-    assert done.code == ExitCode.DAMAGE
+    assert done.code == ExitCode.REFUSED
     assert "is the same file, not a copy" in done.text
     assert sources_left(converted.made) == set(converted.made.keys[:4])
 
@@ -133,7 +133,7 @@ def test_the_output_through_another_file_system(converted: Converted, tmp_path: 
     """One file through two mounts, as NFS and FUSE show it, is no second copy."""
     with bindfs(converted.out, tmp_path / "mount") as mount:
         done = delete(converted, "--copies", mount)
-    assert done.code == ExitCode.DAMAGE
+    assert done.code == ExitCode.REFUSED
     assert "is the same file, not a copy" in done.text
     assert sources_left(converted.made) == set(converted.made.keys)
 
@@ -145,7 +145,7 @@ def test_copies_in_memory(converted: Converted, copies: Path, tmp_path: Path) ->
     mount.mkdir()
     script = f"mount -t tmpfs tmpfs '{mount}'\ncp '{copies}'/* '{mount}'"
     done = in_namespace(script, "delete", converted.out, "--yes", "--copies", mount)
-    assert done.code == ExitCode.DAMAGE
+    assert done.code == ExitCode.REFUSED
     assert f"no second copy: {first(mount)} lies in memory" in done.text
     assert sources_left(converted.made) == set(converted.made.keys)
 
