@@ -102,7 +102,7 @@ class Stage:
     ) -> None:
         """What must hold, however it was tampered with.
 
-        ``planted`` are others' things among the sources, as `foreign_below` finds them: none may go.
+        ``planted`` is what others put among the sources, as `foreign` finds it: none may go.
         """
         if missing := (planted or Counter()) - self.foreign():
             raise Found(f"of what others put beside the sources there is no more {missing}")
@@ -135,7 +135,10 @@ class Stage:
 
     def _is_original(self, path: Path) -> bool:
         original = self.originals.get(own_stem(path))
-        return original is not None and same_voxels(original, expected_volume(load_original(path)))
+        with contextlib.suppress(*_DAMAGED):
+            now = expected_volume(load_original(path))
+            return original is not None and same_voxels(original, now)
+        return False
 
     def _held(self) -> list[Array]:
         """All volumes in all shards, by ``tarfile`` and numpy alone."""
