@@ -16,7 +16,7 @@ import numpy as np
 from tests.crash.disk import Disk, NameChange, Tree
 from tests.crash.scenario import Scenario
 from tests.crash.trash_scenario import TrashScenario
-from tests.fuzz.names import PLANTED, foreign_below, own_stem, sources_below
+from tests.fuzz.names import HIDDEN, PLANTED, foreign_below, own_stem, sources_below
 from tests.support import Array, expected_volume, load_original, read_shard_file, same_voxels
 
 _DAMAGED = (
@@ -88,6 +88,9 @@ class Stage:
         shutil.rmtree(self.out, ignore_errors=True)
         link = self.scenario.disk_folder / "npz" / "link"
         link.unlink(missing_ok=True)
+        for path in (self.scenario.disk_folder / "npz").rglob("*"):
+            if path.is_dir() and path.name.endswith(HIDDEN):
+                path.rmdir()
         self.scenario.put(tree)
         link.symlink_to(self.outside)
 

@@ -89,7 +89,7 @@ def forge_journal(chance: random.Random, stage: Stage) -> None:
     if not journals:
         return
     path = chance.choice(journals)
-    with contextlib.suppress(ValueError, LookupError, TypeError):
+    with contextlib.suppress(ValueError, OSError, LookupError, TypeError):
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
         line = chance.choice(lines)
         if chance.random() < 0.3:
