@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from unittest import mock
+from pathlib import Path
 
 import pytest
 
+from ctrate_convert.deleting.presence import aside_name
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations import run
-from tests.crash.scenario import orders_here
+from tests.fuzz.names import PLANTED
 from tests.fuzz.stage import Found, Stage
 from tests.fuzz.turns import TARGETS, one_turn, stages
-from tests.support import run_here
 
 TURNS = {"volume": 5_000, "table": 500, "dataset": 500, "trash": 200}
 
@@ -57,6 +57,59 @@ def change_a_shard(stage: Stage) -> None:
         stream.write(b"x")
 
 
+def hidden_place(stage: Stage) -> Path:
+    source = [*stage.scenario.made.sources.values()][-1]
+    return source.with_name(aside_name(source.name))
+
+
+def change_what_is_aside(stage: Stage) -> None:
+    hidden_place(stage).write_bytes(b"neither a source nor what was planted")
+
+
+def lose_what_was_planted(stage: Stage) -> None:
+    hidden_place(stage).unlink()
+
+
+@pytest.mark.parametrize("plant", ["file", "FIFO", "link", "folder"])
+def test_harm_to_what_was_planted_is_found(stage: Stage, plant: str) -> None:
+    """What others put beside a source is known, and that it went is seen."""
+    _, tree = next(entry for entry in stage.trees if entry[0].startswith("link shard-000000."))
+    stage.put(tree)
+    before, place = stage.sources_left(), hidden_place(stage)
+    if plant == "file":
+        place.write_bytes(PLANTED)
+    elif plant == "FIFO":
+        os.mkfifo(place)
+    elif plant == "link":
+        place.symlink_to("anything")
+    else:
+        place.mkdir()
+    planted = stage.foreign()
+    assert planted == Counter({plant: 1})
+    stage.check(before, {}, planted)
+    place.rmdir() if plant == "folder" else place.unlink()
+    with pytest.raises(Found):
+        stage.check(before, {}, planted)
+
+
+def test_a_source_that_was_left_aside_is_there(stage: Stage) -> None:
+    """Under its hidden name a source is neither lost nor may it be changed."""
+    _, tree = next(entry for entry in stage.trees if entry[0].startswith("link shard-000000."))
+    stage.put(tree)
+    before, place = stage.sources_left(), hidden_place(stage)
+    [*stage.scenario.made.sources.values()][-1].rename(place)
+    assert stage.sources_left() == before
+    stage.check(before, {})
+    change_what_is_aside(stage)
+    with pytest.raises(Found):
+        stage.check(before, {})
+    lose_what_was_planted(stage)
+    for path in stage.out.glob("*.tar"):
+        path.unlink()
+    with pytest.raises(Found):
+        stage.check(before, {})
+
+
 @pytest.mark.parametrize(
     "harm",
     [lose_a_source, lose_what_no_plan_names, change_outside, make_outside, change_a_shard],
@@ -84,8 +137,8 @@ def test_a_journal_that_is_a_link(stage: Stage) -> None:
     before = stage.sources_left()
     journal = stage.out / ".run" / "deletions" / "shard-000000.jsonl"
     journal.symlink_to(stage.outside / "notes.jsonl")
-    with stage.scenario.same_files(), mock.patch.object(run, "run_orders", orders_here):
-        done = run_here("run", stage.out, "--num_workers", 1)
+    with stage.scenario.same_files():
+        done = stage.scenario.given("run", stage.out, "--yes", "--num_workers", 1)
     assert done.code == ExitCode.ENVIRONMENT
     assert "Too many levels of symbolic links" in done.text
     stage.check(before, {})

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tarfile
 import tokenize
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ctrate_convert.paths import Dataset
 from tests.crash.disk import Disk, NameChange, Tree
 from tests.crash.scenario import Scenario
 from tests.crash.trash_scenario import TrashScenario
+from tests.fuzz.names import HIDDEN, PLANTED, foreign_below, own_stem, sources_below
 from tests.support import Array, expected_volume, load_original, read_shard_file, same_voxels
 
 _DAMAGED = (
@@ -88,23 +90,33 @@ class Stage:
         shutil.rmtree(self.out, ignore_errors=True)
         link = self.scenario.disk_folder / "npz" / "link"
         link.unlink(missing_ok=True)
+        for path in (self.scenario.disk_folder / "npz").rglob("*"):
+            if path.is_dir() and path.name.endswith(HIDDEN):
+                path.rmdir()
         self.scenario.put(tree)
         link.symlink_to(self.outside)
 
     def sources_left(self) -> set[str]:
         """The keys whose source is there, or in the trash; ``extra`` too, which no plan names."""
         disk = self.scenario.disk_folder
-        files = [*(disk / "npz").rglob("*.npz"), *(disk / "trash").rglob("*.npz")]
-        return {path.stem for path in files if not path.is_symlink()}
+        folders = (disk / "npz", disk / "trash")
+        return {own_stem(path) for folder in folders for path in sources_below(folder)}
 
-    def check(self, before: set[str], shards: dict[Path, bytes]) -> None:
-        """What must hold, however it was tampered with."""
+    def check(
+        self, before: set[str], shards: dict[Path, bytes], planted: Counter[str] | None = None
+    ) -> None:
+        """What must hold, however it was tampered with.
+
+        ``planted`` is what others put among the sources, as `foreign` finds it: none may go.
+        """
+        if missing := (planted or Counter()) - self.foreign():
+            raise Found(f"of what others put beside the sources there is no more {missing}")
         restored: list[Path] = []
         if isinstance(self.scenario, TrashScenario):
             # Of a plan that is forged as a whole, what is in the trash may have its home elsewhere.
             restored = [path for path in self.outside.rglob("*.npz") if path.parent != self.outside]
-        for path in [*self.scenario.disk_folder.rglob("*.npz"), *restored]:
-            if not path.is_symlink() and not self._is_original(path):
+        for path in [*sources_below(self.scenario.disk_folder), *restored]:
+            if not (planted and path.read_bytes() == PLANTED) and not self._is_original(path):
                 raise Found(f"the source {path.name} was changed")
         for name, data in self.outside_holds.items():
             path = self.outside / name
@@ -124,9 +136,16 @@ class Stage:
             if not any(same_voxels(self.originals[key], volume) for volume in held):
                 raise Found(f"the source of {key} is gone, and no shard holds its voxels")
 
+    def foreign(self) -> Counter[str]:
+        """What others put among the sources, by its kind."""
+        return foreign_below(self.scenario.disk_folder / "npz")
+
     def _is_original(self, path: Path) -> bool:
-        original = self.originals.get(path.stem)
-        return original is not None and same_voxels(original, expected_volume(load_original(path)))
+        original = self.originals.get(own_stem(path))
+        with contextlib.suppress(*_DAMAGED):
+            now = expected_volume(load_original(path))
+            return original is not None and same_voxels(original, now)
+        return False
 
     def _held(self) -> list[Array]:
         """All volumes in all shards, by ``tarfile`` and numpy alone."""

@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import random
+from typing import Any
 
+from ctrate_convert.deleting.presence import hidden_names
 from ctrate_convert.schemas.base import sha256_hex
 from ctrate_convert.schemas.plan import Plan
 from ctrate_convert.schemas.record import ShardRecord
 from tests.fuzz.mutations import BYTES, LINES, edit, edited_json, nasty
+from tests.fuzz.names import PLANTED
 from tests.fuzz.stage import Stage
 
 STRAY = (
@@ -51,12 +54,104 @@ def tamper(chance: random.Random, stage: Stage) -> None:
         if not os.path.lexists(stray):
             stray.write_bytes(path.read_bytes())
     elif how == 3 and path.suffix != ".tar":
-        tamper_consistently(chance, stage)
+        chance.choice((tamper_consistently, forge_journal, forge_consent))(chance, stage)
     elif how < 8 and path.suffix != ".tar" and path.read_bytes():
         with contextlib.suppress(ValueError):  # damaged by an earlier turn
             path.write_bytes(edited_json(chance, path.read_bytes(), stage.outside))
     elif data := path.read_bytes():
         path.write_bytes(chance.choice((*BYTES, *LINES))(chance, data))
+
+
+def plant(chance: random.Random, stage: Stage) -> None:
+    """Put something under a hidden name of a source: what others might, or a killed deletion."""
+    made = stage.scenario.made
+    source = made.sources[chance.choice(made.keys)]
+    place = source.with_name(chance.choice(hidden_names(source.name)))
+    if os.path.lexists(place) or not source.parent.is_dir():
+        return
+    how = chance.randrange(6)
+    if how == 0:
+        place.symlink_to(chance.choice((stage.outside / "precious.npz", source, "missing")))
+    elif how == 1:
+        os.mkfifo(place)
+    elif how == 2:
+        place.mkdir()
+    elif how == 3:
+        place.write_bytes(PLANTED)
+    elif source.is_file():
+        source.rename(place)
+
+
+def forge_journal(chance: random.Random, stage: Stage) -> None:
+    """Forge where a source went, which file it was, or whose it is; or add lines for all."""
+    journals = sorted((stage.out / ".run" / "deletions").glob("*.jsonl"))
+    journals = [path for path in journals if path.is_file() and not path.is_symlink()]
+    if not journals:
+        return
+    path = chance.choice(journals)
+    with contextlib.suppress(ValueError, OSError, LookupError, TypeError):
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        line = chance.choice(lines)
+        if chance.random() < 0.3:
+            line = line | {"event": chance.choice(EVENTS)}
+            lines.append(line)
+        for _ in range(chance.choice((1, 2, 3))):
+            _forge_line(chance, stage, path.stem, line)
+        path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+
+EVENTS = ("intent", "deleted", "found_gone", "kept", "undecided", "trashed", "restored")
+
+
+def _forge_line(chance: random.Random, stage: Stage, shard: str, line: dict[str, Any]) -> None:
+    keys = stage.scenario.made.keys
+    field = chance.choice(("trash", "file", "key", "source", "event", "authorised_by"))
+    roots = (stage.outside, stage.scenario.disk_folder, stage.out, stage.scenario.made.data_folder)
+    if field == "trash":
+        root = chance.choice((*roots, stage.scenario.disk_folder / "trash"))
+        middle = chance.choice((shard, "shard-000001", "..", ""))
+        line["trash"] = chance.choice((f"{root}/{middle}/{line['source']}", str(root), ""))
+    elif field == "file":
+        known = stage.outside / "precious.npz"
+        status = chance.choice((known, *stage.scenario.made.sources.values(), known)).lstat()
+        line |= {
+            "inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "size_bytes": status.st_size,
+        }  # fmt: skip
+    elif field == "key":
+        line["key"] = chance.choice(keys)
+    elif field == "source":
+        other = stage.scenario.made.sources[chance.choice(keys)]
+        relative = other.relative_to(stage.scenario.made.data_folder).as_posix()
+        line["source"] = chance.choice((relative, "extra.npz", "link/precious.npz"))
+    elif field == "event":
+        line["event"] = chance.choice(EVENTS)
+    else:
+        line["authorised_by"] = chance.choice(("", "delete --yes (consent x)", "(consent ../x)"))
+
+
+def forge_consent(chance: random.Random, stage: Stage) -> None:
+    """Let a consent allow more than the person did, in another place, in somebody else's name."""
+    consents = sorted((stage.out / ".run" / "consents").glob("*.json"))
+    consents = [path for path in consents if path.is_file() and not path.is_symlink()]
+    if not consents:
+        return
+    path = chance.choice(consents)
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        fields = json.loads(path.read_bytes())
+        fields |= chance.choice(
+            (
+                {"shards": [[0, 10**6]]},
+                {"shards": [[5, 1]]},
+                {"trash": str(stage.outside)},
+                {"trash": str(stage.scenario.made.data_folder)},
+                {"discard_members": ["metadata.npy", ""]},
+                {"copies": [str(stage.out)]},
+                {"name": "another"},
+                {"uid": 10**6},
+                {"plans": dict.fromkeys(fields.get("plans", ()), 1e300)},
+            )
+        )
+        path.write_text(json.dumps(fields))
 
 
 def tamper_consistently(chance: random.Random, stage: Stage) -> None:

@@ -14,50 +14,60 @@ from unittest import mock
 
 from ctrate_convert.errors import CtrateError, ExitCode, SampleError, SettingsError
 from ctrate_convert.formats.tables import read_tables
-from ctrate_convert.operations import run
 from ctrate_convert.sources.npz import SourceVolume
-from tests.crash.scenario import orders_here, quick_folder
+from tests.crash.scenario import quick_folder
 from tests.crash.trash_scenario import TrashScenario
 from tests.fuzz.mutations import BYTES, LINES
 from tests.fuzz.stage import Found, Stage
-from tests.fuzz.tamper import tamper
-from tests.support import run_here
+from tests.fuzz.tamper import plant, tamper
 
 HANG_S = 120
 _UNEXPECTED = re.compile(r"unexpected [A-Z]\w+:|Traceback")
 
 CODES = frozenset(code for code in ExitCode if code != ExitCode.INTERRUPTED)
 
+TRASH = "TRASH"
+"""Stands for the folder where this scenario's trash is."""
+
 COMMANDS = (
-    ("run", "--num_workers", 1),
+    ("run", "--yes", "--num_workers", 1),
+    ("run", "--keep_source_files", "--num_workers", 1),
     ("delete", "--yes", "--num_workers", 1),
     ("merge",),
     ("verify", "--full", "--num_workers", 1),
     ("verify", "--full", "--repair", "--num_workers", 1),
     ("audit", "--num_workers", 1),
+    ("audit", "--against_sources", "--num_workers", 1),
     ("restore",),
-    ("delete",),
+    ("delete", "--dry_run"),
+    ("delete", "--yes", "--num_workers", 1, "--trash", TRASH),
     ("status",),
+    ("history",),
     ("report",),
 )
 
 
 def fuzz_dataset(chance: random.Random, stage: Stage) -> str:
-    """A tampered plan, record, journal, manifest or shard makes no command do harm."""
+    """A tampered plan, record, journal, consent, manifest or shard, and what others put among the
+    sources, makes no command do harm."""
     label, tree = chance.choice(stage.trees)
     stage.put(tree)
     before = stage.sources_left()
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         tamper(chance, stage)
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
+        plant(chance, stage)
+    planted = stage.foreign()
     shards = {path: path.read_bytes() for path in stage.out.glob("*.tar") if path.is_file()}
     told = []
     for words in chance.sample(COMMANDS, 2):
+        given = [stage.scenario.disk_folder / "trash" if one == TRASH else one for one in words]
         with stage.scenario.same_files():
-            done = run_here(words[0], stage.out, *words[1:])
+            done = stage.scenario.given(given[0], stage.out, *given[1:])
         told.append(f"{words[0]} {done.code}")
         if done.code not in CODES or _UNEXPECTED.search(done.text):
             raise Found(f"after {label}: {' '.join(map(str, words))} ends with {done}")
-    stage.check(before, shards)
+    stage.check(before, shards, planted)
     return told[0]
 
 
@@ -128,10 +138,7 @@ def one_turn(target: str, seed: int, stage: Stage) -> str:
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(HANG_S)
     try:
-        with (
-            mock.patch.object(run, "run_orders", orders_here),
-            mock.patch.object(os, "fsync", lambda descriptor: None),
-        ):
+        with mock.patch.object(os, "fsync", lambda descriptor: None):
             return TARGETS[target](random.Random(seed), stage)
     except (Found, CtrateError, Exception) as error:
         raise Found(f"{target}, seed {seed}: {type(error).__name__}: {error}") from error
