@@ -39,7 +39,7 @@ from ctrate_convert.conversion.probe import Findings, probe
 from ctrate_convert.conversion.probe_sample import Volume, with_stored_peeked
 from ctrate_convert.conversion.split import arrange
 from ctrate_convert.conversion.survey import Survey, absolute, nothing_to_convert, take_survey
-from ctrate_convert.deleting.trash import prepare_trash
+from ctrate_convert.deleting.trash import require_trash
 from ctrate_convert.durable import publish_directory
 from ctrate_convert.errors import (
     EnvironmentProblem,
@@ -114,7 +114,7 @@ def make_plan(
     survey = take_survey(settings, dataset.out)
     try:
         if settings.trash:
-            prepare_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)
+            require_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)
         # Refuse, and find nothing new, before anything is made or waited for.
         selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:

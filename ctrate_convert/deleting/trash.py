@@ -144,8 +144,18 @@ def prepare_trash(trash: Path, data_folder: Path, out: Path) -> None:
     """Make the folder if it is missing, and refuse one that cannot serve.
 
     Raises:
-        SettingsError: it lies in the data folder or in ``out``, or on another file system.
+        SettingsError: it cannot serve; as `require_trash` says.
         OSError: it cannot be made.
+    """
+    require_trash(trash, data_folder, out)
+    make_directories(trash.resolve())
+
+
+def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
+    """Refuse a folder that cannot serve; make nothing, since nobody may have been asked yet.
+
+    Raises:
+        SettingsError: it lies in the data folder or in ``out``, or on another file system.
     """
     trash, data_folder, out = trash.resolve(), data_folder.resolve(), out.resolve()
     for inside, what in ((data_folder, "the data folder"), (out, "the dataset directory")):
@@ -162,4 +172,3 @@ def prepare_trash(trash: Path, data_folder: Path, out: Path) -> None:
             where=trash,
             expected=f"a folder on the file system of {data_folder}",
         )
-    make_directories(trash)
