@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -177,6 +178,14 @@ def convert_here(made: SyntheticCtRate, out: Path, **settings: Any) -> Converted
 def made_again(manifest: bytes) -> bytes:
     """The same manifest, merged from the records by another process than the converter."""
     return manifest.replace(b'"by_converter": true', b'"by_converter": false')
+
+
+def needs(program: str, *check: str) -> None:
+    """Skip, saying why, where ``program`` is missing or may not do what the test needs."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    if check and subprocess.run(check, capture_output=True, check=False).returncode:
+        pytest.skip(f"{program} is not permitted here")
 
 
 # --- What NPZ files and shards hold, as numpy and tarfile alone see it -----------------------

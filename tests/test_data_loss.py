@@ -6,7 +6,6 @@ import io
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +20,7 @@ import pytest
 
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.synthetic import SyntheticCtRate
+from tests.small_disk import on_small_disk
 from tests.support import (
     DELETE,
     TIMEOUT_S,
@@ -30,6 +30,7 @@ from tests.support import (
     command,
     convert_words,
     load_originals,
+    needs,
     partials,
     read_dataset,
     run_at_terminal,
@@ -83,12 +84,11 @@ def records(out: Path) -> int:
     return len(list((out / ".run" / "records").glob("shard-*.json")))
 
 
-def needs(program: str, *check: str) -> None:
-    """Skip, saying why, where ``program`` is missing or may not do what the test needs."""
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    if check and subprocess.run(check, capture_output=True, check=False).returncode:
-        pytest.skip(f"{program} is not permitted here")
+def everything_in(folder: Path) -> dict[Path, bytes | None]:
+    """All files below ``folder`` with what they hold, and all folders."""
+    return {
+        path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
+    }
 
 
 # --- Step 1, then step 3, into the same output directory -------------------------------------
@@ -241,11 +241,10 @@ def test_a_file_size_limit_in_the_middle_of_a_member(make_ctrate: Make, out: Pat
 
 
 FULL_DISK = """
-mount -t tmpfs -o size="$1" tmpfs "$2" || exit 99
-out=$2 full=$3 roomy=$4; shift 4
+full=$1 roomy=$2; shift 2
 "$@"; echo "full disk: $?"
 cp -a "$out/." "$full"
-mount -o remount,size=64m "$out"
+rm "$disk/filler"
 "$@"; echo "more space: $?"
 cp -a "$out/." "$roomy"
 """
@@ -253,18 +252,16 @@ cp -a "$out/." "$roomy"
 
 def test_disk_really_full(make_ctrate: Make, out: Path, tmp_path: Path) -> None:
     """On a full disk no truncated tar counts; with more space the same command goes on."""
-    mount = "mount -t tmpfs -o size=64k tmpfs /mnt && mount -o remount,size=128k /mnt"
-    needs("unshare", "unshare", "-rm", "sh", "-c", mount)
     made = make_ctrate(60, shape=TINY, kinds=("data", "volume"))
     originals = load_originals(made)
     full, roomy = tmp_path / "full", tmp_path / "roomy"
     for folder in (out, full, roomy):
         folder.mkdir()
 
-    words = convert_words(made, out, "--samples_per_shard", 6, *DELETE)
-    script = ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", "640k", out, full, roomy]
+    words = convert_words(made, out, "--samples_per_shard", 6, "--min_free_gb", 1e-9, *DELETE)
+    script = on_small_disk(FULL_DISK, out, tmp_path, free_bytes=700 * 2**10)
     done = subprocess.run(
-        [*map(str, script), *command(*words)],
+        [*script, str(full), str(roomy), *command(*words)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -272,13 +269,26 @@ def test_disk_really_full(make_ctrate: Make, out: Path, tmp_path: Path) -> None:
     )
     assert f"full disk: {int(ExitCode.ENVIRONMENT)}" in done.stdout, done.stdout + done.stderr
     assert "No space left on device" in done.stdout + done.stderr
-    assert f"more space: {int(ExitCode.DONE)}" in done.stdout
+    assert f"more space: {int(ExitCode.DONE)}" in done.stdout, done.stdout + done.stderr
     in_time = read_dataset(full)
     assert 0 < len(in_time) < 60
     for key, found in in_time.items():
         assert same_voxels(found.volume, originals[key].astype(found.volume.dtype))
     assert_finished(made, originals, roomy)
     assert not sources_left(made)
+
+
+def test_memory_is_no_storage(make_ctrate: Make, out: Path) -> None:
+    """Where the output is memory a deletion is refused, with the reason; every source stays."""
+    mount = 'mount -t tmpfs tmpfs "$0" && shift 0 && "$@"'
+    needs("unshare", "unshare", "-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt")
+    made = make_ctrate(6, shape=TINY)
+    out.mkdir()
+    before = ["unshare", "-rm", "sh", "-c", mount, str(out)]
+    refused = run_cli(*convert_words(made, out, *DELETE), before=before)
+    assert refused.code == ExitCode.REFUSED, refused.text
+    assert "no source is deleted: the output lies in memory (tmpfs" in refused.text
+    assert sources_left(made) == set(made.keys)
 
 
 # --- Another key -----------------------------------------------------------------------------
@@ -324,7 +334,7 @@ def test_without_a_terminal_and_without_yes(make_ctrate: Make, out: Path) -> Non
     done = run_cli(*convert_words(made, out, "--delete_source_files"))
     assert done.code == ExitCode.REFUSED
     assert "there is no terminal to ask at" in done.stderr
-    assert "add --yes to the same command" in done.stderr
+    assert "the same command with --yes" in done.stderr
     assert "Traceback" not in done.text
     assert not out.exists()
     assert len(sources_left(made)) == 10
@@ -338,31 +348,55 @@ def test_typed_delete(make_ctrate: Make, out: Path) -> None:
     done = run_at_terminal("DELETE\n", *convert_words(made, out, "--delete_source_files"))
     assert done.code == ExitCode.DONE
     assert "WARNING: up to 9 source files" in done.stderr
-    assert "Type DELETE to allow it" in done.stderr
+    assert "DELETE converts and deletes" in done.stderr
     assert sources_left(made) == left_out
     assert_finished(made, {k: v for k, v in originals.items() if k not in left_out}, out)
 
 
-@pytest.mark.parametrize("answer", ["delete\n", "\n"])
+@pytest.mark.parametrize("answer", ["delete\n", "\n", "yes\n", "DELETE it\n", "\x04"])
 def test_another_answer(make_ctrate: Make, out: Path, answer: str) -> None:
-    """Any other answer converts without deleting, and a later `run` deletes nothing either."""
+    """Any other answer, and none, does nothing at all: no plan, no folder, no file is touched."""
+    made = make_ctrate(6, shape=TINY)
+    before = everything_in(out.parent)
+    done = run_at_terminal(answer, *convert_words(made, out, "--delete_source_files"))
+    assert done.code == (ExitCode.INTERRUPTED if answer == "\x04" else ExitCode.REFUSED), done.text
+    assert not out.exists()
+    assert everything_in(out.parent) == before
+
+
+def test_another_answer_in_a_folder_that_is_there(make_ctrate: Make, out: Path) -> None:
+    """A folder that was there before stays, with what is in it; ``.run`` is not left behind."""
+    made = make_ctrate(6, shape=TINY)
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    before = everything_in(out.parent)
+    done = run_at_terminal("no\n", *convert_words(made, out, "--delete_source_files"))
+    assert done.code == ExitCode.REFUSED, done.text
+    assert not (out / ".run").exists()
+    assert everything_in(out.parent) == before
+
+
+def test_another_answer_with_a_trash(make_ctrate: Make, out: Path, tmp_path: Path) -> None:
+    """The trash is not made before the answer is there."""
+    made = make_ctrate(6, shape=TINY)
+    words = convert_words(made, out, "--delete_source_files", "--trash", tmp_path / "trash")
+    assert run_at_terminal("no\n", *words).code == ExitCode.REFUSED
+    assert not out.exists()
+    assert not (tmp_path / "trash").exists()
+
+
+def test_keep(make_ctrate: Make, out: Path) -> None:
+    """``keep`` converts and deletes nothing, and is not remembered as a consent."""
     made = make_ctrate(6, shape=TINY)
     originals = load_originals(made)
-    done = run_at_terminal(answer, *convert_words(made, out, "--delete_source_files"))
-    assert done.code == ExitCode.DONE
-    assert "Converting without deleting anything." in done.stderr
+    done = run_at_terminal("keep\n", *convert_words(made, out, "--delete_source_files"))
+    assert done.code == ExitCode.DONE, done.text
+    assert "Nothing will be deleted." in done.stderr
     assert_finished(made, originals, out)
     assert sources_left(made) == set(made.keys)
-    assert run_cli("run", out).code == ExitCode.DONE
-    assert sources_left(made) == set(made.keys)
-
-
-def test_no_answer(make_ctrate: Make, out: Path) -> None:
-    """Ctrl+D at the question stops everything: nothing is converted, nothing deleted."""
-    made = make_ctrate(6, shape=TINY)
-    done = run_at_terminal("\x04", *convert_words(made, out, "--delete_source_files"))
-    assert done.code == ExitCode.INTERRUPTED
-    assert not read_dataset(out)
+    assert not list((out / ".run" / "consents").glob("*.json"))
+    assert run_cli("run", out).code == ExitCode.REFUSED  # it would delete, and cannot ask
+    assert run_cli("run", out, "--keep_source_files").code == ExitCode.DONE
     assert sources_left(made) == set(made.keys)
 
 

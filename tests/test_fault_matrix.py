@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.strace import CALLS, FAULTS
 from tests.faults.sweep import Sweep
-from tests.test_data_loss import needs
+from tests.support import needs
 
 SEED = 1
 PLACES = {"convert": 3, "workers": 2, "delete": 2, "trash": 2, "restore": 2, "repair": 2}

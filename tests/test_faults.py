@@ -14,8 +14,7 @@ from ctrate_convert.deleting.presence import aside_name
 from ctrate_convert.errors import ExitCode
 from tests.faults.laid import Fault, Laid, finished, lay
 from tests.one_process import hidden
-from tests.support import Finished
-from tests.test_data_loss import needs
+from tests.support import Finished, needs
 
 KILLED = -signal.SIGKILL
 

@@ -15,8 +15,8 @@ from ctrate_convert.errors import ExitCode
 from tests.crash.scenario import Blosc2Scenario, Scenario
 from tests.faults.laid import Fault, Laid, finished, lay
 from tests.one_process import hidden
-from tests.support import run_here
-from tests.test_data_loss import needs
+from tests.small_disk import ROOMY, on_small_disk
+from tests.support import needs
 
 PAGE_BYTES = 4096
 FILES_BESIDE = 12
@@ -51,26 +51,28 @@ def laid(laid_in: Lay) -> Laid:
 # --- The output on a file system of its own ---------------------------------------------------
 
 TWICE = """
-out=$1 kept=$2 options=$3; shift 3
-mount -t tmpfs -o size=64m tmpfs "$out" || exit 99
-mount -o "remount,$options" "$out" || exit 99
+kept=$1 at_first=$2 mended=$3; shift 3
+eval "$at_first" || exit 99
 "$@"; echo "at first: $?"
 mkdir -p "$kept/first/results" "$kept/then/results"
 cp -a "$out" "$kept/first/results/out"; cp -a "$out/../../npz" "$kept/first/npz"
-mount -o remount,rw,size=64m "$out" || exit 99
+eval "$mended" || exit 99
 "$@"; echo "then: $?"
 cp -a "$out" "$kept/then/results/out"; cp -a "$out/../../npz" "$kept/then/npz"
 """
-"""The same command twice, the output being a file system of its own, roomy only the second time."""
+"""The same command twice, the output being a file system of its own, well only the second time."""
+
+FULL = (":", ROOMY)
+READ_ONLY = ('mount -o remount,ro "$disk"', 'mount -o remount,rw "$disk"')
 
 
-def run_twice(laid: Laid, kept: Path, options: str, *more: str) -> str:
+def run_twice(
+    laid: Laid, kept: Path, how: tuple[str, str], *more: str, free_bytes: int = 0
+) -> str:
     """What it says; ``kept`` gets all files as they are after each run, checked here."""
-    can = "mount -t tmpfs -o size=64k tmpfs /mnt && mount -o remount,ro /mnt"
-    needs("unshare", "unshare", "-rm", "sh", "-c", can)
     laid.scenario.out.mkdir(parents=True)
-    script = ["unshare", "-rm", "sh", "-c", TWICE, "sh", laid.scenario.out, kept, options]
-    done = finished([*map(str, script), *laid.command(*more)])
+    script = on_small_disk(TWICE, laid.scenario.out, kept, free_bytes)
+    done = finished([*script, str(kept), *how, *laid.command(*more)])
     assert f"at first: {int(ExitCode.ENVIRONMENT)}" in done.stdout, done.text
     assert f"then: {int(ExitCode.DONE)}" in done.stdout, done.text
     assert "Traceback" not in done.text
@@ -88,7 +90,8 @@ def test_a_disk_that_is_full(laid_in: Lay, tmp_path: Path, encoding: str, chance
     laid = laid_in(encoding)
     pages = random.Random(chance).randrange(1, whole_pages(laid))
     begin_all_the_same = ("--min_free_gb", "1e-9")
-    said = run_twice(laid, tmp_path, f"size={pages * PAGE_BYTES}", *begin_all_the_same)
+    free_bytes = pages * PAGE_BYTES
+    said = run_twice(laid, tmp_path, FULL, *begin_all_the_same, free_bytes=free_bytes)
     assert "No space left on device (free some space there; nothing was lost)" in said
 
 
@@ -100,7 +103,7 @@ def whole_pages(laid: Laid) -> int:
 
 def test_an_output_that_is_read_only(laid: Laid, tmp_path: Path) -> None:
     """Nothing can be planned there; that is said."""
-    said = run_twice(laid, tmp_path, "ro")
+    said = run_twice(laid, tmp_path, READ_ONLY)
     assert "Read-only file system (that file system is mounted read-only)" in said
 
 
@@ -133,6 +136,8 @@ TURNS = (
     Fault("fsync", ".run/records", "STOP"),
     Fault("rename", hidden("manifest.json"), "STOP"),
     Fault("openat", JOURNAL, "STOP", 2),
+    Fault("fsync", ".run/consents", "STOP"),
+    Fault("renameat2", SOURCES, "STOP"),
     Fault("unlinkat", SOURCES, "STOP"),
     Fault("write", hidden("shard-000001"), "STOP"),
 )
@@ -164,16 +169,15 @@ def test_an_output_that_turns_read_only(laid: Laid, tmp_path: Path, at: Fault) -
 
 
 def test_a_data_folder_that_turns_read_only(laid: Laid, tmp_path: Path) -> None:
-    """Every source is kept, with the reason; ``delete`` takes them once that is mended."""
+    """Every source is kept, with the reason; the same command takes them once that is mended."""
     folder = laid.scenario.made.data_folder
     code, said = turn_read_only(laid, folder, TURNS[0], tmp_path / "strace.txt")
-    assert code == ExitCode.DONE, said
+    assert code == ExitCode.REFUSED, said
     assert "4 files were NOT deleted." in said
     assert "Read-only file system" in said
     assert all(path.exists() for path in laid.scenario.made.sources.values())
     laid.assert_safe()
-    assert run_here("delete", laid.scenario.out, "--yes", "--num_workers", 1).code == ExitCode.DONE
-    assert laid.scenario.incomplete(laid.ending) is None
+    laid.assert_goes_on()
 
 
 # --- A limit on the size of files --------------------------------------------------------------

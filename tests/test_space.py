@@ -150,15 +150,17 @@ def test_deleted_sources_count_where_they_free_the_output(
     with monkeypatch.context() as patched:
         little_free(patched, enough)
         patched.setattr(space, "_same_file_system", lambda *_: same)
-        done = run_here("run", out, "--num_workers", 1)
+        done = run_here("run", out, "--num_workers", 1, "--yes")
     assert done.code == (ExitCode.DONE if fits else ExitCode.ENVIRONMENT), done.text
 
 
 def test_what_only_awaits_the_gate_is_never_paused(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
     """It takes no space and gives some: waiting for space would be waiting for itself."""
-    words = convert_words(ctrate, tmp_path / "out")
-    assert run_here(*words).code == ExitCode.DONE
-    done = run_here(*words, "--delete_source_files", "--yes", "--min_free_gb", 1e9)
+    out = tmp_path / "out"
+    assert run_here(*plan_words(ctrate, out, "--delete_source_files")).code == ExitCode.DONE
+    assert run_here("run", out, "--keep_source_files").code == ExitCode.DONE
+    assert sources_left(ctrate) == set(ctrate.keys)
+    done = run_here("run", out, "--yes", "--min_free_gb", 1e9)
     assert done.code == ExitCode.DONE, done.text
     assert not sources_left(ctrate)
 

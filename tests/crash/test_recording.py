@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.crash.disk import ROOT, DataChange, Disk, Fsync, NameChange
-from tests.test_data_loss import needs
+from tests.support import needs
 
 CALLS = (
     "open,openat,openat2,creat,write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_file_range,"

@@ -197,11 +197,28 @@ class _Writer(ArrayWriter):
     def finish(self) -> WrittenMember:
         tar = self._target.tar
         del self._array  # closes the frame
+        with self._telling_why_not():
+            self._require_whole()
         tar.begin(self._target.name, self._path.stat().st_size)
         with self._path.open("rb", buffering=0) as stream:
             while data := stream.read(_COPY_BYTES):
                 tar.put(data)
         return tar.end()
+
+    def _require_whole(self) -> None:
+        """Make sure that the frame opens and has every chunk: a failed write may go untold.
+
+        Raises:
+            RuntimeError: it has not.
+            ValueError: it is another.
+        """
+        import blosc2
+
+        array = blosc2.open(str(self._path), mode="r", dparams=blosc2.DParams(nthreads=1))
+        if not isinstance(array, blosc2.NDArray) or array.shape != self._target.shape:
+            raise ValueError("the frame is not the one that was written")
+        for number in range(array.schunk.nchunks):
+            array.schunk.get_lazychunk(number)
 
     def close(self) -> None:
         self._scratch.close()
