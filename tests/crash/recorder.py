@@ -21,7 +21,7 @@ from tests.crash.disk import ROOT, DataChange, Disk, Entry, Fsync, NameChange, P
 
 _PACKAGE = str(Path(ctrate_convert.__file__).parent)
 _WATCHED = (
-    "open", "close", "write", "pwrite", "ftruncate", "fsync",
+    "open", "close", "write", "pwrite", "ftruncate", "fsync", "fdatasync",
     "link", "rename", "replace", "unlink", "remove", "mkdir", "rmdir",
 )  # fmt: skip
 _PROMISING = ("create_once", "replace", "append_lines", "make_directories", "publish_directory")
@@ -124,6 +124,12 @@ class Recorder:
             what = "names" if inode in self._names else "data"
             self.log.append(Fsync(inode, f"{what}: {_site(sys._getframe(1))}"))
             self._tell("fsync", descriptor)
+
+    def do_fdatasync(self, descriptor: int) -> None:
+        """Only sources are, which nobody writes to here: told, and no entry."""
+        self._os["fdatasync"](descriptor)
+        if descriptor in self._opened:
+            self._tell("fdatasync", descriptor)
 
     def do_link(self, src: Any, dst: Any, **more: Any) -> None:
         self._os["link"](src, dst, **more)

@@ -27,7 +27,7 @@ from ctrate_convert import fresh
 from ctrate_convert.conversion import worker
 from ctrate_convert.conversion.worker import ShardDone
 from ctrate_convert.deleting import trusted
-from ctrate_convert.deleting.presence import ASIDE_SUFFIX, aside_name
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX, PROVEN_SUFFIX, hidden_names
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats import tables
 from ctrate_convert.operations import run
@@ -53,6 +53,8 @@ from tests.support import (
 )
 
 _IN_MEMORY = Path("/dev/shm")
+
+HIDDEN = (ASIDE_SUFFIX, PROVEN_SUFFIX)
 
 
 @contextlib.contextmanager
@@ -225,13 +227,19 @@ class Scenario:
             elif path.relative_to(self.disk_folder).as_posix() not in tree:
                 path.rmdir()
         self._stands_for.clear()
+        put: dict[tuple[str, bytes], Path] = {}
         for name, data in tree.items():
             path = self.disk_folder / name
             if data is None:
                 path.mkdir(exist_ok=True)
                 continue
+            own_name = _own_name(self.first_name(name))
+            identity = self.identities.get(own_name)
+            if identity is not None and (own_name, data) in put:
+                os.link(put[own_name, data], path)  # a rename of which the old name came back
+                continue
+            put[own_name, data] = path
             path.write_bytes(data)
-            identity = self.identities.get(_own_name(self.first_name(name)))
             if identity is not None:
                 os.utime(path, ns=(identity.mtime_ns, identity.mtime_ns))
                 self._stands_for[path.stat().st_ino] = identity
@@ -290,13 +298,14 @@ class Scenario:
         return self._untrue(journal) or self._not_allowed(journal)
 
     def names(self, key: str) -> list[Path]:
-        """Where the source lies: under its name, or under the one that it leaves by."""
+        """Where the source lies: under its name, or under one of those that it leaves by."""
         path = self.made.sources[key]
-        return [one for one in (path, path.with_name(aside_name(path.name))) if one.exists()]
+        hidden = (path.with_name(name) for name in hidden_names(path.name))
+        return [one for one in (path, *hidden) if one.exists()]
 
     def aside(self) -> list[Path]:
         """Files that a command has taken aside and not put back."""
-        return [*self.made.data_folder.rglob(f"*{ASIDE_SUFFIX}")]
+        return [one for one in self.made.data_folder.rglob(".*") if one.suffix in HIDDEN]
 
     def _untrue(self, journal: Mapping[str, list[dict[str, Any]]]) -> str | None:
         """What a journal tells that has not happened."""
@@ -409,8 +418,10 @@ class Ending:
 def _own_name(path: str) -> str:
     """The name of a source that may lie aside."""
     folder, _, name = path.rpartition("/")
-    own = name.removesuffix(ASIDE_SUFFIX).removeprefix(".") if ASIDE_SUFFIX in name else name
-    return f"{folder}/{own}"
+    for suffix in HIDDEN:
+        if name.endswith(suffix):
+            name = name.removesuffix(suffix).removeprefix(".")
+    return f"{folder}/{name}"
 
 
 def _volume(found: Found) -> Array:

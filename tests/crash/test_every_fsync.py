@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ctrate_convert.deleting.presence import ASIDE_SUFFIX
 from tests.crash.conftest import Recorded
 from tests.crash.disk import Entry, Fsync, NameChange, State, states_of
 from tests.crash.killed import after_a_kill, next_log
+from tests.crash.scenario import HIDDEN
 
 LOST = (
     "data: settle < shard.convert_shard",
@@ -59,7 +59,7 @@ ONLY_PROMISED_AFTER_A_KILL = ("data: append_lines < finish._finish",)
 OF_AN_OLD_DATASET = ("names: make_directories < consent.record_consent",)
 """Where the folder is missing: left out in ``test_command_states.py``."""
 
-PUTS_BACK = ("names: let_go.put_back",)
+PUTS_BACK = ("names: aside.give_name_back",)
 """Of a name that ``restore`` says is back: left out in ``test_restore_states.py``."""
 
 
@@ -96,7 +96,7 @@ def test_every_fsync_is_accounted_for(recorded: Recorded) -> None:
 def _is_of_note(change: NameChange) -> bool:
     """A plan, a record, or a source that goes aside or away."""
     first = change.names[0][0]
-    aside = any(name.endswith(ASIDE_SUFFIX) for name, _ in change.names)
+    aside = any(name.endswith(HIDDEN) for name, _ in change.names)
     return aside or first in ("0000", "shard-000000.json")
 
 
@@ -138,7 +138,7 @@ def test_without_it_a_promise_is_broken(recorded: Recorded, site: str) -> None:
 
 @pytest.mark.parametrize("site", ONLY_PROMISED_AFTER_A_KILL)
 def test_without_it_what_follows_a_kill_breaks_a_promise(recorded: Recorded, site: str) -> None:
-    """A state shows a line that a run has added to an interrupted journal, and that is not there."""
+    """A state lacks a line that a run has added to an interrupted journal."""
     disk = recorded.start.copy()
     for entry in recorded.log:
         disk.take(entry)
