@@ -31,12 +31,12 @@ from tests.support import (
     convert_words,
     input_words,
     load_originals,
+    needs,
     read_dataset,
     run_cli,
     run_here,
     sources_left,
 )
-from tests.test_data_loss import needs
 
 Make = Callable[..., SyntheticCtRate]
 
@@ -76,15 +76,13 @@ def at_terminal(answer: str, *words: object, env: Mapping[str, str] | None = Non
 
 
 def typed(process: subprocess.Popen[bytes], ours: int, answer: str) -> tuple[bytes, bytes]:
-    """Type ``answer``, and Ctrl+C once more where it came just before the program read.
+    """Type ``answer``, and once more where it came just before the program read.
 
-    CPython's `input` is deaf between writing its prompt and reading.
+    CPython's `input` is deaf between writing its prompt and reading, and may empty the terminal.
     """
     for _ in range(TIMEOUT_S // PATIENCE_S):
         if process.poll() is None:
             os.write(ours, answer.encode())
-        if answer != "\x03":
-            break
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=PATIENCE_S)
     return process.communicate(timeout=TIMEOUT_S)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctrate_convert.synthetic import SyntheticCtRate
-from tests.support import command, input_words, run_cli, run_here, sources_left
-from tests.test_data_loss import needs
+from tests.support import command, input_words, needs, run_cli, run_here, sources_left
 
 Make = Callable[..., SyntheticCtRate]
 

@@ -33,6 +33,7 @@ from tests.support import (
     convert_here,
     convert_words,
     load_originals,
+    needs,
     plan_words,
     read_shard_file,
     run_here,
@@ -40,7 +41,6 @@ from tests.support import (
     sources_left,
 )
 from tests.test_corruption import BAD, flip
-from tests.test_data_loss import needs
 
 RECORD = "shard-000000.json"
 COPIES = ("plan.json", "plan.copy.json")
