@@ -193,9 +193,7 @@ def test_a_source_that_cannot_be_removed(laid: Laid, tmp_path: Path, fault: Faul
 
 @pytest.mark.parametrize("when", range(1, 9))
 @pytest.mark.parametrize("how", ["EIO", "ESTALE"])
-def test_a_source_that_cannot_be_looked_at(
-    laid: Laid, tmp_path: Path, how: str, when: int
-) -> None:
+def test_a_source_that_cannot_be_looked_at(laid: Laid, tmp_path: Path, how: str, when: int) -> None:
     """Whichever look it is, that source stays for now; the same command takes it."""
     first = run_with(Fault("statx", SOURCES, how, when), laid, tmp_path / "strace.txt")
     assert first.code in (ExitCode.REFUSED, ExitCode.ENVIRONMENT, ExitCode.DONE), first.text

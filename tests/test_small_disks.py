@@ -66,9 +66,7 @@ FULL = (":", ROOMY)
 READ_ONLY = ('mount -o remount,ro "$disk"', 'mount -o remount,rw "$disk"')
 
 
-def run_twice(
-    laid: Laid, kept: Path, how: tuple[str, str], *more: str, free_bytes: int = 0
-) -> str:
+def run_twice(laid: Laid, kept: Path, how: tuple[str, str], *more: str, free_bytes: int = 0) -> str:
     """What it says; ``kept`` gets all files as they are after each run, checked here."""
     laid.scenario.out.mkdir(parents=True)
     script = on_small_disk(TWICE, laid.scenario.out, kept, free_bytes)

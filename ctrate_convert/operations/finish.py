@@ -60,9 +60,7 @@ def _finish(dataset: Dataset, plan: Plan, index: int) -> None:
             continue  # a journal alone is not believed
         if presence(folder, source.source) is Presence.GONE:
             _settle(folder, source.source)
-            noted.append(
-                gone_line(journal, index, key, source, authorised_by=line.authorised_by)
-            )
+            noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
         append_lines(dataset.journal(index), noted)
 

@@ -38,7 +38,7 @@ OF_A_REPAIR = {
 SCENARIOS = {"delete": DeleteScenario, "keep": KeepScenario, "repair": RepairScenario}
 
 
-@pytest.fixture(scope="module", params=SCENARIOS.values(), ids=SCENARIOS)
+@pytest.fixture(scope="module", params=list(SCENARIOS.values()), ids=list(SCENARIOS))
 def recorded(request: pytest.FixtureRequest) -> Iterator[Recorded]:
     """One undisturbed command."""
     with quick_folder("command-states") as place:

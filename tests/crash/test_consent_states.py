@@ -10,7 +10,6 @@ from unittest import mock
 
 import pytest
 
-from ctrate_convert.conversion import worker
 from ctrate_convert.conversion.worker import Order, ShardFailed
 from ctrate_convert.deleting import trusted
 from ctrate_convert.errors import CtrateError
@@ -89,9 +88,7 @@ def test_with_the_consent_they_go(allowed: Allowed) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_without_the_consent_nothing_goes(
-    allowed: Allowed, damage: Callable[[Path], None]
-) -> None:
+def test_without_the_consent_nothing_goes(allowed: Allowed, damage: Callable[[Path], None]) -> None:
     """A consent that is gone, damaged or another one allows nothing; no intent is written."""
     scenario = allowed.recorded.scenario
     consent = scenario.out / ".run" / "consents" / f"{allowed.name}.json"
@@ -133,8 +130,6 @@ def test_every_run_asks_again(recorded: Recorded) -> None:
     assert scenario.restart() is None
     consents = {path.stem for path in scenario.out.glob(".run/consents/*.json")}
     assert len(consents) == 2
-    used = {
-        line["authorised_by"] for lines in scenario.journal().values() for line in lines[-1:]
-    }
+    used = {line["authorised_by"] for lines in scenario.journal().values() for line in lines[-1:]}
     (new,) = consents - {before.stem}
     assert used == {f"convert --yes (consent {new})"}

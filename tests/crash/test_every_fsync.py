@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -64,9 +64,13 @@ PUTS_BACK = ("names: let_go.put_back",)
 
 
 def left_out(recorded: Recorded, site: str) -> list[Entry]:
-    log = [e for e in recorded.log if not (isinstance(e, Fsync) and e.site == site)]
+    log = without(recorded.log, site)
     assert len(log) < len(recorded.log)
     return log
+
+
+def without(log: Sequence[Entry], site: str) -> list[Entry]:
+    return [entry for entry in log if not (isinstance(entry, Fsync) and entry.site == site)]
 
 
 def new_states(recorded: Recorded, site: str) -> Iterator[State]:
@@ -138,12 +142,12 @@ def test_without_it_a_promise_is_broken(recorded: Recorded, site: str) -> None:
 
 @pytest.mark.parametrize("site", ONLY_PROMISED_AFTER_A_KILL)
 def test_without_it_what_follows_a_kill_breaks_a_promise(recorded: Recorded, site: str) -> None:
-    """A state shows a line that a run has added to an interrupted journal, and that is not there."""
+    """A state lacks a line that a run has added to an interrupted journal."""
     disk = recorded.start.copy()
     for entry in recorded.log:
         disk.take(entry)
         if isinstance(entry, NameChange) and entry.what == "unlink" and _is_of_note(entry):
-            log = [e for e in next_log(recorded, disk) if not (isinstance(e, Fsync) and e.site == site)]
+            log = without(next_log(recorded, disk), site)
             if any(after.broken_promise(state) for after, state in states_of(disk, log)):
                 return
     raise AssertionError("no state needs it")

@@ -231,7 +231,6 @@ class Repairs(Deletes):
         assert (wrong := self.harm(told)) is None, wrong
 
 
-
 SCENES: dict[str, type[Scene]] = {
     scene.name: scene
     for scene in (Scene, WithWorkers, Blosc2, Deletes, MovesToTrash, Restores, Repairs)
