@@ -129,6 +129,9 @@ class Identity:
     mtime_ns: int
 
 
+_UNREADABLE = (ValueError, KeyError, OSError, RuntimeError, AssertionError, tarfile.TarError)
+"""What records and shards raise that are not whole."""
+
 _TELLS_NOTHING = ("intent", "kept", "undecided")
 """Events after which a source is where it was."""
 
@@ -274,7 +277,7 @@ class Scenario:
         for path in sorted(self.out.glob(".run/records/*.json")):
             try:
                 proven |= self._proven_by(path)
-            except (ValueError, KeyError, OSError, AssertionError, tarfile.TarError) as error:
+            except _UNREADABLE as error:
                 return f"{path.name} is a record of nothing: {type(error).__name__} {error}"
         journal = self.journal()
         for key in self.made.sources:
