@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -13,10 +14,13 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ctrate_convert.deleting.presence import ASIDE_SUFFIX
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 
 VOLUMES = 60
@@ -47,17 +51,60 @@ def shards(out: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("*.tar")}
 
 
-def keys_in_shards(out: Path) -> Counter[str]:
-    """How often each sample is in a shard, as tarfile sees it."""
+def keys_in_shards(out: Path, stems: Collection[str] | None = None) -> Counter[str]:
+    """How often each sample is in a shard (of those named ``stems``), as tarfile sees it."""
     found: Counter[str] = Counter()
     for path in out.glob("*.tar"):
+        if stems is not None and path.stem not in stems:
+            continue
         with tarfile.open(path) as archive:
             found.update(n.split(".")[0] for n in archive.getnames() if n.endswith(".json"))
     return found
 
 
-def missing(made: SyntheticCtRate) -> int:
-    return VOLUMES - sum(1 for _ in made.data_folder.rglob("*.npz"))
+def there(made: SyntheticCtRate) -> dict[str, Path]:
+    """Each source that is there by its key: under its name, or under the one it leaves by."""
+    found = {path.stem: path for path in made.data_folder.rglob("*.npz")}
+    for path in aside(made):
+        found[Path(path.name.removesuffix(ASIDE_SUFFIX)).stem.removeprefix(".")] = path
+    return found
+
+
+def aside(made: SyntheticCtRate) -> list[Path]:
+    return [*made.data_folder.rglob(f".*{ASIDE_SUFFIX}")]
+
+
+def journal(out: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Every whole line of every journal, with its shard."""
+    lines = []
+    for path in out.glob(".run/deletions/*.jsonl"):
+        for raw in path.read_bytes().splitlines(keepends=True):
+            if raw.endswith(b"\n"):
+                lines.append((int(path.stem.rpartition("-")[2]), json.loads(raw)))
+    return lines
+
+
+def assert_allowed(out: Path) -> None:
+    """Behind every line of every journal stands a consent that names its shard."""
+    for shard, line in journal(out):
+        name = line["authorised_by"].partition("(consent ")[2].removesuffix(")")
+        consent = json.loads((out / ".run" / "consents" / f"{name}.json").read_bytes())
+        assert any(first <= shard <= last for first, last in consent["shards"]), line
+
+
+def assert_nothing_lost(made: SyntheticCtRate, out: Path, contents: dict[str, bytes]) -> None:
+    """Each source is there, unchanged, or its sample is in a shard that has its record.
+
+    A worker that outlives its command for a moment may go on meanwhile.
+    """
+    told = {line["key"] for _, line in journal(out) if line["event"] in ("deleted", "found_gone")}
+    left = there(made)
+    for key, path in left.items():
+        with contextlib.suppress(FileNotFoundError):
+            assert path.read_bytes() == contents[key], key
+    recorded = {path.stem for path in out.glob(".run/records/*.json")}
+    assert contents.keys() - left.keys() <= set(keys_in_shards(out, recorded))
+    assert not told & left.keys()
 
 
 def kill_after(words: list[str], seconds: float, *, whole_group: bool) -> bool:
@@ -96,6 +143,7 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
     expected = shards(tmp_path / "expected")
     assert len(expected) == VOLUMES // 5
 
+    contents = {path.stem: path.read_bytes() for path in pristine.data_folder.rglob("*.npz")}
     kills = 0
     while kills < KILLS // PARTS:
         made = write_volumes(tmp_path / "again")
@@ -111,22 +159,26 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
             anew = False
             kills += 1
             patience -= 1
-            # At no moment is a source gone whose sample is in no published shard.
-            gone = {p.stem for p in pristine.data_folder.rglob("*.npz")} - {
-                p.stem for p in made.data_folder.rglob("*.npz")
-            }
-            assert gone <= set(keys_in_shards(out))
+            assert_nothing_lost(made, out, contents)
+            assert_allowed(out)
         # A worker that outlived its parent may still hold a shard for a moment.
         for _ in range(20):
             final = subprocess.run(words, capture_output=True, text=True, check=False)
-            if final.returncode == 0 and missing(made) == VOLUMES:
+            if final.returncode == 0 and not there(made):
                 break
             time.sleep(0.2)
         assert final.returncode == 0, final.stdout + final.stderr
         assert shards(out) == expected
         assert set(keys_in_shards(out).values()) == {1}
         assert len(keys_in_shards(out)) == VOLUMES
-        assert missing(made) == VOLUMES, final.stdout
+        assert not there(made), final.stdout
+        assert_nothing_lost(made, out, contents)
+        assert_allowed(out)
+        last = {line["key"]: line["event"] for _, line in journal(out)}
+        assert last.keys() == contents.keys()
+        assert set(last.values()) <= {"deleted", "found_gone"}
+        consents = {line["authorised_by"] for _, line in journal(out)}
+        assert len(consents) <= len([*out.glob(".run/consents/*.json")])
         assert not [p.name for p in out.iterdir() if p.name.endswith(".partial")]
         shutil.rmtree(out)
         shutil.rmtree(tmp_path / "again")

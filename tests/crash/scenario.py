@@ -131,6 +131,9 @@ class Identity:
     mtime_ns: int
 
 
+_UNREADABLE = (ValueError, KeyError, OSError, RuntimeError, AssertionError, tarfile.TarError)
+"""What records and shards raise that are not whole."""
+
 _TELLS_NOTHING = ("intent", "kept", "undecided")
 """Events after which a source is where it was."""
 
@@ -282,7 +285,7 @@ class Scenario:
         for path in sorted(self.out.glob(".run/records/*.json")):
             try:
                 proven |= self._proven_by(path)
-            except (ValueError, KeyError, OSError, AssertionError, tarfile.TarError) as error:
+            except _UNREADABLE as error:
                 return f"{path.name} is a record of nothing: {type(error).__name__} {error}"
         journal = self.journal()
         for key in self.made.sources:
