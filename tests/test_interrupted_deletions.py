@@ -11,10 +11,10 @@ import pytest
 
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting import presence as presence_module
+from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
-from ctrate_convert.deleting.let_go import put_back
 from ctrate_convert.deleting.presence import Presence, aside_name, presence
 from ctrate_convert.durable import append_lines
 from ctrate_convert.errors import ExitCode
