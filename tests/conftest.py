@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ settings.load_profile("untimed")
 
 REAL_CT_VARIABLE = "CTRATE_REAL_CT"
 SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    """Each test begins with the usual umask: commands that run in this process only narrow it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

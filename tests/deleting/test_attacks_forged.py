@@ -206,10 +206,10 @@ def test_moved_back_by_hand(make_ctrate: Make, tmp_path: Path) -> None:
     (moved,) = (tmp_path / "trash").rglob(first(converted).name)
     moved.rename(first(converted))
     shown = run_here("delete", converted.out, "--dry_run")
-    assert "it is back from the trash, where it went " in shown.text
+    assert "it is back from the trash, where it was moved " in shown.text
     delete(converted)
     done = release(converted, given(converted).name)
-    assert done.kept[0].reason.startswith("it is back from the trash, where it went ")
+    assert done.kept[0].reason.startswith("it is back from the trash, where it was moved ")
     assert sources_left(converted.made) == {converted.made.keys[0]}
     assert run_here("restore", converted.out).code == ExitCode.DONE
     assert sources_left(converted.made) == set(converted.made.keys)
