@@ -14,7 +14,6 @@ from ctrate_convert.deleting import presence as presence_module
 from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
-from ctrate_convert.deleting.let_go import put_back
 from ctrate_convert.deleting.presence import Presence, aside_name, presence
 from ctrate_convert.durable import append_lines
 from ctrate_convert.errors import ExitCode
@@ -165,6 +164,7 @@ def test_a_file_that_may_not_be_read_gets_its_name_back(
 ) -> None:
     """A killed command may have left aside what nobody can open."""
     path = nested.made.sources[nested.made.keys[0]]
+    intend(nested, nested.made.keys[0])
     aside = take_aside(path)
     real = os.open
 
@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read_gets_its_name_back(
         return real(name, *words, **more)
 
     monkeypatch.setattr(os, "open", may_not)
-    assert put_back(nested.made.data_folder, str(path.relative_to(nested.made.data_folder)))
+    assert run_here("run", nested.out).code == ExitCode.DONE
     assert path.exists()
     assert not aside.exists()
 
