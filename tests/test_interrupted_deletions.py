@@ -165,6 +165,7 @@ def test_a_file_that_may_not_be_read_gets_its_name_back(
 ) -> None:
     """A killed command may have left aside what nobody can open."""
     path = nested.made.sources[nested.made.keys[0]]
+    intend(nested, nested.made.keys[0])
     aside = take_aside(path)
     real = os.open
 
@@ -174,7 +175,7 @@ def test_a_file_that_may_not_be_read_gets_its_name_back(
         return real(name, *words, **more)
 
     monkeypatch.setattr(os, "open", may_not)
-    assert put_back(nested.made.data_folder, str(path.relative_to(nested.made.data_folder)))
+    assert run_here("run", nested.out).code == ExitCode.DONE
     assert path.exists()
     assert not aside.exists()
 
