@@ -11,7 +11,6 @@ import pytest
 
 from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting import presence as presence_module
-from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.consent import load_consents
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal

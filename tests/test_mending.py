@@ -444,11 +444,11 @@ def test_a_corrected_source_after_a_kill_needs_no_hand(
     assert shards_set_aside(Dataset(out)) == asides
 
 
-@pytest.mark.parametrize("doubt", ["journal", "source", "manifest", "lock", "link"])
+@pytest.mark.parametrize("doubt", ["journal", "source", "lock", "link"])
 def test_a_shard_that_may_be_all_there_is_keeps_its_name(
     ctrate: SyntheticCtRate, tmp_path: Path, doubt: str
 ) -> None:
-    """A journal's line, a source that fails, a manifest's entry, no lock, or a link: refused."""
+    """A journal's line, a source that fails, no lock, or a link: refused."""
     out = tmp_path / "out"
     kill_between_link_and_record(ctrate, out, tmp_path)
     key = correct_a_source(ctrate, out)
@@ -457,9 +457,6 @@ def test_a_shard_that_may_be_all_there_is_keeps_its_name(
         dataset.journal(0).write_text("something\n")
     elif doubt == "source":
         ctrate.sources[key].write_bytes(b"no NPZ")
-    elif doubt == "manifest":
-        merged = convert_here(ctrate, tmp_path / "other", samples_per_shard=4)
-        shutil.copy(merged.dataset.manifest, dataset.manifest)
     elif doubt == "link":
         (out / BAD).rename(tmp_path / "elsewhere.tar")
         (out / BAD).symlink_to(tmp_path / "elsewhere.tar")

@@ -30,7 +30,6 @@ from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.fresh import fresh_status
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.base import read
-from ctrate_convert.schemas.manifest import Manifest
 from ctrate_convert.schemas.plan import Plan, PlannedSample, PlannedShard
 from ctrate_convert.schemas.record import (
     ConvertedSample,
@@ -245,8 +244,8 @@ def _was_left_behind(
     """True where nothing rests on the file that has the shard's name and no record.
 
     A kill between link and record leaves such a file, whose sources were then corrected. It is
-    not such a file where a journal tells that a source went, where the manifest knows the shard,
-    or where a source cannot be converted: then it may be all there is of a volume.
+    not such a file where a journal says that a source went, or where a source cannot be converted:
+    then it may be all there is of a volume. The manifest is a cache and has no say.
     """
     folder = Path(plan.settings.data_folder)
     return (
@@ -255,7 +254,6 @@ def _was_left_behind(
         and stat.S_ISREG(os.lstat(dataset.shard(shard.index)).st_mode)
         and not os.path.lexists(dataset.record(shard.index))
         and not _has_lines(dataset.journal(shard.index))
-        and not _is_merged(dataset, shard)
     )
 
 
@@ -267,14 +265,6 @@ def _has_lines(journal: Path) -> bool:
         return False
     except (DamageError, OSError):
         return True
-
-
-def _is_merged(dataset: Dataset, shard: PlannedShard) -> bool:
-    try:
-        manifest = read(Manifest, dataset.manifest)
-    except (FileNotFoundError, DamageError):
-        return False
-    return any(entry.name == shard.name and entry.sha256 for entry in manifest.shards)
 
 
 def _taken(dataset: Dataset, final: Path, expected: str, seen: str | None = None) -> RefusedError:
