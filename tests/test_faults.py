@@ -53,7 +53,7 @@ FAILING = (
     Fault("write", RECORD, "ENOSPC"),
     Fault("fsync", RECORD, "EIO"),
     Fault("linkat", RECORD, "EDQUOT"),
-    Fault("fsync", RECORDS, "EIO", 2),
+    Fault("fsync", RECORDS, "EIO", 3),
     Fault("fsync", CONSENTS, "EIO"),
     Fault("write", MANIFEST, "ENOSPC"),
     Fault("fsync", MANIFEST, "EIO"),
