@@ -54,11 +54,20 @@ def _excludes(path: Path) -> bool:
     except OSError:
         return False
     try:
+        return is_locked_elsewhere(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked_elsewhere(descriptor: int) -> bool:
+    """Return True if the file is locked through another descriptor; False without locks, too.
+
+    Otherwise ``descriptor`` holds the lock afterwards, until it is closed.
+    """
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
-    finally:
-        os.close(descriptor)
     return False

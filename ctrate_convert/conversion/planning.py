@@ -146,11 +146,10 @@ def _prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
     """Make the folders; where the block fails and there is no plan yet, take them away again."""
     existed = dataset.out.exists()
     dataset.prepare(allowed)
-    try:
+    with contextlib.ExitStack() as after_a_failure:
+        after_a_failure.callback(dataset.remove_unused, keep_out=existed)
         yield
-    except BaseException:
-        dataset.remove_unused(keep_out=existed)
-        raise
+        after_a_failure.pop_all()
 
 
 def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> int:

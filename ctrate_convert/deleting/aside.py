@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from ctrate_convert.deleting.presence import hidden_names, status_of
 from ctrate_convert.durable import fsync_open_directory, open_beneath, rename_if_free
 from ctrate_convert.fresh import fresh_status
+from ctrate_convert.locks import is_locked_elsewhere
 
 
 def put_back(data_folder: Path, source: str) -> bool:
@@ -59,14 +59,9 @@ def _is_compared(hidden: str, directory: int) -> bool:
     except (FileNotFoundError, PermissionError):  # unreadable: it gets its name back all the same
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+        return is_locked_elsewhere(descriptor)
     finally:
         os.close(descriptor)
-    return False
 
 
 def give_name_back(directory: int, name: str) -> bool:

@@ -8,9 +8,10 @@ digests nor its measured error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from ctrate_convert.schemas.plan import PlanSettings
 from ctrate_convert.sources.inventory import LeftOut
 from ctrate_convert.sources.npz import SourceVolume
 
-_BOX_VOXELS = 2**17
+_PIECE_VOXELS = 2**17
 """Small enough that source, shard and difference stay in the second-level cache."""
 
 _FRAME_VOXELS = 2**23
@@ -74,8 +75,9 @@ def compare(pair: Pair, *, exact: bool = False) -> Comparison:
         Interrupted: ``pair.check_stop`` raised it, between two boxes.
     """
     with _opened(pair) as volume:
-        differences = list(_differences_in_description(pair, volume))
-        left_out = [*volume.left_out, *_entries_not_in_the_shard(pair, volume)]
+        fields = read_json(pair.shard, pair.sample)
+        differences = list(_differences_in_description(pair, volume, fields))
+        left_out = [*volume.left_out, *_entries_not_in_the_shard(volume, fields)]
         if differences:
             return Comparison(math.inf, math.nan, tuple(differences), tuple(left_out))
         seen = _comparer(pair, volume, exact=exact)
@@ -108,14 +110,15 @@ def _opened(pair: Pair) -> SourceVolume:
     return SourceVolume(pair.where, pair.settings.array_key, descriptor=pair.descriptor)
 
 
-def _differences_in_description(pair: Pair, volume: SourceVolume) -> Iterator[str]:
+def _differences_in_description(
+    pair: Pair, volume: SourceVolume, fields: Mapping[str, Any]
+) -> Iterator[str]:
     """Compare what record, JSON member and source say of the array."""
     array = pair.sample.array
     if tuple(volume.npy.shape) != tuple(array.shape):
         yield f"the source's shape is {volume.npy.shape}, the shard's {array.shape}"
     if _are_integers(array, volume) and array.value_scale != 1.0:
         yield f"the source holds integers, and the shard scales them by {array.value_scale:g}"
-    fields = read_json(pair.shard, pair.sample)
     expected = {
         "key": pair.sample.key,
         "shape": list(array.shape),
@@ -128,9 +131,8 @@ def _differences_in_description(pair: Pair, volume: SourceVolume) -> Iterator[st
             yield f"the sample's JSON says {name} {fields.get(name)!r}, its record {value!r}"
 
 
-def _entries_not_in_the_shard(pair: Pair, volume: SourceVolume) -> Iterator[LeftOut]:
+def _entries_not_in_the_shard(volume: SourceVolume, fields: Mapping[str, Any]) -> Iterator[LeftOut]:
     """Name the small entries of the source that the sample's JSON does not hold, byte for byte."""
-    fields = read_json(pair.shard, pair.sample)
     stored = fields.get("source_extra", [])
     held = stored if isinstance(stored, list) else []
     for entry in volume.source_extra():
@@ -140,14 +142,19 @@ def _entries_not_in_the_shard(pair: Pair, volume: SourceVolume) -> Iterator[Left
 
 
 def _side_by_side(pair: Pair, volume: SourceVolume) -> Pairs:
-    """Give the elements of both, box by box in the source's file order; valid until the next."""
+    """Give the elements of both, box by box in the source's file order; valid until the next.
+
+    A box that is larger, since its encoding is read so, comes in pieces that stay in the cache.
+    """
     array, npy = pair.sample.array, volume.npy
     boxes = _boxes(pair, volume)
     elements = _Elements(volume)
     for box, ours in zip(boxes, read_boxes(pair.shard, array, boxes), strict=True):
         pair.check_stop()
         flat = ours.transpose(2, 1, 0).reshape(-1) if npy.fortran_order else ours.reshape(-1)
-        yield box, elements.take(len(flat)), flat
+        for start in range(0, len(flat), _PIECE_VOXELS):
+            piece = flat[start : start + _PIECE_VOXELS]
+            yield box, elements.take(len(piece)), piece
     elements.finish()
 
 
@@ -155,7 +162,7 @@ def _boxes(pair: Pair, volume: SourceVolume) -> Sequence[Box]:
     npy, shape = volume.npy, pair.sample.array.shape
     if npy.fortran_order:
         return list(fortran_order_boxes(shape, max(1, _FORTRAN_BYTES // npy.dtype.itemsize)))
-    most = _BOX_VOXELS
+    most = _PIECE_VOXELS
     if pair.sample.array.encoding == "b2nd":
         most = _voxels_in_a_chunk_row(pair.sample.array, pair.settings)
     return list(c_order_boxes(shape, most))

@@ -142,7 +142,7 @@ class _Releasing:
         self._identity = identity
         self._check_stop = check_stop
         self._why_stop = why_stop
-        self._entries = Entries(release.dataset, release.shard.index, self._folder, consent)
+        self._entries = Entries(release.dataset, self._shard, self._folder, consent)
         self._restored = restored_lines(self._entries.lines)
         self._result = Deletion()
         self._touched: set[str] = set()
@@ -186,9 +186,7 @@ class _Releasing:
                 self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
             return False
         restored = self._restored.get(sample.key)
-        if restored is not None and not lies_in_trash(
-            restored, self._release.shard.index, sample.source
-        ):
+        if restored is not None and not lies_in_trash(restored, self._shard, sample.source):
             self._keep(sample, "kept", restored_words(restored))
             return False
         if not self._consent.files:
@@ -238,7 +236,7 @@ class _Releasing:
 
     def _last_look(self) -> str:
         """Return why the shard, or this command, is not what it was when the comparison began."""
-        path = self._release.dataset.shard(self._release.shard.index)
+        path = self._release.dataset.shard(self._shard)
         try:
             now = FileIdentity.of(fresh_status(path))
         except OSError as error:

@@ -27,8 +27,8 @@ from tests.deleting.scenes import (
     release,
     write_volume,
 )
+from tests.deleting.two_volumes import CT, first, scene
 from tests.support import (
-    Array,
     Converted,
     Finished,
     convert_here,
@@ -39,26 +39,12 @@ from tests.support import (
     sources_left,
 )
 
-RNG = np.random.default_rng(8)
-CT = RNG.integers(-1024, 3000, (12, 10, 9)).astype(np.int16)
-
 HOW: dict[str, dict[str, Any]] = {
     "npy": {},
     "npy.gz": {"encoding": "npy.gz"},
     "b2nd": {"encoding": "b2nd"},
     "ctclip": {"layout": "ctclip", "dtype": "float16"},
 }
-
-
-def scene(make: Make, out: Path, samples: int = 2, volume: Array = CT, **more: Any) -> Converted:
-    made = make(samples)
-    for number, path in enumerate(made.sources.values()):
-        write_volume(path, volume + volume.dtype.type(number))
-    return convert_here(made, out, **more)
-
-
-def first(converted: Converted) -> Path:
-    return converted.made.sources[converted.made.keys[0]]
 
 
 # --- Shards that do not hold what their record says ---------------------------------------------

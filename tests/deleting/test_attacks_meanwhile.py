@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from ctrate_convert.deleting.presence import aside_name
@@ -18,31 +16,14 @@ from tests.deleting.scenes import (
     strace,
     write_volume,
 )
+from tests.deleting.two_volumes import CT, first, scene
 from tests.support import (
-    Array,
-    Converted,
     command,
-    convert_here,
     plan_words,
     run_cli,
     run_here,
     sources_left,
 )
-
-RNG = np.random.default_rng(8)
-CT = RNG.integers(-1024, 3000, (12, 10, 9)).astype(np.int16)
-
-
-def scene(make: Make, out: Path, samples: int = 2, volume: Array = CT, **more: Any) -> Converted:
-    made = make(samples)
-    for number, path in enumerate(made.sources.values()):
-        write_volume(path, volume + volume.dtype.type(number))
-    return convert_here(made, out, **more)
-
-
-def first(converted: Converted) -> Path:
-    return converted.made.sources[converted.made.keys[0]]
-
 
 # --- Replaced between look and end --------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ctrate_convert.errors import ExitCode
 from tests.deleting.scenes import Make, write_volume
-from tests.support import Converted, Finished, convert_here, sources_left
+from tests.support import Array, Converted, Finished, convert_here, sources_left
 
 CT = np.random.default_rng(8).integers(-1024, 3000, (12, 10, 9)).astype(np.int16)
 
@@ -17,10 +18,15 @@ CT = np.random.default_rng(8).integers(-1024, 3000, (12, 10, 9)).astype(np.int16
 @pytest.fixture
 def ct(make_ctrate: Make, tmp_path: Path) -> Converted:
     """Two stored volumes of one size in one shard."""
-    made = make_ctrate(2)
+    return scene(make_ctrate, tmp_path / "out")
+
+
+def scene(make: Make, out: Path, samples: int = 2, volume: Array = CT, **more: Any) -> Converted:
+    """Stored volumes of one size, each of other voxels, converted with the settings ``more``."""
+    made = make(samples)
     for number, path in enumerate(made.sources.values()):
-        write_volume(path, CT + number)
-    return convert_here(made, tmp_path / "out")
+        write_volume(path, volume + volume.dtype.type(number))
+    return convert_here(made, out, **more)
 
 
 def other_bytes(converted: Converted) -> bytes:

@@ -108,15 +108,12 @@ class _Writer(ArrayWriter):
         largest = box_elements(self._box) if self._box else 0
         self._values = np.empty(largest, target.dtype)
         self._filled = 0
-        self._scratch = contextlib.ExitStack()
-        folder = self._scratch.enter_context(scratch_directory(target.scratch / target.name))
-        self._path = folder / "frame"
-        try:
+        with contextlib.ExitStack() as scratch:
+            folder = scratch.enter_context(scratch_directory(target.scratch / target.name))
+            self._path = folder / "frame"
             with self._telling_why_not():
                 self._array = self._empty(urlpath=str(self._path), contiguous=True, mode="w")
-        except BaseException:
-            self.close()
-            raise
+            self._scratch = scratch.pop_all()  # nothing failed: it lives until `close`
 
     def _empty(self, **storage: Any) -> Any:
         import blosc2  # takes half a second, which only this encoding should cost
