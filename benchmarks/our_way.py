@@ -18,6 +18,7 @@ from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.proposal import Candidate, propose
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import VolumeName
+from ctrate_convert.heap import keep_freed_memory
 from ctrate_convert.paths import Dataset
 from ctrate_convert.schemas.plan import Encoding, PlanSettings
 from ctrate_convert.synthetic.tables import (
@@ -75,6 +76,7 @@ def convert(out: Path, shard: int, *, decode: bool = True) -> None:
     Raises:
         RuntimeError: not every sample of it was converted.
     """
+    keep_freed_memory()  # as each worker does
     dataset = Dataset(out)
     its_plan, planned = planned_shards(load_plans(dataset))[shard]
     published = convert_shard(

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 
+from ctrate_convert.heap import keep_freed_memory
 from ctrate_convert.paths import Dataset
 from ctrate_convert.privacy import keep_private
 
@@ -105,4 +106,5 @@ def hear_signals() -> None:
 def begin_work(dataset: Dataset) -> None:
     """What a worker does first, once its signal handlers are in place."""
     keep_private(dataset)
+    keep_freed_memory()
     hear_signals()

@@ -16,8 +16,9 @@ _BLOCK_BYTES = 2**21
 class StorageReader:
     """One pass over an open file from its start, the next block read ahead; a context manager.
 
-    It reads with O_DIRECT. Where that is refused, or an offset is not aligned any more, it reads
-    what the kernel gives after it was asked to forget the file's pages.
+    After `seek` the pass goes on elsewhere. It reads with O_DIRECT. Where that is refused, or an
+    offset is not aligned any more, it reads what the kernel gives after it was asked to forget
+    the file's pages.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -31,8 +32,10 @@ class StorageReader:
         self._blocks = [mmap.mmap(-1, pages * mmap.PAGESIZE) for _ in range(2)]
         self._threads = ThreadPoolExecutor(1)
         self._offset = 0
+        self._position = 0
         self._piece = memoryview(b"")
-        self._ahead: Future[memoryview] = self._threads.submit(self._read_block)
+        self._ahead: Future[memoryview] | None = None
+        self._sequential = True
 
     def take(self, limit_bytes: int | None = None) -> memoryview:
         """The file's next bytes, some but at most ``limit_bytes``; none at its end.
@@ -43,12 +46,41 @@ class StorageReader:
             OSError: the file cannot be read.
         """
         if not self._piece:
-            self._piece = self._ahead.result()
-            if self._piece:
-                self._ahead = self._threads.submit(self._read_block)
+            self._piece = self._next_block()
         taken = self._piece[:limit_bytes]
         self._piece = self._piece[len(taken) :]
+        self._position += len(taken)
         return taken
+
+    def seek(self, offset: int) -> None:
+        """Let the next `take` begin at byte ``offset``.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        skipped = offset - self._position
+        if skipped and not 0 < skipped < len(self._piece):
+            if self._ahead is not None:
+                self._ahead.exception()  # of a block that nobody wants any more
+                self._ahead = None
+            skipped = offset % mmap.PAGESIZE
+            self._offset = offset - skipped
+            self._set_direct(True)
+            self._sequential = False
+            self._piece = self._next_block()
+        self._piece = self._piece[skipped:]
+        self._position = offset
+
+    def _next_block(self) -> memoryview:
+        """Return the next block, and read ahead; not behind the first block after `seek`.
+
+        That block is often all that is wanted: a small member lies in it whole.
+        """
+        block = self._ahead.result() if self._ahead is not None else self._read_block()
+        ahead = self._sequential and block
+        self._ahead = self._threads.submit(self._read_block) if ahead else None
+        self._sequential = True
+        return block
 
     def _read_block(self) -> memoryview:
         block = self._blocks[0]
@@ -71,9 +103,13 @@ class StorageReader:
             if error.errno != errno.EINVAL:
                 raise
 
+    def close(self) -> None:
+        """Wait for the block under way; the file stays open and is read as it was before."""
+        self._threads.shutdown()
+        self._set_direct(False)
+
     def __enter__(self) -> StorageReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown()
-        self._set_direct(False)
+        self.close()

@@ -90,3 +90,41 @@ def test_an_error_of_the_storage_is_raised(
     monkeypatch.setattr(os, "preadv", failing)
     with pytest.raises(OSError, match="Input/output error"):
         read_all(written[0], None)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4095, 4096, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
+def test_after_a_seek_the_pass_goes_on_from_there(written: tuple[Path, bytes], start: int) -> None:
+    """Forward and back, into the block that was read ahead and past the end."""
+    path, data = written
+    with path.open("rb", buffering=0) as stream, StorageReader(stream.fileno()) as reader:
+        for offset in (start, 0, start, start + 10, len(data), start):
+            reader.seek(offset)
+            seen = b""
+            while len(seen) < BLOCK + 100 and (piece := reader.take(1000)):
+                seen += piece
+            assert seen == data[offset : offset + len(seen)]
+            assert len(seen) >= min(BLOCK + 100, len(data) - offset)
+
+
+def test_what_is_read_after_a_seek_comes_from_storage(
+    written: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a short read has ended direct reading before."""
+    path, data = written
+    direct = []
+    real = os.preadv
+
+    def watched(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if offset == 0:
+            direct.append(bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT))
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", watched)
+    with path.open("rb", buffering=0) as stream, StorageReader(stream.fileno()) as reader:
+        while reader.take():
+            pass
+        if not direct[0]:
+            pytest.skip("this file system refuses direct reading")
+        reader.seek(0)
+        assert bytes(reader.take(10)) == data[:10]
+    assert set(direct) == {True}

@@ -23,6 +23,7 @@ from ctrate_convert.deleting.journal import restored_lines, restored_words
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.presence import Presence, presence
 from ctrate_convert.deleting.result import Deletion, Kept
+from ctrate_convert.deleting.stored_shard import StoredShard
 from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.durable import fsync_open_directory, open_beneath
@@ -82,7 +83,7 @@ def release_sources(
     if no_copy:
         raise RefusedError(no_copy, where=dataset.shard(shard.index))
     try:
-        with ShardFile(_readable(release)) as opened:
+        with StoredShard(_readable(release)) as opened:
             one = _Releasing(release, consent, opened, identity, check_stop, why_stop)
             return one.run()
     except OSError as error:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ctrate_convert.deleting.compare import Comparison, Pair, compare
 from ctrate_convert.deleting.presence import Presence, aside_name
-from ctrate_convert.durable import drop_page_cache, open_regular
+from ctrate_convert.deleting.stored_shard import StoredShard
+from ctrate_convert.durable import drop_page_cache
 from ctrate_convert.errors import CtrateError, DamageError
 from ctrate_convert.operations.audit_evidence import Evidence
 from ctrate_convert.operations.each_process import each_in_a_process
@@ -108,9 +109,7 @@ def _samples_of(
 def compare_shard(shard: ShardToCompare) -> list[ComparedSource]:
     """Compare each sample with its source; what is wrong is found, never raised."""
     try:
-        with open_regular(Path(shard.readable.path)) as stream:
-            drop_page_cache(stream.fileno())
-        with ShardFile(shard.readable) as opened:
+        with StoredShard(shard.readable) as opened:
             return [_compare_source(shard, sample, opened) for sample in shard.samples]
     except (CtrateError, OSError) as error:
         why = f"its shard cannot be read: {_words(error)}"

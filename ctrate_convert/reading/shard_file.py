@@ -20,7 +20,9 @@ class ShardFile:
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         try:
-            self._descriptor = os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Non-blocking, so that a FIFO under a shard's name cannot hang a reader.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            self._descriptor = os.open(shard.path, flags)
         except FileNotFoundError as error:
             raise shard.damage("a published shard is missing") from error
         except OSError as error:
