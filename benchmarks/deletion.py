@@ -20,7 +20,7 @@ from benchmarks.measure import Cost, in_turns, ratios
 from benchmarks.report import Table, Target
 from benchmarks.volumes import SourceKind, Volume, make
 
-_SAMPLES = 6
+_SAMPLES = 4
 """Of one shard: enough that they share its fixed costs, as in a real one."""
 
 _TARGETS = {

@@ -107,8 +107,10 @@ def load_average() -> str:
     return f"{load():.1f}"
 
 
-def write_results(tables: Sequence[Table], facts: Sequence[str], command: str) -> None:
-    """Write RESULTS.md anew from this run's tables."""
+def write_results(tables: Sequence[Table], facts: Sequence[str], suite: str) -> None:
+    """Write RESULTS.md anew from this run's tables; those of one suite into a file of its own."""
+    path = RESULTS if suite == "all" else RESULTS.with_name(f"RESULTS-{suite}.md")
+    command = f"python -m benchmarks {suite} --write"
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     lines = [
         "# Results",
@@ -119,4 +121,4 @@ def write_results(tables: Sequence[Table], facts: Sequence[str], command: str) -
         "",
     ]
     sections = [table.as_markdown() for table in tables]
-    RESULTS.write_text("\n".join(lines) + "\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n" + "\n\n".join(sections) + "\n", encoding="utf-8")

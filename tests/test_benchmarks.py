@@ -45,20 +45,33 @@ def test_each_suite_prints_its_tables(
     assert {path.name for path in work.iterdir()} <= {"volumes"}
 
 
-def test_results_are_written_only_from_a_whole_run(tiny: None, tmp_path: Path) -> None:
-    """A quick run or a single suite is refused the file."""
-    for arguments in (["all", "--quick", "--write"], ["limits", "--write"]):
-        with pytest.raises(SystemExit):
-            command.main([*arguments, "--work", str(tmp_path)])
+@pytest.mark.parametrize("suite", ["all", "limits"])
+def test_results_are_written_only_from_a_run_at_full_size(
+    suite: str, tiny: None, tmp_path: Path
+) -> None:
+    """A quick run is refused the file."""
+    with pytest.raises(SystemExit):
+        command.main([suite, "--quick", "--write", "--work", str(tmp_path)])
+
+
+def test_results_of_one_suite_have_a_file_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a whole run wrote stays."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "RESULTS.md")
+    report.write_results([report.Table("Speed", ["what"], [["all"]], [])], ["a fact"], "limits")
+    assert [path.name for path in tmp_path.iterdir()] == ["RESULTS-limits.md"]
+    text = (tmp_path / "RESULTS-limits.md").read_text(encoding="utf-8")
+    assert "Written by `python -m benchmarks limits --write`" in text
 
 
 def test_results_hold_every_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """RESULTS.md has the machine, the versions, and each table with its notes."""
     monkeypatch.setattr(report, "RESULTS", tmp_path / "RESULTS.md")
     table = report.Table("Speed", ["what", "ratio"], [["all", "2.00×"]], ["by CPU"])
-    report.write_results([table], ["a fact"], "the command")
+    report.write_results([table], ["a fact"], "all")
     text = report.RESULTS.read_text(encoding="utf-8")
-    for piece in ("numpy", "a fact", "the command", "## Speed", "| all | 2.00× |", "- by CPU"):
+    for piece in ("numpy", "a fact", "benchmarks all --write", "## Speed", "| all | 2.00× |", "- by CPU"):
         assert piece in text
 
 
