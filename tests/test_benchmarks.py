@@ -71,7 +71,8 @@ def test_results_hold_every_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     table = report.Table("Speed", ["what", "ratio"], [["all", "2.00×"]], ["by CPU"])
     report.write_results([table], ["a fact"], "all")
     text = report.RESULTS.read_text(encoding="utf-8")
-    for piece in ("numpy", "a fact", "benchmarks all --write", "## Speed", "| all | 2.00× |", "- by CPU"):
+    command_line = "python -m benchmarks all --write"
+    for piece in ("numpy", "a fact", command_line, "## Speed", "| all | 2.00× |", "- by CPU"):
         assert piece in text
 
 
