@@ -56,17 +56,16 @@ class SourceVolume:
             self._descriptor = _open(path) if descriptor is None else os.dup(descriptor)
         except OSError as error:
             raise _unreadable(path, error) from error
-        try:
-            self._opened = os.fstat(self._descriptor)
-            if not stat.S_ISREG(self._opened.st_mode):
-                raise SampleError("not a regular file", where=path)
-            self._look_in(array_key)
-        except OSError as error:
-            self.close()
-            raise _unreadable(path, error) from error
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as after_a_failure:
+            after_a_failure.callback(self.close)
+            try:
+                self._opened = os.fstat(self._descriptor)
+                if not stat.S_ISREG(self._opened.st_mode):
+                    raise SampleError("not a regular file", where=path)
+                self._look_in(array_key)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            after_a_failure.pop_all()
 
     def _look_in(self, array_key: str | None) -> None:
         with contextlib.suppress(OSError):
