@@ -35,7 +35,6 @@ class StorageReader:
         self._position = 0
         self._piece = memoryview(b"")
         self._ahead: Future[memoryview] | None = None
-        self._sequential = True
 
     def take(self, limit_bytes: int | None = None) -> memoryview:
         """The file's next bytes, some but at most ``limit_bytes``; none at its end.
@@ -46,7 +45,7 @@ class StorageReader:
             OSError: the file cannot be read.
         """
         if not self._piece:
-            self._piece = self._next_block()
+            self._piece = self._next_block(read_ahead=True)
         taken = self._piece[:limit_bytes]
         self._piece = self._piece[len(taken) :]
         self._position += len(taken)
@@ -59,27 +58,22 @@ class StorageReader:
             OSError: the file cannot be read.
         """
         skipped = offset - self._position
-        if skipped and not 0 < skipped < len(self._piece):
+        if not 0 <= skipped <= len(self._piece):
             if self._ahead is not None:
                 self._ahead.exception()  # of a block that nobody wants any more
                 self._ahead = None
             skipped = offset % mmap.PAGESIZE
             self._offset = offset - skipped
             self._set_direct(True)
-            self._sequential = False
-            self._piece = self._next_block()
+            # That block is often all that is wanted: a small member lies in it whole.
+            self._piece = self._next_block(read_ahead=False)
         self._piece = self._piece[skipped:]
         self._position = offset
 
-    def _next_block(self) -> memoryview:
-        """Return the next block, and read ahead; not behind the first block after `seek`.
-
-        That block is often all that is wanted: a small member lies in it whole.
-        """
+    def _next_block(self, *, read_ahead: bool) -> memoryview:
         block = self._ahead.result() if self._ahead is not None else self._read_block()
-        ahead = self._sequential and block
-        self._ahead = self._threads.submit(self._read_block) if ahead else None
-        self._sequential = True
+        more = read_ahead and block
+        self._ahead = self._threads.submit(self._read_block) if more else None
         return block
 
     def _read_block(self) -> memoryview:

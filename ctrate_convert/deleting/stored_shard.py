@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ctrate_convert.errors import environment_problem
 from ctrate_convert.reading.index import Shard
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.storage import StorageReader
@@ -20,20 +19,11 @@ class StoredShard(ShardFile):
 
     def close(self) -> None:
         """Close the file."""
-        storage = getattr(self, "_storage", None)  # None: it is closed since it cannot be used
-        if storage is not None:
-            storage.close()
+        self._storage.close()
         super().close()
 
-    def read_into(self, view: memoryview, offset: int) -> None:
-        """Fill ``view``, a view of bytes, with what storage holds from ``offset`` on."""
-        try:
-            self._storage.seek(offset)
-            while view:
-                piece = self._storage.take(len(view))
-                if not piece:
-                    raise self.shard.damage("a shard was cut short while it was read")
-                view[: len(piece)] = piece
-                view = view[len(piece) :]
-        except OSError as error:
-            raise environment_problem(error, "reading a shard", self.shard.path) from error
+    def _read_some(self, view: memoryview, offset: int) -> int:
+        self._storage.seek(offset)
+        piece = self._storage.take(len(view))
+        view[: len(piece)] = piece
+        return len(piece)

@@ -29,7 +29,7 @@ class ShardFile:
             raise environment_problem(error, "opening a shard") from error
         size_bytes = os.fstat(self._descriptor).st_size
         if size_bytes != shard.size_bytes:
-            self.close()
+            os.close(self._descriptor)
             raise shard.damage(
                 "a shard has another length than its record says",
                 seen=f"{size_bytes} bytes",
@@ -81,9 +81,13 @@ class ShardFile:
         """Fill ``view``, a view of bytes, with what the file holds from ``offset`` on."""
         while view:
             try:
-                got = os.preadv(self._descriptor, [view], offset)
+                got = self._read_some(view, offset)
             except OSError as error:
                 raise environment_problem(error, "reading a shard", self.shard.path) from error
             if not got:
                 raise self.shard.damage(f"a shard was cut short at byte {offset} while it was read")
             view, offset = view[got:], offset + got
+
+    def _read_some(self, view: memoryview, offset: int) -> int:
+        """Fill a part of ``view`` and return its length; 0 at the end of the file."""
+        return os.preadv(self._descriptor, [view], offset)
