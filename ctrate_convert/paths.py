@@ -72,9 +72,14 @@ class Dataset:
         """Logs, never overwritten."""
         return self.run / "logs"
 
+    @property
+    def journals(self) -> Path:
+        """The folder of the deletion journals."""
+        return self.run / "deletions"
+
     def journal(self, shard: int) -> Path:
         """The deletion journal of one shard's sources."""
-        return self.run / "deletions" / f"shard-{shard:06d}.jsonl"
+        return self.journals / f"shard-{shard:06d}.jsonl"
 
     @property
     def consents(self) -> Path:
@@ -99,7 +104,7 @@ class Dataset:
             self.attempts,
             self.submissions,
             self.logs,
-            self.run / "deletions",
+            self.journals,
             self.consents,
             self.run / "locks",
         )

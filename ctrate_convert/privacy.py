@@ -158,8 +158,8 @@ def _trusted(dataset: Dataset) -> Iterator[Path]:
         dataset.run,
         dataset.plans,
         dataset.records,
-        dataset.run / "consents",
-        dataset.run / "deletions",
+        dataset.consents,
+        dataset.journals,
         dataset.submissions,
     )
     if dataset.plans.is_dir():

@@ -86,7 +86,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
     for index in found.shards:
         found.journals[index] = _read_journal(dataset.journal(index), found)
     known = {dataset.journal(index).name for index in found.shards}
-    for path in sorted(dataset.journal(0).parent.glob("*.jsonl")):
+    for path in sorted(dataset.journals.glob("*.jsonl")):
         if path.name not in known:
             found.remark("journal", path, "a journal of a shard that no plan knows")
             found.strangers += _read_journal(path, found)

@@ -29,9 +29,9 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
     Raises:
         EnvironmentProblem: a journal cannot be read or written, or a folder cannot be synced.
     """
-    there = {path.name for path in dataset.journal(0).parent.glob("shard-*.jsonl")}
+    there = set(dataset.journals.glob("shard-*.jsonl"))
     for index, (plan, _) in planned_shards(plans).items():
-        if dataset.journal(index).name not in there:
+        if dataset.journal(index) not in there:
             continue
         try:
             if not _open_ends(read_journal(dataset, index)):

@@ -101,7 +101,7 @@ def check_journals(dataset: Dataset, plans: Sequence[Plan], found: FileFindings)
     A line that was cut short, or came back empty, is what a crash leaves; nothing rests on it.
     """
     known = {dataset.journal(shard.index): shard.index for p in plans for shard in p.shards}
-    for path in sorted(dataset.journal(0).parent.glob("*.jsonl")):
+    for path in sorted(dataset.journals.glob("*.jsonl")):
         name = f"{path.parent.name}/{path.name}"
         index = known.get(path)
         if index is None:
