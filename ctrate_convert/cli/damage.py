@@ -1,4 +1,4 @@
-"""How every command names what is damaged, after it did its work with the rest."""
+"""Print the damaged files that a command met, after it did its work with the rest."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
 
 
 def print_deleted(deletion: Deletion) -> None:
-    """What was deleted, and what was only moved."""
+    """Print how many sources were deleted, and how many were moved to a trash."""
     if deletion.deleted_files or not deletion.trashed_files:
         show.line(
             f"Deleted {show.count(deletion.deleted_files, 'source file')}, "

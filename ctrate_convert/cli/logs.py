@@ -20,7 +20,7 @@ from ctrate_convert.slurm.logs import TaskLog, task_log
 @click.option("--lines", type=click.IntRange(min=1), default=60, show_default=True)
 @options.json_option
 def command(out: Path, task: int, attempt: int | None, lines: int, as_json: bool) -> int:
-    """What an attempt at TASK said: its traceback first, then the end of its log.
+    """Show how an attempt at TASK ended: its traceback first, then the end of its log.
 
     \b
     Examples:

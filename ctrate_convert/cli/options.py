@@ -131,7 +131,7 @@ def split_names(
 
 
 def deletion_options(function: F) -> F:
-    """What `run` and `submit` are told about sources that the plan proposes to delete."""
+    """Add the options by which `run` and `submit` are told to delete or to keep the sources."""
     words = "Delete what the plan proposes to delete, which is the default; the command asks first."
     for option in (yes_option, discard_members_option, _delete_source_files(words)):
         function = option(function)

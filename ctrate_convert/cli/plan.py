@@ -89,7 +89,7 @@ def _peak(plan: Plan, deleting: bool, num_workers: int) -> int:
 
 
 def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_workers: int) -> None:
-    """What was found, what is left out by name, and what the plan promises."""
+    """Print what the plan found, name what it leaves out, and print its estimate."""
     found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
     if report.plan:

@@ -175,7 +175,7 @@ def convert_pending(
 
 
 def _held(dataset: Dataset) -> frozenset[int]:
-    """What Slurm holds; its half is imported only where something was ever submitted."""
+    """Ask Slurm for the tasks that it holds; import that half only if something was submitted."""
     if not (dataset.submissions.is_dir() and any(dataset.submissions.iterdir())):
         return frozenset()
     from ctrate_convert.slurm.hold import held_tasks
@@ -215,7 +215,7 @@ def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
 
 
 def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
-    """What happened, what is left, and the next command."""
+    """Print what happened, what is left, and the next command."""
     seconds = max(result.elapsed_s, 1e-6)
     if result.shards_total:
         show.line(

@@ -80,7 +80,7 @@ def _consent_to(
 
 
 def print_submitted(dataset: Dataset, done: Submitted, *, as_json: bool) -> None:
-    """What was submitted, or would be."""
+    """Print what was submitted, or would be."""
     if as_json:
         show.as_json(_facts(done))
         return

@@ -42,7 +42,7 @@ def note(text: str) -> None:
 
 
 def ask(question: str) -> str:
-    """What a person types after ``question``, on standard error; empty for a bare Enter."""
+    """Ask ``question`` on standard error and return the answer; empty for a bare Enter."""
     try:
         answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
     except click.Abort:

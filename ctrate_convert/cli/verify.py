@@ -156,7 +156,7 @@ class Progress:
 
 
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:
-    """What was looked at, what was found."""
+    """Print what was looked at and what was found."""
     show.line(
         f"{show.count(report.shards, 'shard')} with {show.count(report.samples, 'sample')}: "
         f"all present and sized as recorded, {report.shards_read_whole:,} read whole, "

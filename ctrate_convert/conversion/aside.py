@@ -45,7 +45,7 @@ def records_set_aside(dataset: Dataset) -> list[Path]:
 
 
 def aside_notes(dataset: Dataset) -> list[str]:
-    """What a person should know of each file that lies aside."""
+    """Describe each file that lies aside, for a person to decide about."""
     shards = [
         f"{path.name}: a shard that an interrupted run left without a record; its sources were "
         "changed since and converted again. Nothing reads it; you may delete it"

@@ -1,4 +1,4 @@
-"""What a plan will cost on disk, computed from headers and texts, not from constants.
+"""Estimate the disk space that a plan needs, from headers and texts, not from constants.
 
 An uncompressed array's size follows exactly from its header, a compressed one's from the probe;
 the small members are made and measured.
