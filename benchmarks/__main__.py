@@ -35,7 +35,7 @@ def _conversion(work: Path, quick: bool) -> list[Table]:
 
 
 def _deletion(work: Path, quick: bool) -> list[Table]:
-    amount = conversion.QUICK if quick else conversion.FULL
+    amount = deletion.QUICK if quick else deletion.FULL
     return [deletion.table(deletion.measure(work, amount))]
 
 
