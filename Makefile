@@ -16,8 +16,8 @@ demo: $(READY)   ## convert a small synthetic CT-RATE, verify it, free its disk,
 	$(BIN)/ctrate-convert demo demo
 
 test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying so, where they are missing
-	$(BIN)/pytest -q -n 2 --dist worksteal --ignore tests/slurm_cluster
-	$(BIN)/pytest -q tests/slurm_cluster
+	$(BIN)/pytest -q -n 2 --dist worksteal --ignore tests/cluster
+	$(BIN)/pytest -q tests/cluster
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,10 +34,10 @@ slurm-demo: $(READY)  ## the demo through a real three-node Slurm on this machin
 	$(BIN)/python -m slurm.demo slurm-demo
 
 fuzz: $(READY)   ## tampered files and hostile volumes, for five minutes
-	$(BIN)/python -m tests.fuzz --seconds 300
+	$(BIN)/python -m tests.promises.fuzz --seconds 300
 
 faults: $(READY) ## every call of every command made to fail in every way, for half an hour
-	$(BIN)/python -m tests.faults --seconds 1800
+	$(BIN)/python -m tests.promises.faults --seconds 1800
 
 clean:
 	rm -rf $(VENV) demo slurm-demo bench-work

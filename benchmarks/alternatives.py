@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.measure import Cost, Spread, cost_of, in_turns
 from benchmarks.report import Table
 from benchmarks.volumes import volumes_in_memory
-from ctrate_convert.formats.encodings.b2nd import chunks_and_blocks
-from ctrate_convert.schemas.plan import ChunkShape
+from ctrate_convert.formats.codecs.b2nd import chunks_and_blocks
+from ctrate_convert.store.records.plan import ChunkShape
 
 FULL_ROUNDS = 7
 QUICK_ROUNDS = 2

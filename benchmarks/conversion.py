@@ -20,7 +20,7 @@ from benchmarks import original_way, our_way
 from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
 from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
-from ctrate_convert.schemas.plan import DType, Encoding, Layout
+from ctrate_convert.store.records.plan import DType, Encoding, Layout
 
 KINDS = (
     SourceKind("float32", deflated=True),

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks import original_way, our_way
 from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
-from ctrate_convert.schemas.plan import Encoding
+from ctrate_convert.store.records.plan import Encoding
 
 LIMIT_MIB = 150
 """What a worker may take above an idle one, whatever the volume's size."""
@@ -105,7 +105,7 @@ def _peak_mib(job: Callable[..., object], *arguments: object) -> float:
         RuntimeError: it failed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ctrate_convert.conversion.worker", "benchmarks.our_way"])
+    context.set_forkserver_preload(["ctrate_convert.running.worker", "benchmarks.our_way"])
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_job, args=(there, job, arguments))
     process.start()

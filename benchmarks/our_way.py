@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrate_convert.conversion.manifest import merge, planned_shards
-from ctrate_convert.conversion.planning import make_plan
-from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.conversion.shard import convert_shard, load_record
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.proposal import Candidate, propose
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import VolumeName
-from ctrate_convert.heap import keep_freed_memory
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Encoding, PlanSettings
-from ctrate_convert.synthetic.tables import (
+from ctrate_convert.planning.make import make_plan
+from ctrate_convert.running.heap import keep_freed_memory
+from ctrate_convert.shards.shard import convert_shard, load_record
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge, planned_shards
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.plan import Encoding, PlanSettings
+from ctrate_convert.synthetic.clinical_tables import (
     METADATA_COLUMNS,
     label_rows,
     metadata_rows,

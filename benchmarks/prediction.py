@@ -19,10 +19,10 @@ from benchmarks.conversion import Size
 from benchmarks.measure import Cost, cost_of, settle
 from benchmarks.report import Table, Target
 from benchmarks.volumes import SourceKind, Volume, make
-from ctrate_convert.conversion.forecast import Forecast, forecasts
-from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Encoding, Plan
+from ctrate_convert.planning.forecast import Forecast, forecasts
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.plan import Encoding, Plan
 
 FULL = Size((480, 480, 240), rounds=3)
 QUICK = Size((480, 480, 60), rounds=1)

@@ -23,10 +23,10 @@ from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
 from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
 from ctrate_convert import Volumes, decoder, open_dataset
-from ctrate_convert.conversion.manifest import merge
-from ctrate_convert.conversion.plans import load_plans
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Encoding
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.plan import Encoding
 
 FULL = Size((512, 512, 300), rounds=5)
 QUICK = Size((480, 480, 60), rounds=2)

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from benchmarks.measure import Cost, Spread, cost_of, in_turns
 from benchmarks.report import Table, Target
 from benchmarks.volumes import REAL_CT_NAME, volumes_in_memory
-from ctrate_convert.durable import PartialFile
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster
-from ctrate_convert.formats.encodings import array_writer, read_blocks
-from ctrate_convert.formats.encodings.target import ArrayTarget
+from ctrate_convert.formats.codecs import array_writer, read_blocks
+from ctrate_convert.formats.codecs.target import ArrayTarget
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
-from ctrate_convert.schemas.plan import ChunkShape, Encoding
+from ctrate_convert.store.durable import PartialFile
+from ctrate_convert.store.records.plan import ChunkShape, Encoding
 
 FULL_ROUNDS = 7
 QUICK_ROUNDS = 2

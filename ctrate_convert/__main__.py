@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ctrate_convert import interrupts
+from ctrate_convert.running import interrupts
 
 
 def main() -> NoReturn:

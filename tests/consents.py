@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ctrate_convert.deleting.proposal import propose
-from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.sources import candidates, survey
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.consent import Consent
+from ctrate_convert.deleting.source_states import candidates, survey
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.records.consent import Consent
 
 
 def allow_deletion(dataset: Dataset, command: str = "the tests", **more: Any) -> Consent:

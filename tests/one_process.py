@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 from unittest import mock
 
-from ctrate_convert import durable
 from ctrate_convert.cli import main
-from ctrate_convert.operations import run
-from tests.crash.scenario import orders_here
+from ctrate_convert.running import run
+from ctrate_convert.store import durable
+from tests.promises.crash.scenario import orders_here
 
 
 def hidden(name: str, number: int = 1) -> str:

@@ -15,11 +15,11 @@ from pathlib import Path
 import blosc2  # noqa: F401 - an idle worker has it too
 
 from ctrate_convert import Volumes
-from ctrate_convert.conversion.manifest import merge
-from ctrate_convert.conversion.planning import load_plans, make_plan
-from ctrate_convert.conversion.shard import convert_shard
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import PlanSettings
+from ctrate_convert.planning.make import load_plans, make_plan
+from ctrate_convert.shards.shard import convert_shard
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.records.plan import PlanSettings
 
 NARROW = slice(7, 19)
 LONG = slice(0, 10**6)

@@ -23,12 +23,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ctrate_convert.cli import main
-from ctrate_convert.conversion.manifest import merge
-from ctrate_convert.conversion.planning import load_plans, make_plan
-from ctrate_convert.conversion.shard import convert_shard, load_record
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Plan, PlannedShard, PlanSettings
-from ctrate_convert.schemas.record import ShardRecord
+from ctrate_convert.planning.make import load_plans, make_plan
+from ctrate_convert.shards.shard import convert_shard, load_record
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.records.plan import Plan, PlannedShard, PlanSettings
+from ctrate_convert.store.records.record import ShardRecord
 from ctrate_convert.synthetic import SyntheticCtRate
 
 Array = NDArray[Any]

@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import click
 
-from ctrate_convert import __version__, interrupts
+from ctrate_convert import __version__
 from ctrate_convert.cli import terminal
 from ctrate_convert.errors import CtrateError, ExitCode, Interrupted, environment_problem
-from ctrate_convert.privacy import forbid
+from ctrate_convert.running import interrupts
+from ctrate_convert.store.privacy import forbid
 
 COMMANDS = (
     "plan",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.audit.accounts import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
+from ctrate_convert.checking.audit.page import report_lines
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.verify import Progress
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.operations.audit import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
-from ctrate_convert.operations.audit_page import report_lines
-from ctrate_convert.paths import Dataset
+from ctrate_convert.store.layout import Dataset
 
 _NAMED = 20
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cluster.cancel import cancel
+from ctrate_convert.cluster.states.status import fold_numbers
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.cancel import cancel
-from ctrate_convert.slurm.status import fold_numbers
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("cancel")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.reading_speed import reading_speed
+from ctrate_convert.checking.verify import verify
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.verify import print_verify
-from ctrate_convert.operations.reading import reading_speed
-from ctrate_convert.operations.verify import verify
-from ctrate_convert.paths import Dataset
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("check")

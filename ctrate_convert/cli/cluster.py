@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ctrate_convert.cluster.scheduler.profile import ClusterProfile, Flag
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.slurm.profile import ClusterProfile, Flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
-from ctrate_convert.cli import consent, options, show
+from ctrate_convert.cli import ask as consent
+from ctrate_convert.cli import options, show
 from ctrate_convert.cli.plan import print_plan
 from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending, proposal_of
-from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
 from ctrate_convert.deleting.trusted import require_lasting
 from ctrate_convert.errors import SampleError
-from ctrate_convert.operations.delete import require_deletable
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.plan import ArrayHeader, PlanSettings
+from ctrate_convert.planning.make import PlanReport, make_plan
+from ctrate_convert.running.delete import require_deletable
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
 
 
 @click.command("convert")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrate_convert.cli import show
-from ctrate_convert.conversion.aside import aside_notes
-from ctrate_convert.conversion.readback import Damage
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.paths import Dataset
+from ctrate_convert.shards.readback import Damage
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.set_aside import aside_notes
 
 _NAMED = 20
 

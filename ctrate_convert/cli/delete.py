@@ -7,27 +7,27 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.consent import ask, refuse_without_terminal
+from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.progress import RunProgress
-from ctrate_convert.conversion.readback import Damage
+from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.deleting.proposal import propose
-from ctrate_convert.deleting.result import Deletion
+from ctrate_convert.deleting.source_states import Source, candidates, totals
 from ctrate_convert.errors import ExitCode, SettingsError
-from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.operations.delete import (
+from ctrate_convert.running.delete import (
     deletable_sources,
     deletable_work,
     delete_sources_of,
     require_deletable,
     with_interrupted,
 )
-from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.pool import StopFlag, stop_on_signals
-from ctrate_convert.operations.result import RunResult
-from ctrate_convert.operations.sources import Source, candidates, totals
-from ctrate_convert.paths import Dataset
+from ctrate_convert.running.pool import StopFlag, stop_on_signals
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.shards.readback import Damage
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
 
 _NAMED = 20
 _MEANING = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.doctor.about_deletion import DELETION
+from ctrate_convert.checking.doctor.diagnose import diagnose
 from ctrate_convert.cli import options, show
-from ctrate_convert.operations.doctor import diagnose
-from ctrate_convert.operations.doctor_deletion import DELETION
-from ctrate_convert.slurm.profile import load_profile
+from ctrate_convert.cluster.scheduler.profile import load_profile
 
 
 @click.command("doctor")
@@ -40,7 +40,9 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
     profile = load_profile(cluster) if cluster else None
     found = diagnose(out)
     if profile is not None:
-        from ctrate_convert.slurm.ask_nodes import ask_two_nodes  # submitit: only where needed
+        from ctrate_convert.cluster.two_nodes.ask import (
+            ask_two_nodes,  # submitit: only where needed
+        )
 
         between = ask_two_nodes(
             found.folder,

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.consent import print_consents
+from ctrate_convert.cli.ask import print_consents
+from ctrate_convert.cluster.states.history import PastArray, history
+from ctrate_convert.cluster.states.status import fold_numbers
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.history import PastArray, history
-from ctrate_convert.slurm.status import fold_numbers
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("history")

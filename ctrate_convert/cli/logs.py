@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cluster.states.evidence import job_of
+from ctrate_convert.cluster.states.logs import TaskLog, task_log
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.evidence import job_of
-from ctrate_convert.slurm.logs import TaskLog, task_log
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("logs")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.run import print_states
-from ctrate_convert.conversion.manifest import manifest_summary, merge
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.operations.pending import load
-from ctrate_convert.paths import Dataset
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import manifest_summary, merge
+from ctrate_convert.store.pending import load
 
 
 @click.command("merge")

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from ctrate_convert.cli import show
 from ctrate_convert.cli.config import config_option
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.paths import Dataset
-from ctrate_convert.privacy import keep_private
-from ctrate_convert.schemas.plan import ChunkShape, DType, Encoding, Layout, PlanSettings
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.privacy import keep_private
+from ctrate_convert.store.records.plan import ChunkShape, DType, Encoding, Layout, PlanSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

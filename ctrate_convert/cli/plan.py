@@ -11,13 +11,13 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.probe_table import print_probe, probe_facts
-from ctrate_convert.conversion.estimate import peak_extra_bytes
-from ctrate_convert.conversion.forecast import busy_workers
-from ctrate_convert.conversion.planning import PlanReport, make_plan
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.delete import refuse_other_trash
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.plan import Plan
+from ctrate_convert.planning.estimate import peak_extra_bytes
+from ctrate_convert.planning.forecast import busy_workers
+from ctrate_convert.planning.make import PlanReport, make_plan
+from ctrate_convert.running.delete import refuse_other_trash
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.plan import Plan
 
 _NAMED = 10
 

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from ctrate_convert.cli import show
-from ctrate_convert.conversion.forecast import Forecast, busy_workers, forecasts
-from ctrate_convert.schemas.plan import Plan, Probe
+from ctrate_convert.planning.forecast import Forecast, busy_workers, forecasts
+from ctrate_convert.store.records.plan import Plan, Probe
 
 
 def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ctrate_convert.cli import show
 from ctrate_convert.cli.terminal import shown
-from ctrate_convert.conversion.worker import ShardFailed
 from ctrate_convert.errors import Interrupted
-from ctrate_convert.operations.pool import Message
-from ctrate_convert.operations.result import RunResult
+from ctrate_convert.running.pool import Message
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.worker import ShardFailed
 
 _LINE_EVERY_S = 10.0
 

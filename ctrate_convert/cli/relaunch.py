@@ -10,11 +10,11 @@ import click
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.cluster import profile_options, settings_given
 from ctrate_convert.cli.submit import print_submitted
+from ctrate_convert.cluster.failed_samples import failed_samples, plan_failed_samples
+from ctrate_convert.cluster.relaunch import latest_profile, relaunch
+from ctrate_convert.cluster.scheduler.profile import load_profile
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.failed_samples import failed_samples, plan_failed_samples
-from ctrate_convert.slurm.profile import load_profile
-from ctrate_convert.slurm.relaunch import latest_profile, relaunch
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("relaunch")

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from ctrate_convert.checking.damage import find_damage
+from ctrate_convert.checking.report import Report, ShardFacts, report
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.operations.pending import load
-from ctrate_convert.operations.report import Report, ShardFacts, report
-from ctrate_convert.paths import Dataset
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
 
 _NAMED = 10
 

@@ -8,8 +8,8 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.deleting.restore import restore
-from ctrate_convert.operations.pending import load
-from ctrate_convert.paths import Dataset
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
 
 _NAMED = 20
 

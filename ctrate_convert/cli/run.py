@@ -9,24 +9,24 @@ from typing import Any
 
 import click
 
+from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.consent import ask, refuse_without_terminal
+from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
-from ctrate_convert.conversion.plans import load_plans
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
+from ctrate_convert.deleting.source_states import candidates, survey
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.operations.delete import require_deletable
-from ctrate_convert.operations.pool import StopFlag, stop_on_signals
-from ctrate_convert.operations.result import RunResult
-from ctrate_convert.operations.run import run_pending
-from ctrate_convert.operations.sources import candidates, survey
-from ctrate_convert.operations.space import SpaceWatch
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.manifest import GIB, Manifest
+from ctrate_convert.running.delete import require_deletable
+from ctrate_convert.running.pool import StopFlag, stop_on_signals
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.run import run_pending
+from ctrate_convert.running.space import SpaceWatch
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.manifest import GIB, Manifest
 
 _NAMED = 20
 
@@ -178,7 +178,7 @@ def _held(dataset: Dataset) -> frozenset[int]:
     """Ask Slurm for the tasks that it holds; import that half only if something was submitted."""
     if not (dataset.submissions.is_dir() and any(dataset.submissions.iterdir())):
         return frozenset()
-    from ctrate_convert.slurm.hold import held_tasks
+    from ctrate_convert.cluster.states.hold import held_tasks
 
     return held_tasks(dataset)
 
@@ -187,7 +187,7 @@ def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str] | None:
     """The Slurm job that this is, where a plain job script runs its task by this command."""
     if only_tasks is None or "SLURM_JOB_ID" not in os.environ:
         return None
-    from ctrate_convert.slurm.here import scheduler_facts
+    from ctrate_convert.cluster.scheduler.here import scheduler_facts
 
     return scheduler_facts(os.environ)
 

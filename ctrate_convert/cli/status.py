@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.consent import print_consents
+from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cluster.states.status import Status, StatusReader, TaskLine, fold
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.damage import find_damage
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.status import Status, StatusReader, TaskLine, fold
+from ctrate_convert.store.layout import Dataset
 
 _REFRESH_S = 15
 _FOLD_ABOVE = 40

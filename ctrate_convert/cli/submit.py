@@ -9,15 +9,15 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.cluster import profile_options, settings_given
-from ctrate_convert.cli.consent import ask, refuse_without_terminal
 from ctrate_convert.cli.run import proposal_of, say_that_plans_keep
+from ctrate_convert.cluster.scheduler.profile import ClusterProfile, load_profile
+from ctrate_convert.cluster.states.status import fold_numbers
+from ctrate_convert.cluster.submit import Submitted, submit
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.operations.delete import require_deletable
-from ctrate_convert.paths import Dataset
-from ctrate_convert.slurm.profile import ClusterProfile, load_profile
-from ctrate_convert.slurm.status import fold_numbers
-from ctrate_convert.slurm.submit import Submitted, submit
+from ctrate_convert.running.delete import require_deletable
+from ctrate_convert.store.layout import Dataset
 
 
 @click.command("submit")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.damage import mend_command
+from ctrate_convert.checking.mending.mend import MendReport, mend
+from ctrate_convert.checking.mending.repair import RepairReport, repair
+from ctrate_convert.checking.verify import VerifyReport, verify
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.operations.damage import mend_command
-from ctrate_convert.operations.mend import MendReport, mend
-from ctrate_convert.operations.pool import StopFlag, stop_on_signals
-from ctrate_convert.operations.repair import RepairReport, repair
-from ctrate_convert.operations.verify import VerifyReport, verify
-from ctrate_convert.paths import Dataset
+from ctrate_convert.running.pool import StopFlag, stop_on_signals
+from ctrate_convert.store.layout import Dataset
 
 _NAMED = 50
 _LINE_EVERY_S = 10.0

@@ -1,1 +1,1 @@
-"""Deleting: consent, compare the source with its shard, let the source go, keep the journal."""
+"""Delete a source file, after comparing it with its shard and under a person's consent."""

@@ -7,10 +7,10 @@ import os
 import stat
 from pathlib import Path
 
-from ctrate_convert.deleting.presence import hidden_names, status_of
-from ctrate_convert.durable import fsync_open_directory, open_beneath, rename_if_free
-from ctrate_convert.fresh import fresh_status
-from ctrate_convert.locks import is_locked_elsewhere
+from ctrate_convert.store.durable import fsync_open_directory, open_beneath, rename_if_free
+from ctrate_convert.store.fresh import fresh_status
+from ctrate_convert.store.locks import is_locked_elsewhere
+from ctrate_convert.store.presence import hidden_names, status_of
 
 
 def put_back(data_folder: Path, source: str) -> bool:

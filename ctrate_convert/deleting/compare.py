@@ -17,15 +17,15 @@ import numpy as np
 
 from ctrate_convert.deleting.voxels import Floats, Integers, Pairs, Values
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.encodings.b2nd import chunks_and_blocks
+from ctrate_convert.formats.codecs.b2nd import chunks_and_blocks
 from ctrate_convert.formats.tiling import Box, c_order_boxes, fortran_order_boxes
 from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.index import ArrayMember, StoredSample
 from ctrate_convert.reading.samples import read_json
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.schemas.plan import PlanSettings
 from ctrate_convert.sources.inventory import LeftOut
 from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.store.records.plan import PlanSettings
 
 _PIECE_VOXELS = 2**17
 """Small enough that source, shard and difference stay in the second-level cache."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.trusted import why_in_memory
-from ctrate_convert.durable import open_regular
 from ctrate_convert.errors import CtrateError, SettingsError
-from ctrate_convert.fresh import fresh_status, fresh_status_of
-from ctrate_convert.paths import Dataset
-from ctrate_convert.storage import StorageReader
+from ctrate_convert.store.durable import open_regular
+from ctrate_convert.store.fresh import fresh_status, fresh_status_of
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.storage_reader import StorageReader
 
 
 def require_copies(dataset: Dataset, copies: Sequence[str]) -> None:

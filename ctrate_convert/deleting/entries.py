@@ -7,14 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctrate_convert.deleting.journal import (
-    by_consent,
-    folder_inodes,
-    is_done,
-    journal_line,
-    open_intents,
-    read_journal,
-)
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
@@ -23,12 +15,20 @@ from ctrate_convert.deleting.trash import (
     place_in_trash,
     trash_of,
 )
-from ctrate_convert.durable import append_lines, open_beneath
-from ctrate_convert.fresh import fresh_status
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.journal import Event, JournalLine
-from ctrate_convert.schemas.record import SourceFingerprint
+from ctrate_convert.store.durable import append_lines, open_beneath
+from ctrate_convert.store.fresh import fresh_status
+from ctrate_convert.store.journals import (
+    by_consent,
+    folder_inodes,
+    is_done,
+    journal_line,
+    open_intents,
+    read_journal,
+)
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.journal import Event, JournalLine
+from ctrate_convert.store.records.record import SourceFingerprint
 
 _MISSING = "it is missing, though this program did not delete it"
 

@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ctrate_convert.conversion.plans import load_samples
-from ctrate_convert.conversion.readback import FileIdentity, read_shard
 from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.compare import Pair, compare
-from ctrate_convert.deleting.consent import require_consent
+from ctrate_convert.deleting.consents import require_consent
 from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
-from ctrate_convert.deleting.journal import restored_lines, restored_words
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
-from ctrate_convert.deleting.presence import Presence, presence
-from ctrate_convert.deleting.result import Deletion, Kept
+from ctrate_convert.deleting.outcome import Deletion, Kept
 from ctrate_convert.deleting.stored_shard import StoredShard
 from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
-from ctrate_convert.durable import fsync_open_directory, open_beneath
 from ctrate_convert.errors import DamageError, RefusedError, environment_problem
-from ctrate_convert.fresh import fresh_status
-from ctrate_convert.paths import Dataset
 from ctrate_convert.reading.index import Shard, stored_sample
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.journal import Event
-from ctrate_convert.schemas.plan import Plan, PlannedShard
-from ctrate_convert.schemas.record import ConvertedSample, ShardRecord
+from ctrate_convert.shards.readback import FileIdentity, read_shard
+from ctrate_convert.store.durable import fsync_open_directory, open_beneath
+from ctrate_convert.store.fresh import fresh_status
+from ctrate_convert.store.journals import restored_lines, restored_words
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import load_samples
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.journal import Event
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from ctrate_convert.deleting.aside import give_name_back, open_hidden, put_back_in
-from ctrate_convert.deleting.presence import (
-    Presence,
-    aside_name,
-    hidden_names,
-    presence,
-    proven_name,
-    status_of,
-)
-from ctrate_convert.durable import open_beneath, rename_if_free
 from ctrate_convert.errors import (
     DamageError,
     EnvironmentProblem,
@@ -37,7 +28,16 @@ from ctrate_convert.errors import (
     SampleError,
     UnreadableSource,
 )
-from ctrate_convert.fresh import FreshStatus, fresh_status, fresh_status_of
+from ctrate_convert.store.durable import open_beneath, rename_if_free
+from ctrate_convert.store.fresh import FreshStatus, fresh_status, fresh_status_of
+from ctrate_convert.store.presence import (
+    Presence,
+    aside_name,
+    hidden_names,
+    presence,
+    proven_name,
+    status_of,
+)
 
 _ONLY_COMPARED = object()
 

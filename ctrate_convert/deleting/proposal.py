@@ -11,12 +11,12 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from ctrate_convert.deleting.consent import new_name, ranges, record_consent, user_id, user_name
+from ctrate_convert.deleting.consents import new_name, ranges, record_consent, user_id, user_name
 from ctrate_convert.errors import SampleError, SettingsError
 from ctrate_convert.formats.cast import output_dtype
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.consent import Consent
-from ctrate_convert.schemas.plan import Plan, PlanSettings
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.plan import Plan, PlanSettings
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrate_convert.conversion.manifest import planned_shards
-from ctrate_convert.conversion.plans import load_samples
-from ctrate_convert.conversion.shard import load_record
 from ctrate_convert.deleting.aside import put_back
-from ctrate_convert.deleting.consent import load_consents
-from ctrate_convert.deleting.journal import journal_line, open_intents, read_journal
+from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.deleting.trash import (
     Identity,
     identity_at,
@@ -23,20 +19,24 @@ from ctrate_convert.deleting.trash import (
     place_in_trash,
     trash_of,
 )
-from ctrate_convert.durable import (
+from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.durable import (
     append_lines,
     fsync_open_directory,
     move_if_free,
     open_beneath,
 )
-from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
-from ctrate_convert.fresh import fresh_status
-from ctrate_convert.locks import locked
-from ctrate_convert.operations.pending import load
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.journal import JournalLine
-from ctrate_convert.schemas.plan import Plan, PlannedShard
-from ctrate_convert.schemas.record import SourceFingerprint
+from ctrate_convert.store.fresh import fresh_status
+from ctrate_convert.store.journals import journal_line, open_intents, read_journal
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.manifest import planned_shards
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import load_samples
+from ctrate_convert.store.records.journal import JournalLine
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.records.record import SourceFingerprint
 
 _LOCK_PATIENCE_S = 60.0
 

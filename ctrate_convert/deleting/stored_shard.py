@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctrate_convert.reading.index import Shard
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.storage import StorageReader
+from ctrate_convert.store.storage_reader import StorageReader
 
 
 class StoredShard(ShardFile):

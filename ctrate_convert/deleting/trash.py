@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.deleting.let_go import Equal, require_proof
-from ctrate_convert.durable import (
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.durable import (
     fsync_open_directory,
     make_directories,
     move_if_free,
     open_beneath,
 )
-from ctrate_convert.errors import SettingsError
-from ctrate_convert.fresh import FreshStatus, fresh_status
-from ctrate_convert.schemas.journal import JournalLine
-from ctrate_convert.schemas.plan import Plan
-from ctrate_convert.schemas.record import SourceFingerprint
+from ctrate_convert.store.fresh import FreshStatus, fresh_status
+from ctrate_convert.store.records.journal import JournalLine
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import SourceFingerprint
 
 
 @dataclass(frozen=True)

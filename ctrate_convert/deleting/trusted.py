@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.errors import RefusedError
-from ctrate_convert.paths import Dataset
-from ctrate_convert.privacy import storage_is_ours
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.privacy import storage_is_ours
 
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs", "rootfs"))
 _MEMORY_DEVICES = ("/dev/ram", "/dev/zram")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.schemas.record import Intensity
+from ctrate_convert.store.records.record import Intensity
 
 INTERCEPT_APPLIES: dict[Intensity, float] = {"raw-1024": -1024.0, "raw-8192": -8192.0}
 """The intercept that still has to be added to voxels of that scale."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.bound import ErrorLimit
-from ctrate_convert.schemas.record import Intensity
+from ctrate_convert.store.records.record import Intensity
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrate_convert.formats.names import parse_key
-from ctrate_convert.formats.npy import header_bytes
-from ctrate_convert.schemas.plan import Encoding, Layout, PlannedSample
-from ctrate_convert.schemas.record import ArrayRecord
+from ctrate_convert.formats.npy_header import header_bytes
+from ctrate_convert.store.records.plan import Encoding, Layout, PlannedSample
+from ctrate_convert.store.records.record import ArrayRecord
 
 LABEL_NAMES = (
     "Medical material",

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.durable import open_scratch_file, write_all
-from ctrate_convert.formats.npy import NpyHeader
+from ctrate_convert.formats.npy_header import NpyHeader
 from ctrate_convert.formats.tiling import (
     Box,
     box_elements,
@@ -27,6 +26,7 @@ from ctrate_convert.formats.tiling import (
     place_in_c_order,
     within,
 )
+from ctrate_convert.store.durable import open_scratch_file, write_all
 
 SLAB_BYTES = 2**23
 

@@ -17,7 +17,7 @@ import pandas as pd
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import key_of_volume
-from ctrate_convert.schemas.base import sha256_hex
+from ctrate_convert.store.records.base import sha256_hex
 
 VOLUME_NAME = "VolumeName"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import blake3
 
-from ctrate_convert.durable import Bytes, PartialFile
 from ctrate_convert.errors import SampleError
+from ctrate_convert.store.durable import Bytes, PartialFile
 
 MAX_MEMBER_BYTES = 8**11 - 1
 """ustar writes a member's size in eleven octal digits: just under 8 GiB."""

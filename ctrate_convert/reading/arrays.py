@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.formats.npy import header_bytes
+from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.formats.tiling import c_order_boxes, common_part, place_in_c_order, within
 from ctrate_convert.reading.boxes import Box, Shape, shape_of
 from ctrate_convert.reading.gzip_stream import GzipStream
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.schemas.plan import Encoding
+from ctrate_convert.store.records.plan import Encoding
 
 _PIECE_BYTES = 2**22
 """What a reader takes at most beside the box that was asked for."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError, SampleError
-from ctrate_convert.formats.npy import read_header
+from ctrate_convert.formats.npy_header import read_header
 from ctrate_convert.reading.gzip_stream import GzipStream
 
 MAX_ARRAY_BYTES = 2**31

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctrate_convert.conversion.manifest import load_manifest
 from ctrate_convert.errors import DamagedShardWarning, DamageError, SettingsError
 from ctrate_convert.formats.members import LAYOUTS
-from ctrate_convert.paths import Dataset
-from ctrate_convert.schemas.base import parse, sha256_hex
-from ctrate_convert.schemas.manifest import ManifestShard
-from ctrate_convert.schemas.plan import Encoding, Layout
-from ctrate_convert.schemas.record import ShardRecord
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import load_manifest
+from ctrate_convert.store.records.base import parse, sha256_hex
+from ctrate_convert.store.records.manifest import ManifestShard
+from ctrate_convert.store.records.plan import Encoding, Layout
+from ctrate_convert.store.records.record import ShardRecord
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ctrate_convert.reading.samples import (
     read_report,
 )
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.schemas.manifest import ManifestShard
+from ctrate_convert.store.records.manifest import ManifestShard
 
 
 def open_dataset(

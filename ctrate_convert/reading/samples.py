@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError, SettingsError
 from ctrate_convert.formats.members import LABEL_NAMES
-from ctrate_convert.formats.npy import read_header
+from ctrate_convert.formats.npy_header import read_header
 from ctrate_convert.reading.arrays import read_box
 from ctrate_convert.reading.boxes import Box, Shape, overlap
 from ctrate_convert.reading.index import ArrayMember, StoredSample

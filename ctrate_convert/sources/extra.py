@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ctrate_convert.formats.npy import NpyHeader
+from ctrate_convert.formats.npy_header import NpyHeader
 from ctrate_convert.sources.inventory import LeftOut
 from ctrate_convert.sources.zip_structure import Entry
 

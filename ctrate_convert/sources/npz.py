@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError, UnreadableSource
-from ctrate_convert.formats.npy import NpyHeader, read_header
-from ctrate_convert.schemas.plan import ArrayHeader
-from ctrate_convert.schemas.record import SourceFingerprint
+from ctrate_convert.formats.npy_header import NpyHeader, read_header
 from ctrate_convert.sources.extra import MAX_EXTRA_BYTES, Look, divide, estimated_bytes, read_all
 from ctrate_convert.sources.inventory import (
     NPY_HEADER,
@@ -28,6 +26,8 @@ from ctrate_convert.sources.inventory import (
 )
 from ctrate_convert.sources.member import Member, fetch
 from ctrate_convert.sources.zip_structure import STORED, Entry
+from ctrate_convert.store.records.plan import ArrayHeader
+from ctrate_convert.store.records.record import SourceFingerprint
 
 MAX_VOXELS = 2**32
 """Ten times the largest CT-RATE volume; two bytes a voxel then still fit one tar member."""

@@ -1,5 +1,6 @@
 """A small CT-RATE made of synthetic patients, for the demo, the tests and the benchmarks."""
 
+from ctrate_convert.synthetic.clinical_tables import METADATA_COLUMNS
 from ctrate_convert.synthetic.dataset import (
     Fault,
     Kind,
@@ -8,7 +9,6 @@ from ctrate_convert.synthetic.dataset import (
     write_synthetic_ctrate,
 )
 from ctrate_convert.synthetic.phantom import chest_phantom
-from ctrate_convert.synthetic.tables import METADATA_COLUMNS
 
 __all__ = [
     "METADATA_COLUMNS",

@@ -17,13 +17,13 @@ import numpy as np
 
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import VolumeName
-from ctrate_convert.synthetic.phantom import chest_phantom
-from ctrate_convert.synthetic.tables import (
+from ctrate_convert.synthetic.clinical_tables import (
     METADATA_COLUMNS,
     label_rows,
     metadata_rows,
     report_rows,
 )
+from ctrate_convert.synthetic.phantom import chest_phantom
 
 Layout = Literal["nested", "nested_joined", "flat"]
 """``train_1/train_1_a/…``, ``train_1/train_1a/…`` as CT-RATE also has it, or all in one folder."""

@@ -1,0 +1,1 @@
+"""Look at what is on disk: verify, report, audit, doctor; and mend what is damaged."""

@@ -1,0 +1,267 @@
+"""Audit: for every source that is gone, where its sample is now, with the digests looked at anew.
+
+Sources are looked for on disk, what went is read in the journals, samples in the records, bytes in
+the shards, who allowed it in the consents; sources that are still there can be compared with their
+shards. Page, summary and list are kept in a folder of their own under ``.run/audits``.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ctrate_convert import __version__
+from ctrate_convert.checking.audit.against_sources import choose, compare_sources
+from ctrate_convert.checking.audit.allowed import quote_consents
+from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
+from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
+from ctrate_convert.checking.audit.page import page, verdict
+from ctrate_convert.checking.audit.shard_check import ShardCheck, check_shard
+from ctrate_convert.errors import ExitCode, environment_problem
+from ctrate_convert.store.attempts import now_text
+from ctrate_convert.store.durable import make_directories, publish_directory
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.records.audit import (
+    DAMAGE_KINDS,
+    AuditedSource,
+    AuditSummary,
+    QuotedConsent,
+    SourcesCompared,
+)
+from ctrate_convert.store.records.base import sha256_hex
+from ctrate_convert.store.records.plan import Plan, shard_name
+
+PAGE_FILE = "audit.txt"
+SUMMARY_FILE = "summary.json"
+LIST_FILE = "sources.jsonl"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found, and the folder that now holds it."""
+
+    summary: AuditSummary
+    sources: tuple[AuditedSource, ...]
+    folder: Path
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where a sample is not in a sound member, differs from its source, or proof is bad."""
+        summary = self.summary
+        damaged = any(remark.kind in DAMAGE_KINDS for remark in summary.remarks)
+        different = summary.against_sources is not None and summary.against_sources.different
+        return ExitCode.DAMAGE if summary.findings or damaged or different else ExitCode.DONE
+
+
+def audit(
+    dataset: Dataset,
+    *,
+    share: float,
+    seed: int,
+    num_workers: int,
+    against_sources: bool = False,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Account for every source that is gone; read the members of a ``share`` of them (over 0 to 1).
+
+    At least one is read where there is any; the same ``seed`` chooses the same ones. Of every
+    shard that holds one the file's presence and size are looked at. ``against_sources`` compares
+    such a share of the sources that are still there with their shards, too; ``on_shard`` is told
+    how many shards are done of all. Nothing is changed but that the audit's files are added.
+
+    Raises:
+        SettingsError: there is no plan.
+        DamageError: a plan was changed.
+        EnvironmentProblem: the files cannot be written.
+        WorkerDied: a process was killed.
+    """
+    plans = load(dataset)
+    evidence = gather(dataset, plans)
+    gone = find_gone(plans, evidence)
+    checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)
+    missing = {(one.shard, one.key) for one in gone.sources}
+    for check in checks.values():
+        for key, wrong in check.wrong.items():  # a source that is there has a damaged copy
+            if key is not None and (check.shard, key) not in missing:
+                evidence.remark("shard", f"{shard_name(check.shard)}, {key}", "; ".join(wrong))
+    sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
+    listed = b"".join(source.to_json() + b"\n" for source in sources)
+    compared = None
+    if against_sources:
+        compared = compare_sources(
+            dataset, evidence, share=share, seed=seed, num_workers=num_workers, on_shard=on_shard
+        )
+    summary = _sum_up(
+        dataset,
+        plans,
+        gone,
+        evidence,
+        sources,
+        list(checks.values()),
+        share,
+        seed,
+        listed,
+        consents=quote_consents(dataset, evidence, sources),
+        compared=compared,
+    )
+    try:
+        folder = _file(dataset, summary, sources, listed)
+    except OSError as error:
+        raise environment_problem(error, "filing the audit") from error
+    return Audit(summary, sources, folder)
+
+
+def _choose(sources: Sequence[GoneSource], share: float, seed: int) -> frozenset[tuple[int, str]]:
+    held = [(one.shard, one.key) for one in sources if one.sample]
+    return choose(held, share, seed)
+
+
+def _check(
+    dataset: Dataset,
+    gone: Gone,
+    evidence: Evidence,
+    chosen: frozenset[tuple[int, str]],
+    share: float,
+    num_workers: int,
+) -> dict[int, ShardCheck]:
+    """Every shard that holds a source's sample, by number."""
+    shards = sorted({one.shard for one in gone.sources if one.sample})
+    keys: dict[int, set[str]] = {shard: set() for shard in shards}
+    for shard, key in chosen:
+        keys[shard].add(key)
+
+    def check(shard: int) -> ShardCheck:
+        own = frozenset(keys[shard])
+        return check_shard(dataset, evidence.recorded[shard], own, everything=share >= 1)
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        return {found.shard: found for found in pool.map(check, shards)}
+
+
+def _audited(one: GoneSource, evidence: Evidence, check: ShardCheck | None) -> AuditedSource:
+    sample, line = one.sample, one.line
+    findings = [one.finding]
+    if sample and check:
+        findings += [*check.wrong.get(None, ()), *check.wrong.get(one.key, ())]
+    tar = evidence.recorded[one.shard].record.tar if sample else None
+    return AuditedSource(
+        key=one.key,
+        data_folder=one.data_folder,
+        source=one.place.source,
+        size_bytes=one.place.size_bytes,
+        told=one.told,
+        event=line.event if line else "",
+        time=line.time if line else "",
+        authorised_by=line.authorised_by if line else "",
+        trash=line.trash if line else "",
+        trash_state=one.trash_state,
+        shard=shard_name(one.shard) if sample else "",
+        shard_sha256=tar.sha256 if tar else "",
+        member=sample.array.name if sample else "",
+        array_blake3=sample.array.blake3 if sample else "",
+        members=len(sample.all_members) if sample else 0,
+        checked=check is not None and one.key in check.read and sample is not None,
+        finding="; ".join(filter(None, findings)),
+    )
+
+
+def _sum_up(
+    dataset: Dataset,
+    plans: Sequence[Plan],
+    gone: Gone,
+    evidence: Evidence,
+    sources: Sequence[AuditedSource],
+    checks: Sequence[ShardCheck],
+    share: float,
+    seed: int,
+    listed: bytes,
+    *,
+    consents: tuple[QuotedConsent, ...],
+    compared: SourcesCompared | None,
+) -> AuditSummary:
+    told = [one for one in sources if one.told != "nothing"]
+    checked = [one for one in sources if one.checked]
+    findings = sum(1 for one in sources if one.finding)
+    damaged = sum(1 for remark in evidence.remarks if remark.kind in DAMAGE_KINDS)
+    return AuditSummary(
+        program_version=__version__,
+        time=now_text(),
+        user=_user(),
+        host=socket.gethostname(),
+        out=as_text(dataset.out.resolve()),
+        data_folders=tuple(dict.fromkeys(plan.settings.data_folder for plan in plans)),
+        plans=tuple(plan.plan_id for plan in plans),
+        share=share,
+        seed=seed,
+        gone_sources=len(sources),
+        gone_bytes=_bytes_of(sources),
+        deleted_sources=len(told),
+        deleted_bytes=_bytes_of(told),
+        open_intents=sum(1 for one in told if one.told == "open intent"),
+        untold_sources=len(sources) - len(told),
+        in_the_trash=sum(1 for one in sources if one.trash_state == "in the trash"),
+        removed_from_the_trash=sum(
+            1 for one in sources if one.trash_state == "removed from the trash since"
+        ),
+        put_back=tuple(gone.put_back),
+        in_a_recorded_shard=sum(1 for one in sources if one.shard),
+        checked_now=len(checked),
+        members_read_now=sum(one.members for one in checked),
+        members_sound_now=sum(one.members for one in checked if not one.finding),
+        shards_read_whole=sum(1 for check in checks if check.read_whole),
+        read_bytes=sum(check.read_bytes for check in checks),
+        findings=findings,
+        consents=consents,
+        against_sources=compared,
+        remarks=tuple(evidence.remarks),
+        verdict=verdict(
+            gone=len(sources),
+            checked=len(checked),
+            findings=findings,
+            untold=len(sources) - len(told),
+            damaged=damaged,
+            unreadable=len(evidence.remarks) - damaged,
+            by_record=share < 1,
+            compared=compared,
+        ),
+        list_file=LIST_FILE,
+        list_sha256=sha256_hex(listed),
+    )
+
+
+def _file(
+    dataset: Dataset, summary: AuditSummary, sources: Sequence[AuditedSource], listed: bytes
+) -> Path:
+    """Write the three files, together or not at all, into a folder that is new."""
+    above = dataset.run.resolve() / "audits"
+    make_directories(above)
+    stored = summary.to_pretty_json()
+    while True:
+        folder = above / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        text = page(summary, sources, folder, sha256_hex(stored))
+        files = {
+            LIST_FILE: listed,
+            SUMMARY_FILE: stored,
+            PAGE_FILE: text.encode(errors="surrogateescape"),
+        }
+        if publish_directory(files, folder):
+            return folder
+
+
+def _bytes_of(sources: Iterable[AuditedSource]) -> int:
+    return sum(source.size_bytes for source in sources)
+
+
+def _user() -> str:
+    """Who this process runs as, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"

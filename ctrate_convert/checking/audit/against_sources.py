@@ -1,0 +1,197 @@
+"""Audit, of the sources that are still there: compare each with its shard, as a deletion would.
+
+Nothing is deleted, renamed or locked. A source is looked for under its own name and under the
+hidden one that it bears while another process compares it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.checking.audit.gathered import Evidence
+from ctrate_convert.deleting.compare import Comparison, Pair, compare
+from ctrate_convert.deleting.stored_shard import StoredShard
+from ctrate_convert.errors import CtrateError, DamageError
+from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.running.each_process import each_in_a_process
+from ctrate_convert.store.durable import drop_page_cache
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.presence import Presence, aside_name
+from ctrate_convert.store.records.audit import ComparedSource, SourcesCompared
+from ctrate_convert.store.records.base import sha256_hex
+from ctrate_convert.store.records.plan import PlanSettings, shard_name
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+
+
+@dataclass(frozen=True)
+class ShardToCompare:
+    """One shard and the samples whose sources are compared: plain values, for another process."""
+
+    dataset: Dataset
+    settings: PlanSettings
+    record: ShardRecord
+    samples: tuple[ConvertedSample, ...]
+
+    @property
+    def readable(self) -> Shard:
+        """The shard as the readers know it."""
+        size_bytes = self.record.tar.size_bytes if self.record.tar else 0
+        verify = f"ctrate-convert verify {self.dataset.out} --full"
+        return Shard(str(self.dataset.shard(self.record.shard)), size_bytes, verify)
+
+
+def compare_sources(
+    dataset: Dataset,
+    evidence: Evidence,
+    *,
+    share: float,
+    seed: int,
+    num_workers: int,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> SourcesCompared:
+    """Compare a ``share`` (over 0 to 1) of the sources that are there, chosen by ``seed``.
+
+    At least one is where there is any.
+
+    Raises:
+        WorkerDied: a process was killed.
+    """
+    there = _sources_there(evidence)
+    chosen = choose(there, share, seed)
+    work = [
+        ShardToCompare(dataset, recorded.plan.settings, recorded.record, samples)
+        for index, recorded in evidence.recorded.items()
+        if (samples := _samples_of(recorded.record, index, chosen))
+    ]
+    found = [
+        one
+        for part in each_in_a_process(compare_shard, work, num_workers, on_shard)
+        for one in part
+    ]
+    return _sum_up(len(there), found)
+
+
+def _sources_there(evidence: Evidence) -> list[tuple[int, str]]:
+    """Return shard and key of every converted sample whose source is there."""
+    return [
+        (index, sample.key)
+        for index, recorded in evidence.recorded.items()
+        for sample in recorded.record.converted
+        if sample.key not in recorded.superseded
+        and evidence.presence(recorded.plan.settings.data_folder, sample.source.source)
+        is Presence.THERE
+    ]
+
+
+def choose(
+    samples: Sequence[tuple[int, str]], share: float, seed: int
+) -> frozenset[tuple[int, str]]:
+    """Return the first ones in an order that ``seed`` makes, and that anyone can make again.
+
+    ``samples`` are shard and key; of some, at least one is chosen.
+    """
+    number = max(1, math.ceil(share * len(samples) - 1e-9))
+    ordered = sorted(samples, key=lambda one: sha256_hex(f"{seed} {one[0]} {one[1]}".encode()))
+    return frozenset(ordered[:number])
+
+
+def _samples_of(
+    record: ShardRecord, index: int, chosen: frozenset[tuple[int, str]]
+) -> tuple[ConvertedSample, ...]:
+    return tuple(sample for sample in record.converted if (index, sample.key) in chosen)
+
+
+def compare_shard(shard: ShardToCompare) -> list[ComparedSource]:
+    """Compare each sample with its source; what is wrong is found, never raised."""
+    try:
+        with StoredShard(shard.readable) as opened:
+            return [_compare_source(shard, sample, opened) for sample in shard.samples]
+    except (CtrateError, OSError) as error:
+        why = f"its shard cannot be read: {_words(error)}"
+        return [_found(shard, sample, difference=why) for sample in shard.samples]
+
+
+def _compare_source(
+    shard: ShardToCompare, sample: ConvertedSample, opened: ShardFile
+) -> ComparedSource:
+    source = Path(shard.settings.data_folder) / sample.source.source
+    try:
+        descriptor = _open(source)
+    except FileNotFoundError:
+        return _found(shard, sample, went=True)
+    except OSError as error:
+        return _found(shard, sample, unreadable=_words(error))
+    try:
+        drop_page_cache(descriptor)
+        stored = stored_sample(sample.model_dump(), opened.shard, shard.settings.layout)
+        seen = compare(Pair(descriptor, source, opened, stored, shard.settings))
+    except DamageError as error:
+        return _found(shard, sample, difference=_words(error))
+    except (CtrateError, OSError) as error:
+        return _found(shard, sample, unreadable=_words(error))
+    finally:
+        os.close(descriptor)
+    return _as_compared(shard, sample, seen)
+
+
+def _open(source: Path) -> int:
+    """Open the source under either of its names, its own once more at last."""
+    for path in (source, source.with_name(aside_name(source.name))):
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+    return os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _as_compared(
+    shard: ShardToCompare, sample: ConvertedSample, seen: Comparison
+) -> ComparedSource:
+    left_out = tuple(f"{one.name} ({one.what})" for one in seen.left_out)
+    return _found(shard, sample, difference="; ".join(seen.differences), left_out=left_out)
+
+
+def _found(
+    shard: ShardToCompare,
+    sample: ConvertedSample,
+    *,
+    difference: str = "",
+    left_out: tuple[str, ...] = (),
+    unreadable: str = "",
+    went: bool = False,
+) -> ComparedSource:
+    return ComparedSource(
+        key=sample.key,
+        data_folder=shard.settings.data_folder,
+        source=sample.source.source,
+        shard=shard_name(shard.record.shard),
+        difference=difference,
+        left_out=left_out,
+        unreadable=unreadable,
+        went=went,
+    )
+
+
+def _words(error: CtrateError | OSError) -> str:
+    if isinstance(error, CtrateError):
+        return error.one_line()
+    return error.strerror or str(error)
+
+
+def _sum_up(there: int, found: Sequence[ComparedSource]) -> SourcesCompared:
+    compared = [one for one in found if not (one.unreadable or one.went)]
+    equal = [one for one in compared if not one.difference]
+    return SourcesCompared(
+        there=there,
+        compared=len(compared),
+        equal=len(equal),
+        went_meanwhile=sum(1 for one in found if one.went),
+        different=tuple(one for one in compared if one.difference),
+        not_wholly_held=tuple(one for one in equal if one.left_out),
+        unreadable=tuple(one for one in found if one.unreadable),
+    )

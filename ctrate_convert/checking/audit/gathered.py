@@ -1,0 +1,167 @@
+"""What an audit rests on: every source's presence, the journals' lines, the shards' records.
+
+Gathered in the order that a run's own steps turn round: a source that is seen to be gone has its
+intent in a journal that is read later, and its record was written before. So an audit may be made
+while a run deletes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.durable import read_regular
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import planned_shards, recorded_shards
+from ctrate_convert.store.plans import load_samples
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.audit import AuditRemark, RemarkKind
+from ctrate_convert.store.records.base import parse
+from ctrate_convert.store.records.journal import JournalLine
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.records.record import ShardRecord
+
+
+class Place(NamedTuple):
+    """A source's path below its data folder, and its size."""
+
+    source: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A shard's record, and the samples of which a repair has made another copy since."""
+
+    plan: Plan
+    record: ShardRecord
+    superseded: frozenset[str]
+
+
+@dataclass
+class Evidence:
+    """By shard number: the planned sources by key, the journal, the record; and what is amiss.
+
+    ``strangers`` are lines of journals whose shards no plan knows.
+    """
+
+    shards: Mapping[int, tuple[Plan, PlannedShard]]
+    planned: dict[int, dict[str, Place]] = field(default_factory=dict)
+    journals: dict[int, list[JournalLine]] = field(default_factory=dict)
+    recorded: dict[int, Recorded] = field(default_factory=dict)
+    strangers: list[JournalLine] = field(default_factory=list)
+    remarks: list[AuditRemark] = field(default_factory=list)
+    _seen: dict[tuple[str, str], Presence] = field(default_factory=dict)
+
+    def remark(self, kind: RemarkKind, where: object, what: str) -> None:
+        """Take down what a reader of the audit must know."""
+        place = as_text(where)
+        self.remarks.append(AuditRemark(kind=kind, where=place, what=what))
+
+    def presence(self, folder: str, source: str, *, anew: bool = False) -> Presence:
+        """Whether anything has this source's name: as first seen, or ``anew``."""
+        if anew or (folder, source) not in self._seen:
+            seen = presence(Path(folder), source)
+            # What a data folder held that is away is looked for in the shards.
+            away = seen is Presence.UNSEEN and not os.path.lexists(folder)
+            self._seen[folder, source] = Presence.GONE if away else seen
+        return self._seen[folder, source]
+
+
+def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
+    """Look at every planned source, then read all journals, then all records.
+
+    What cannot be read is remarked upon, never raised.
+    """
+    found = Evidence(planned_shards(plans))
+    for index, (plan, shard) in found.shards.items():
+        found.planned[index] = _planned(dataset, plan, shard, found)
+        for place in found.planned[index].values():
+            found.presence(plan.settings.data_folder, place.source)
+    for index in found.shards:
+        found.journals[index] = _read_journal(dataset.journal(index), found)
+    known = {dataset.journal(index).name for index in found.shards}
+    for path in sorted(dataset.journals.glob("*.jsonl")):
+        if path.name not in known:
+            found.remark("journal", path, "a journal of a shard that no plan knows")
+            found.strangers += _read_journal(path, found)
+    records = _load_records(dataset, found)
+    for index, record in records.items():
+        superseded = _superseded(plans, records, index)
+        found.recorded[index] = Recorded(found.shards[index][0], record, superseded)
+    return found
+
+
+def as_text(value: object) -> str:
+    """``value`` as text that JSON can hold, also where it is a path that is no UTF-8."""
+    return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _planned(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, found: Evidence
+) -> dict[str, Place]:
+    try:
+        samples = load_samples(dataset, plan, shard)
+    except (DamageError, OSError) as error:
+        found.remark("plan", f"the planned samples of {shard.name}", _told(error))
+        return {}
+    return {one.key: Place(one.source, one.source_size_bytes) for one in samples}
+
+
+def _read_journal(path: Path, found: Evidence) -> list[JournalLine]:
+    """The journal's lines; each that cannot be read is remarked upon."""
+    try:
+        data = read_regular(path)
+    except FileNotFoundError:
+        return []
+    except (DamageError, OSError) as error:
+        found.remark("journal", path, _told(error))
+        return []
+    lines = []
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        try:
+            if raw:
+                lines.append(parse(JournalLine, raw, path))
+        except DamageError as error:
+            what = f"it cannot be read: {error.what}"
+            found.remark("journal", f"{as_text(path)}, line {number}", what)
+    return lines
+
+
+def _load_records(dataset: Dataset, found: Evidence) -> dict[int, ShardRecord]:
+    records = {}
+    for index in sorted(recorded_shards(dataset)):
+        path = dataset.record(index)
+        if index not in found.shards:
+            found.remark("record", path, "a record that no plan knows")
+            continue
+        try:
+            records[index] = load_record(dataset, found.shards[index][0], index)
+        except (DamageError, OSError) as error:
+            found.remark("record", path, _told(error))
+    return records
+
+
+def _superseded(
+    plans: Sequence[Plan], records: Mapping[int, ShardRecord], index: int
+) -> frozenset[str]:
+    return frozenset(
+        sample.key
+        for plan in plans
+        if index in plan.repairs.values()
+        for shard in plan.shards
+        if shard.index in records
+        for sample in records[shard.index].converted
+        if plan.repairs.get(sample.key) == index
+    )
+
+
+def _told(error: DamageError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"it cannot be read: {error.strerror}"
+    return error.one_line()

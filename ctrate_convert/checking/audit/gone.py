@@ -1,0 +1,169 @@
+"""Which sources are gone: looked for on disk, for every sample that plan, record or journal name.
+
+A journal alone is not believed to tell of all: one that was lost would leave nothing to account
+for. So each source is looked at, and the journal only says by whose hand it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctrate_convert.checking.audit.gathered import Evidence, Place
+from ctrate_convert.deleting.trash import (
+    identity_at,
+    is_in_trash,
+    last_lines,
+    place_in_trash,
+    trash_of,
+)
+from ctrate_convert.store.journals import is_done, open_intents
+from ctrate_convert.store.presence import Presence
+from ctrate_convert.store.records.audit import Told, TrashState
+from ctrate_convert.store.records.journal import JournalLine
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import ConvertedSample
+
+
+@dataclass(frozen=True)
+class GoneSource:
+    """One source that is gone. ``sample`` is None where no record holds it.
+
+    ``line`` is what the journal tells of it; ``finding`` what is wrong with that.
+    """
+
+    key: str
+    data_folder: str
+    place: Place
+    shard: int
+    sample: ConvertedSample | None
+    line: JournalLine | None
+    told: Told
+    trash_state: TrashState
+    finding: str
+
+
+@dataclass
+class Gone:
+    """All sources that are gone; ``put_back``: deleted by the journal, but there again."""
+
+    sources: list[GoneSource] = field(default_factory=list)
+    put_back: list[str] = field(default_factory=list)
+
+
+def find_gone(plans: Sequence[Plan], evidence: Evidence) -> Gone:
+    """Every source that is not there any more; what cannot be looked at is remarked upon.
+
+    What is there is left out, whatever the journal says; what was excluded was never converted.
+    """
+    found = Gone()
+    retried = {key: plan.generation for plan in plans for key in plan.retries}
+    for index, (plan, _) in evidence.shards.items():
+        done = {k: ln for k, ln in last_lines(evidence.journals[index]).items() if is_done(ln)}
+        told = {**done, **open_intents(evidence.journals[index])}
+        recorded = evidence.recorded.get(index)
+        superseded = recorded.superseded if recorded else frozenset()
+        converted = {one.key: one for one in recorded.record.converted} if recorded else {}
+        for key in dict.fromkeys((*evidence.planned[index], *converted, *told)):
+            sample, line = converted.get(key), told.get(key)
+            elsewhere = plan.repairs or retried.get(key, -1) > plan.generation
+            if key in superseded or (sample is None and line is None and elsewhere):
+                continue  # another shard's copy counts
+            _look(plan, index, key, sample, line, evidence, found)
+    for key, line in last_lines(evidence.strangers).items():
+        if is_done(line):
+            why = "no shard is known to hold it: no plan knows the shard of its journal"
+            place = Place(line.source, line.size_bytes)
+            state: TrashState = "not to be told" if line.trash else ""
+            found.sources.append(GoneSource(key, "", place, -1, None, line, "journal", state, why))
+    _remark_on_missing_folders(evidence, found)
+    return found
+
+
+def _look(
+    plan: Plan,
+    shard: int,
+    key: str,
+    sample: ConvertedSample | None,
+    line: JournalLine | None,
+    evidence: Evidence,
+    found: Gone,
+) -> None:
+    folder = plan.settings.data_folder
+    by_record = Place(sample.source.source, sample.source.size_bytes) if sample else None
+    by_journal = Place(line.source, line.size_bytes) if line else None
+    by_plan = evidence.planned[shard].get(key)
+    places = [place for place in (by_record, by_journal, by_plan) if place]
+    done = line is not None and is_done(line)
+    names = {place.source for place in places}
+    # What a run deleted since the first look has its line by now.
+    states = {evidence.presence(folder, name, anew=done) for name in names}
+    if Presence.GONE not in states and not (done and states == {Presence.UNSEEN}):
+        if Presence.UNSEEN in states:
+            what = "it cannot be looked at, so that whether it is gone is not known"
+            evidence.remark("source", Path(folder) / places[0].source, what)
+        elif done:
+            found.put_back.append(places[0].source)
+        return
+    finding = (
+        _disagreement(by_record, by_journal, by_plan)
+        if by_record
+        else _why_not_held(evidence, shard, key)
+    )
+    trash_state, doubt = _trash_state(line, shard, sample)
+    told: Told = "nothing" if line is None else "journal" if done else "open intent"
+    finding = "; ".join(filter(None, (finding, doubt)))
+    found.sources.append(
+        GoneSource(key, folder, places[0], shard, sample, line, told, trash_state, finding)
+    )
+
+
+def _why_not_held(evidence: Evidence, shard: int, key: str) -> str:
+    recorded = evidence.recorded.get(shard)
+    if recorded is None:
+        return f"no shard is known to hold it: shard {shard} has no record that can be read"
+    for failure in recorded.record.failed:
+        if failure.key == key:
+            return f"no shard holds it: it could not be converted ({failure.reason})"
+    return f"no shard is known to hold it: the record of shard {shard} does not name it"
+
+
+def _disagreement(by_record: Place, by_journal: Place | None, by_plan: Place | None) -> str:
+    """Where journal or plan tell of another file than the record."""
+    if by_journal and by_journal != by_record:
+        return (
+            f"the journal tells of {by_journal.source} with {by_journal.size_bytes} bytes, the "
+            f"record of {by_record.source} with {by_record.size_bytes}"
+        )
+    if by_plan and by_plan.source != by_record.source:
+        return f"the plan names {by_plan.source}, the record {by_record.source}"
+    return ""
+
+
+def _trash_state(
+    line: JournalLine | None, shard: int, sample: ConvertedSample | None
+) -> tuple[TrashState, str]:
+    """Whether the file lies in its trash now, and what is wrong with what the journal says."""
+    if line is None or not line.trash:
+        return "", ""
+    trash = trash_of(line, shard)
+    if trash is None:
+        return "not to be told", f"the journal names a place that is no trash: {line.trash}"
+    if sample is None or line.source != sample.source.source:
+        return "not to be told", ""
+    try:
+        if is_in_trash(trash, place_in_trash(shard, line.source), identity_at(line, sample.source)):
+            return "in the trash", ""
+    except OSError:  # it is there, but who looks cannot make that durable
+        return "not to be told", ""
+    # An intent does not tell whether it was carried out.
+    return ("removed from the trash since" if is_done(line) else "not to be told"), ""
+
+
+def _remark_on_missing_folders(evidence: Evidence, found: Gone) -> None:
+    untold = {source.data_folder for source in found.sources if source.told == "nothing"}
+    for folder in sorted(untold):
+        if not Path(folder).is_dir():
+            what = "this data folder is not there: what no journal tells of counts as gone"
+            evidence.remark("source", folder, what)

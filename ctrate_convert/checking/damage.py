@@ -1,0 +1,99 @@
+"""Which parts of plan and records are damaged: every command goes on without them and names them.
+
+It looks only as far as each command must; `verify` looks at everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.shards.readback import Damage
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import damaged_records
+from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PlanFile, plan_files
+from ctrate_convert.store.plans import (
+    EXCLUDED_FILE,
+    SAMPLES_FILE,
+    check_excluded,
+    check_lines,
+)
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+
+
+def mend_command(dataset: Dataset) -> str:
+    """The command that restores plans and rebuilds records."""
+    return f"ctrate-convert verify {dataset.out} --full --repair"
+
+
+def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
+    """What is wrong with the plans' files and with the records of their shards."""
+    found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
+    for index, what in damaged_records(dataset, plans).items():
+        name = f"{dataset.records.name}/{dataset.record(index).name}"
+        found.append(Damage(name, None, f"{what}; rebuild it with: {mend_command(dataset)}"))
+    return found
+
+
+def damaged_plan_files(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Damage]:
+    """Of each generation the file, ``plan.json`` or its copy, that is not the plan any more.
+
+    A generation of an earlier version has no copy, which is no damage.
+    """
+    for plan in plans:
+        first, second = plan_files(dataset.plan(plan.generation))
+        for file in (first, second):
+            if file.plan is None and not (file is second and file.is_missing):
+                what = f"{file.reason}; restore it with: {mend_command(dataset)}"
+                yield Damage(_name(dataset, plan, file), None, what)
+        if first.plan is not None and second.plan is not None and first.data != second.data:
+            yield Damage(_name(dataset, plan, second), None, _difference(dataset, first, second))
+
+
+def generations_without_a_copy(dataset: Dataset, plans: Sequence[Plan]) -> list[int]:
+    """The generations whose plan stands in one file alone."""
+    return [
+        plan.generation for plan in plans if plan_files(dataset.plan(plan.generation))[1].is_missing
+    ]
+
+
+def place_of_lines(shard: PlannedShard) -> str:
+    """Where a shard's lines stand in the list of samples, for people."""
+    end = shard.lines_offset + shard.lines_size_bytes
+    return f"the lines of {shard.name} (bytes {shard.lines_offset}–{end})"
+
+
+def told(error: DamageError | OSError) -> str:
+    """The facts of ``error`` without its place, which the finding names."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    seen = f": seen {error.seen}, expected {error.expected}" if error.seen else ""
+    return f"{error.what}{seen}" + (f"; {error.next_command}" if error.next_command else "")
+
+
+def _damaged_lists(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Damage]:
+    for plan in plans:
+        folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
+        for shard in plan.shards:
+            try:
+                check_lines(dataset, plan, shard)
+            except (DamageError, OSError) as error:
+                what = f"{place_of_lines(shard)}: {told(error)}"
+                yield Damage(f"{folder}/{SAMPLES_FILE}", None, what)
+        try:
+            check_excluded(dataset, plan)
+        except (DamageError, OSError) as error:
+            yield Damage(f"{folder}/{EXCLUDED_FILE}", None, told(error))
+
+
+def _name(dataset: Dataset, plan: Plan, file: PlanFile) -> str:
+    return f"{dataset.plans.name}/{dataset.plan(plan.generation).name}/{file.path.name}"
+
+
+def _difference(dataset: Dataset, first: PlanFile, second: PlanFile) -> str:
+    if first.plan == second.plan:
+        return f"differs from {first.path.name}; restore it with: {mend_command(dataset)}"
+    return (
+        f"holds another plan than {first.path.name}, which counts; move {PLAN_COPY_FILE} away "
+        f"if that is right, then: {mend_command(dataset)}"
+    )

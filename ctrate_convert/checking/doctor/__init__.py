@@ -1,0 +1,1 @@
+"""Try how storage behaves, and tell what the program will do about it."""

@@ -1,0 +1,1 @@
+"""Rebuild damaged records and plans; convert the samples of damaged shards once more."""

@@ -1,0 +1,139 @@
+"""Mend what describes the shards: plans from their second copy, records from their shards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ctrate_convert.checking.mending.rebuild import rebuild_record
+from ctrate_convert.checking.verify import UNKNOWN_SHARD, VerifyReport
+from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.shards.readback import Damage
+from ctrate_convert.store.durable import create_once
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.manifest import (
+    damaged_records,
+    load_manifest,
+    manifest_shards,
+    merge,
+)
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.plan_copies import restore_plan_files
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.set_aside import set_aside
+
+_LOCK_PATIENCE_S = 10.0
+
+
+@dataclass
+class MendReport:
+    """What was mended.
+
+    ``plan_files`` were restored; ``rebuilt`` names records, ``aside`` where damaged ones lie now.
+    ``uncompared`` are those whose shard no manifest knew: its bytes were taken as they are.
+    ``not_rebuilt`` has the other damaged records, with the reason.
+    """
+
+    plan_files: list[str] = field(default_factory=list)
+    rebuilt: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+    uncompared: list[str] = field(default_factory=list)
+    not_rebuilt: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def did_something(self) -> bool:
+        """True where a file was restored or rebuilt."""
+        return bool(self.plan_files or self.rebuilt)
+
+
+def mend(dataset: Dataset, found: VerifyReport) -> MendReport:
+    """Restore plan files and rebuild records, and take what is mended out of ``found``.
+
+    A record is rebuilt where it is damaged, or missing and its shard is there. The damaged file is
+    kept aside. Interrupted, the next call goes on.
+
+    Raises:
+        EnvironmentProblem: a file cannot be written.
+    """
+    done = MendReport()
+    try:
+        plans = load(dataset)
+        dataset.prepare()
+        mended = _restore_plans(dataset, plans, done)
+        rebuilt = _rebuild_records(dataset, plans, done)
+    except OSError as error:
+        raise environment_problem(error, "mending plans and records") from error
+    if rebuilt:
+        merge(dataset, plans, again=rebuilt)
+    for index in rebuilt:
+        mended |= {dataset.record(index).name}
+        found.damage = [one for one in found.damage if not _is_unknown_shard(dataset, index, one)]
+    found.damage = [one for one in found.damage if one.shard not in mended]
+    return done
+
+
+def _is_unknown_shard(dataset: Dataset, index: int, one: Damage) -> bool:
+    return one.shard == dataset.shard(index).name and one.what == UNKNOWN_SHARD
+
+
+def _restore_plans(dataset: Dataset, plans: Sequence[Plan], done: MendReport) -> set[str]:
+    for plan in plans:
+        for path in restore_plan_files(dataset.plan(plan.generation)):
+            done.plan_files.append(f"{dataset.plans.name}/{path.parent.name}/{path.name}")
+    return set(done.plan_files)
+
+
+def _rebuild_records(dataset: Dataset, plans: Sequence[Plan], done: MendReport) -> list[int]:
+    manifest = load_manifest(dataset)
+    merged = manifest_shards(manifest) if manifest else {}
+    damaged = damaged_records(dataset, plans)
+    rebuilt = []
+    for plan in plans:
+        for shard in plan.shards:
+            missing = not os.path.lexists(dataset.record(shard.index))
+            if shard.index not in damaged and not (
+                missing and os.path.lexists(dataset.shard(shard.index))
+            ):
+                continue
+            name = dataset.record(shard.index).name
+            entry = merged.get(shard.name)
+            try:
+                _rebuild(dataset, plan, shard, entry.sha256 if entry else None, done)
+            except DamageError as error:
+                done.not_rebuilt.append((name, error.one_line()))
+            except _Busy:
+                done.not_rebuilt.append((name, "another process is at this shard"))
+            else:
+                done.rebuilt.append(name)
+                rebuilt.append(shard.index)
+                if entry is None:
+                    done.uncompared.append(name)
+    return rebuilt
+
+
+class _Busy(Exception):
+    """Another process holds the shard's lock."""
+
+
+def _rebuild(
+    dataset: Dataset,
+    plan: Plan,
+    shard: PlannedShard,
+    merged_sha256: str | None,
+    done: MendReport,
+) -> None:
+    """Put a record of the shard in the place of the damaged one, which goes aside first."""
+    lock = dataset.lock(f"shard-{shard.index:06d}")
+    with locked(lock, timeout_s=_LOCK_PATIENCE_S) as mine:
+        if not mine:
+            raise _Busy
+        record = rebuild_record(dataset, plan, shard, merged_sha256)
+        path = dataset.record(shard.index)
+        with contextlib.suppress(FileNotFoundError):
+            aside = set_aside(path)
+            done.aside.append(f"{path.parent.name}/{aside.name}")
+        if not create_once(path, record.to_json()):
+            raise _Busy

@@ -1,0 +1,99 @@
+"""Plan the repair of damaged shards: their samples, from sources that still exist, once more.
+
+A repair is a generation of the plan like any other: new shards, with the lines that the damaged
+shard was planned with. Nothing that is published is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ctrate_convert.deleting.aside import put_back
+from ctrate_convert.errors import EnvironmentProblem, environment_problem
+from ctrate_convert.planning.draft import draft_of
+from ctrate_convert.planning.make import LOCK_PATIENCE_S
+from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.durable import publish_directory
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.manifest import recorded_shards, superseded_samples
+from ctrate_convert.store.plans import load_excluded, load_plans, load_samples
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.plan import Plan, PlannedSample
+
+
+def plan_repairs(dataset: Dataset, damaged: Collection[int]) -> tuple[Plan, ...]:
+    """Publish a generation for each plan of the ``damaged`` shards; returns all unfinished ones.
+
+    Every sample in these shards that can be converted once more is planned, the sound ones too:
+    what was damaged once is not to be relied on. A repair that was planned before and not carried
+    out is returned instead of planned again. The new generations delete no source: that is for
+    the user to say anew.
+
+    Raises:
+        DamageError: a plan or a record was changed.
+        RefusedError: the directory holds shards that no plan has made.
+        EnvironmentProblem: no space or permission, or other planners are at work.
+    """
+    try:
+        with locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S):
+            for original in load_plans(dataset):
+                _publish(dataset, original, damaged)
+            return _unfinished(dataset, load_plans(dataset))
+    except OSError as error:
+        raise environment_problem(error, "planning the repair") from error
+
+
+def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None:
+    numbers = numbers_in_use(dataset)
+    plans = load_plans(dataset)
+    refuse_foreign(dataset, plans, numbers)
+    found = _repairable(dataset, plans, original, damaged)
+    if not found:
+        return
+    draft = draft_of(
+        (sample for sample, _ in found.values()),
+        original.settings.model_copy(update={"delete_source_files": False}),
+        table_sha256=original.table_sha256,
+        excluded=load_excluded(dataset, plans[-1]),
+        earlier=plans,
+        repairs={key: shard for key, (_, shard) in found.items()},
+    )
+    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+        raise EnvironmentProblem(
+            "another planner published at the same moment",
+            where=dataset.plans,
+            next_command=f"ctrate-convert verify {dataset.out} --repair",
+        )
+
+
+def _repairable(
+    dataset: Dataset, plans: tuple[Plan, ...], original: Plan, damaged: Collection[int]
+) -> dict[str, tuple[PlannedSample, int]]:
+    """By key: the line that it was planned with, and the damaged shard that holds it so far."""
+    folder = Path(original.settings.data_folder)
+    superseded = superseded_samples(dataset, plans)
+    under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}
+    found = {}
+    for shard in original.shards:
+        if shard.index not in damaged:
+            continue
+        done = under_way | superseded.get(shard.index, frozenset())
+        held = {one.key for one in load_record(dataset, original, shard.index).converted}
+        for sample in load_samples(dataset, original, shard):
+            put_back(folder, sample.source)  # a killed deletion may have left it aside
+            exists = presence(folder, sample.source) is Presence.THERE
+            if sample.key in held - done and exists:
+                found[sample.key] = (sample, shard.index)
+    return found
+
+
+def _unfinished(dataset: Dataset, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    recorded = recorded_shards(dataset)
+    return tuple(
+        plan
+        for plan in plans
+        if plan.repairs and not all(shard.index in recorded for shard in plan.shards)
+    )

@@ -1,0 +1,125 @@
+"""Repair: damaged shards' samples once more, from sources that still exist, into new shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctrate_convert.checking.mending.plan_repairs import plan_repairs
+from ctrate_convert.checking.verify import VerifyReport
+from ctrate_convert.deleting.finish import finish_deletions
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.running.pool import Message, StopFlag
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.run import run_pending
+from ctrate_convert.shards.readback import check_members
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge, planned_shards, superseded_samples
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import ConvertedSample
+
+
+@dataclass
+class RepairReport:
+    """What a repair did.
+
+    ``lost``: damaged samples (key, shard) of which there is no other copy; ``waiting``: those that
+    could be converted and were not, since the conversion was stopped. ``superseded`` names the
+    shards that no sample is read from any more. ``failed``: sources (key, reason) that could not
+    be converted again. ``other_damage`` is what a repair does not mend: records, unknown files.
+    """
+
+    repaired: int = 0
+    new_shards: list[str] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    other_damage: int = 0
+    conversion: ExitCode = ExitCode.DONE
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where a damaged sample has no sound copy, unless the conversion had worse to tell."""
+        if self.conversion not in (ExitCode.DONE, ExitCode.SAMPLES_FAILED):
+            return self.conversion
+        sound = not (self.lost or self.waiting or self.other_damage)
+        return ExitCode.DONE if sound else ExitCode.DAMAGE
+
+
+def repair(
+    dataset: Dataset,
+    found: VerifyReport,
+    *,
+    num_workers: int,
+    stop: StopFlag | None = None,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> RepairReport:
+    """Convert what ``found`` (of a full verify) names as damaged into new shards.
+
+    Published shards stay as they are; the manifest tells readers which copies count. No source is
+    deleted. Interrupted, the next call goes on.
+
+    Raises:
+        DamageError: a plan or a record was changed: a repair rests on them.
+    """
+    plans = load(dataset)
+    finish_deletions(dataset, plans)  # a source that a killed command has aside is there
+    by_index = planned_shards(plans)
+    damaged = {
+        index
+        for index, (_, shard) in by_index.items()
+        if shard.name in found.damaged_shards and dataset.record(index).exists()
+    }
+    names = {by_index[index][1].name for index in damaged}
+    report = RepairReport(other_damage=sum(1 for one in found.damage if one.shard not in names))
+    unfinished = plan_repairs(dataset, damaged)
+    if unfinished:
+        result, _ = run_pending(
+            dataset,
+            num_workers=num_workers,
+            only_tasks=frozenset(task for plan in unfinished for task in plan.tasks),
+            stop=stop,
+            on_change=on_change,
+        )
+        report.conversion, report.failed = result.exit_code, result.failed_samples
+    plans = load(dataset)
+    merge(dataset, plans)  # also what a killed repair had no time to merge
+    superseded = superseded_samples(dataset, plans)
+    for index in sorted(damaged):
+        plan, shard = by_index[index]
+        gone = superseded.get(index, frozenset())
+        live = [one for one in load_record(dataset, plan, index).converted if one.key not in gone]
+        report.repaired += len(gone)
+        if not live:
+            report.superseded.append(shard.name)
+        broken = {key for key, _ in report.failed}
+        for sample in _damaged(dataset, plan, index, live):
+            folder = Path(plan.settings.data_folder)
+            exists = presence(folder, sample.source.source) is Presence.THERE
+            can_be_converted = exists and sample.key not in broken
+            missing = report.waiting if can_be_converted else report.lost
+            missing.append((sample.key, shard.name))
+    report.new_shards = [
+        shard.name
+        for plan in plans
+        if any(one.plan_id == plan.plan_id for one in unfinished)
+        for shard in plan.shards
+        if dataset.shard(shard.index).exists()
+    ]
+    return report
+
+
+def _damaged(
+    dataset: Dataset, plan: Plan, index: int, samples: list[ConvertedSample]
+) -> list[ConvertedSample]:
+    try:
+        findings = check_members(dataset.shard(index), samples, plan.settings.layout)
+    except OSError:
+        return samples
+    keys = {one.key for one in findings}
+    return [sample for sample in samples if sample.key in keys]

@@ -1,0 +1,54 @@
+"""How fast the published shards are read by plain ``webdataset``, in one process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.pending import load
+
+_LONG_ENOUGH_S = 10.0
+
+
+@dataclass(frozen=True)
+class ReadingSpeed:
+    """What was read, and how fast."""
+
+    samples: int
+    size_bytes: int
+    elapsed_s: float
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples a second."""
+        return self.samples / self.elapsed_s
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes of members a second."""
+        return self.size_bytes / self.elapsed_s
+
+
+def reading_speed(dataset: Dataset) -> ReadingSpeed:
+    """Read samples for at most ten seconds.
+
+    Raises:
+        SettingsError: no shard is published yet.
+    """
+    import webdataset  # slow to import where torch is installed
+
+    manifest = merge(dataset, load(dataset))
+    shards = [str(dataset.out / shard.name) for shard in manifest.shards if shard.samples]
+    if not shards:
+        raise SettingsError("no shard is published yet", where=dataset.out)
+    samples = size_bytes = 0
+    started = time.monotonic()
+    for sample in webdataset.WebDataset(shards, shardshuffle=False):
+        samples += 1
+        size_bytes += sum(len(value) for value in sample.values() if isinstance(value, bytes))
+        if time.monotonic() - started > _LONG_ENOUGH_S:
+            break
+    return ReadingSpeed(samples, size_bytes, max(time.monotonic() - started, 1e-9))

@@ -1,0 +1,214 @@
+"""Report: what the plans promised against what the records prove, shard by shard and in sum."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ctrate_convert.checking import timeline
+from ctrate_convert.checking.timeline import Freed, Span
+from ctrate_convert.errors import DamageError
+from ctrate_convert.planning.estimate import peak_extra_bytes
+from ctrate_convert.planning.intensity import error_in_hu
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.attempts import load_attempts
+from ctrate_convert.store.journals import read_journal
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import (
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.records.record import ShardRecord
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """One recorded shard. ``array_bytes`` are its volumes in their sources' types.
+
+    ``predicted_cpu_s`` is None where the plan was made without a probe.
+    """
+
+    shard: int
+    samples: int
+    failed: int
+    source_bytes: int
+    array_bytes: int
+    predicted_bytes: int
+    output_bytes: int
+    predicted_cpu_s: float | None
+    cpu_s: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class AttemptFacts:
+    """All attempts together. Those that never said how they ended are in no sum of seconds."""
+
+    attempts: int
+    ended: dict[str, int]
+    elapsed_s: float
+    max_rss_bytes: int
+
+
+@dataclass
+class Report:
+    """The sums over the recorded shards; a sum of predictions is None where one is missing.
+
+    ``workers`` are the most that were there at once; ``predicted_wall_s`` is for as many, and
+    ``wall_s`` the time that any shard was under way. ``predicted_peak_extra_bytes`` is what the
+    plans promise of these shards with as many workers. The peak itself was not observed:
+    ``recorded_peak_extra_bytes`` is what records and journals add up to, without scratch files.
+    """
+
+    shards_planned: int
+    attempts: AttemptFacts
+    shards: list[ShardFacts] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    predicted_max_error_hu: float | None = None
+    max_error_hu: float = 0.0
+    predicted_intensities: Counter[str] = field(default_factory=Counter)
+    intensities: Counter[str] = field(default_factory=Counter)
+    workers: int = 0
+    predicted_wall_s: float | None = None
+    wall_s: float = 0.0
+    predicted_peak_extra_bytes: int = 0
+    recorded_peak_extra_bytes: int = 0
+    deleted_files: int = 0
+    freed_bytes: int = 0
+
+    def total(self, name: str) -> float | None:
+        """The sum of one of `ShardFacts`' numbers; None where a shard has none."""
+        values = [getattr(shard, name) for shard in self.shards]
+        return None if None in values else math.fsum(values)
+
+
+def report(dataset: Dataset) -> Report:
+    """Compare every recorded shard with its plan; one whose record is damaged is left out.
+
+    Raises:
+        SettingsError: there is no plan.
+        DamageError: both copies of a plan are damaged.
+    """
+    plans = load(dataset)
+    by_index = planned_shards(plans)
+    superseded = superseded_samples(dataset, plans)
+    found = Report(shards_planned=len(by_index), attempts=_attempts(dataset))
+    _add_promises(found, plans)
+    spans: list[Span] = []
+    freed: list[Freed] = []
+    for index in sorted(recorded_shards(dataset) & by_index.keys()):
+        plan, shard = by_index[index]
+        try:
+            record = load_record(dataset, plan, index)
+        except (DamageError, OSError):
+            continue
+        found.shards.append(_shard_facts(plan, shard, record))
+        spans.append(_span(record))
+        found.failed += [(sample.key, sample.reason) for sample in record.failed]
+        for sample in record.converted:
+            if sample.key in superseded.get(index, ()):
+                continue
+            array = sample.array
+            found.intensities[array.intensity] += 1
+            error_hu = error_in_hu(array.max_abs_error, array.intensity)
+            found.max_error_hu = max(found.max_error_hu, error_hu)
+        freed += _freed(dataset, index)
+    found.deleted_files = len(freed)
+    found.freed_bytes = sum(one.size_bytes for one in freed)
+    if spans:
+        done = [by_index[shard.shard] for shard in found.shards]
+        _add_course(found, done, spans, freed)
+    return found
+
+
+def _add_course(
+    found: Report,
+    done: Sequence[tuple[Plan, PlannedShard]],
+    spans: Sequence[Span],
+    freed: Sequence[Freed],
+) -> None:
+    found.workers = timeline.most_workers(spans)
+    found.wall_s = timeline.wall_s(spans)
+    predicted_cpu_s = found.total("predicted_cpu_s")
+    if predicted_cpu_s is not None:
+        found.predicted_wall_s = predicted_cpu_s / max(1, found.workers)
+    # `convert` may have been allowed to delete where its plan, for itself, was not.
+    last_s = max(span.ended_s for span in spans)
+    along_the_way = any(one.time_s < last_s for one in freed)
+    found.predicted_peak_extra_bytes = peak_extra_bytes(
+        [shard for _, shard in done],
+        deleting=along_the_way or all(plan.settings.delete_source_files for plan, _ in done),
+        workers=found.workers,
+    )
+    found.recorded_peak_extra_bytes = timeline.peak_extra_bytes(spans, freed)
+
+
+def _add_promises(found: Report, plans: Sequence[Plan]) -> None:
+    probes = [plan.probe for plan in plans if plan.probe]
+    if len(probes) == len(plans):
+        found.predicted_max_error_hu = max(probe.chosen.max_error_hu for probe in probes)
+    for probe in probes:
+        found.predicted_intensities.update(probe.intensities)
+
+
+def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardFacts:
+    array_bytes = sum(
+        math.prod(sample.array.shape) * np.dtype(sample.source_header.dtype).itemsize
+        for sample in record.converted
+    )
+    predicted_cpu_s = None
+    if plan.probe is not None:
+        share = array_bytes / max(1, plan.probe.volume_bytes)
+        predicted_cpu_s = plan.probe.chosen.cpu_s * share
+    return ShardFacts(
+        shard=shard.index,
+        samples=len(record.converted),
+        failed=len(record.failed),
+        source_bytes=record.source_bytes,
+        array_bytes=array_bytes,
+        predicted_bytes=shard.estimated_output_bytes,
+        output_bytes=record.tar.size_bytes if record.tar else 0,
+        predicted_cpu_s=predicted_cpu_s,
+        cpu_s=record.cpu_s,
+        elapsed_s=record.elapsed_s,
+    )
+
+
+def _span(record: ShardRecord) -> Span:
+    return Span(
+        attempt=record.worker.attempt,
+        started_s=timeline.seconds_of(record.started),
+        elapsed_s=record.elapsed_s,
+        output_bytes=record.tar.size_bytes if record.tar else 0,
+    )
+
+
+def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
+    """A shard's deleted sources, each counted once; those in a trash free nothing."""
+    gone = {
+        line.key: Freed(timeline.seconds_of(line.time), line.size_bytes)
+        for line in read_journal(dataset, index)
+        if line.event in ("deleted", "found_gone")
+    }
+    yield from gone.values()
+
+
+def _attempts(dataset: Dataset) -> AttemptFacts:
+    attempts = load_attempts(dataset)
+    ends = [attempt.end for attempt in attempts if attempt.end]
+    ended = Counter[str](end.outcome for end in ends)
+    if len(ends) < len(attempts):
+        ended["without a last word"] = len(attempts) - len(ends)
+    return AttemptFacts(
+        attempts=len(attempts),
+        ended=dict(ended),
+        elapsed_s=math.fsum(end.elapsed_s for end in ends),
+        max_rss_bytes=max((end.max_rss_bytes for end in ends), default=0),
+    )

@@ -1,0 +1,271 @@
+"""Verify: do the shards hold what the records say, and what the sources still say?"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ctrate_convert.checking.damage import mend_command
+from ctrate_convert.checking.verify_files import (
+    FileFindings,
+    check_journals,
+    check_lists,
+    check_plans,
+)
+from ctrate_convert.checking.verify_manifest import (
+    check_entry,
+    check_manifest,
+    readable_manifest,
+)
+from ctrate_convert.checking.verify_shard import (
+    Precision,
+    ShardFindings,
+    ShardToCheck,
+    check_shard,
+)
+from ctrate_convert.errors import DamageError, ExitCode
+from ctrate_convert.planning.intensity import Scale, intensity_notes
+from ctrate_convert.running.each_process import each_in_a_process
+from ctrate_convert.shards.readback import Damage
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import (
+    manifest_shards,
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.records.manifest import ManifestShard
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+from ctrate_convert.store.set_aside import aside_notes
+
+UNKNOWN_SHARD = "a shard that no record knows"
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A shard's record, and those of its samples of which no repair has made another copy."""
+
+    plan: Plan
+    record: ShardRecord
+    live: tuple[ConvertedSample, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.live) == len(self.record.converted)
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what was found. No damage found is worth as much as was looked at."""
+
+    shards: int = 0
+    shards_read_whole: int = 0
+    samples: int = 0
+    samples_checked: int = 0
+    compared_with_source: int = 0
+    compared_with_digest_only: int = 0
+    damage: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    precision: list[Precision] = field(default_factory=list)
+
+    @property
+    def damaged_shards(self) -> frozenset[str]:
+        """The names of the shards that are missing or not what their records say."""
+        return frozenset(one.shard for one in self.damage if one.shard.endswith(".tar"))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where damage was found."""
+        return ExitCode.DAMAGE if self.damage else ExitCode.DONE
+
+
+def verify(
+    dataset: Dataset,
+    *,
+    num_samples: int,
+    check_precision: bool,
+    full: bool,
+    num_workers: int,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> VerifyReport:
+    """Check every shard's presence and size, and ``num_samples`` samples' members byte by byte.
+
+    ``full`` reads every shard whole instead: SHA-256, structure, every member. Each sample that
+    is looked at is compared with its source where that still is the file that was read: it must
+    convert to the recorded digest again. ``check_precision`` compares the voxels themselves. The
+    plans' lists, the journals and the manifest are read whole in any case. A shard is looked at
+    in one of ``num_workers`` processes, since decoding holds the interpreter's lock.
+
+    Raises:
+        SettingsError: there is no plan.
+        DamageError: both copies of a plan are damaged.
+        WorkerDied: a process was killed.
+    """
+    report = VerifyReport()
+    files, records = _load_all(dataset, report)
+    report.damage += files.damage
+    report.shards = len(records)
+    report.samples = sum(len(shard.live) for shard in records)
+    report.notes += [*_intensity_notes(files, records), *files.notes]
+    present = [shard for shard in records if _is_present(dataset, shard, report)]
+    chosen = [
+        ShardToCheck(
+            dataset,
+            shard.plan.settings,
+            shard.record,
+            tuple(samples),
+            # What was repaired is damaged, and no matter any more.
+            whole=full and shard.is_whole,
+            check_precision=check_precision,
+        )
+        for shard, samples in _choose(present, None if full else num_samples)
+    ]
+    for part in each_in_a_process(check_shard, chosen, num_workers, on_shard):
+        _add(report, part)
+    return report
+
+
+def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[_Recorded]]:
+    """Everything but the shards.
+
+    What is written last is read first, so that nothing that a run writes meanwhile looks foreign.
+    """
+    files = FileFindings()
+    tars = sorted(dataset.out.glob("shard-*.tar"))
+    manifest = readable_manifest(dataset, files)
+    recorded = recorded_shards(dataset)
+    plans = load(dataset)
+    records = _load_records(dataset, plans, recorded, report)
+    check_plans(dataset, plans, files)
+    check_lists(dataset, plans, files)
+    check_journals(dataset, plans, files)
+    files.notes += aside_notes(dataset)
+    if manifest is not None:
+        check_manifest(dataset, plans, manifest, recorded, files)
+        entries = manifest_shards(manifest)
+        for one in records:
+            entry = entries.get(dataset.shard(one.record.shard).name)
+            if entry is not None:
+                _check_merged(dataset, one, entry, report, files)
+    for path in tars:
+        number = path.stem.removeprefix("shard-")
+        if not number.isdigit() or int(number) not in recorded:
+            report.damage.append(Damage(path.name, None, UNKNOWN_SHARD))
+    return files, records
+
+
+def _check_merged(
+    dataset: Dataset,
+    shard: _Recorded,
+    entry: ManifestShard,
+    report: VerifyReport,
+    files: FileFindings,
+) -> None:
+    """Whether the record is the one that was merged, and the manifest says what it does."""
+    record = shard.record
+    if entry.record_sha256 != record.stored_sha256():
+        what = "this record was changed after it was merged into the manifest; " + _rebuild(dataset)
+        report.damage.append(Damage(dataset.record(record.shard).name, None, what))
+        return
+    superseded = {one.key for one in record.converted} - {one.key for one in shard.live}
+    check_entry(entry, record, superseded, files)
+
+
+def _load_records(
+    dataset: Dataset, plans: Sequence[Plan], recorded: frozenset[int], report: VerifyReport
+) -> list[_Recorded]:
+    by_index = planned_shards(plans)
+    superseded = superseded_samples(dataset, plans)
+    found = []
+    for index in sorted(recorded):
+        path = dataset.record(index)
+        if index not in by_index:
+            report.damage.append(Damage(path.name, None, "a record that no plan knows"))
+            continue
+        plan, _ = by_index[index]
+        try:
+            record = load_record(dataset, plan, index)
+        except DamageError as error:
+            what = f"{error.one_line()}; {_rebuild(dataset)}"
+            report.damage.append(Damage(path.name, None, what))
+            continue
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}; {_rebuild(dataset)}"
+            report.damage.append(Damage(path.name, None, what))
+            continue
+        gone = superseded.get(index, frozenset())
+        live = tuple(sample for sample in record.converted if sample.key not in gone)
+        found.append(_Recorded(plan, record, live))
+    return found
+
+
+def _rebuild(dataset: Dataset) -> str:
+    return f"rebuild it from its shard with: {mend_command(dataset)}"
+
+
+def _intensity_notes(files: FileFindings, records: Sequence[_Recorded]) -> list[str]:
+    """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
+    scales = []
+    for shard in records:
+        planned = files.planned.get(shard.record.shard, {})
+        scales += [
+            Scale(one.key, one.array.intensity, planned[one.key].intercept)
+            for one in shard.live
+            if one.key in planned
+        ]
+    return list(intensity_notes(scales))
+
+
+def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> bool:
+    record = shard.record
+    if record.tar is None:
+        return False
+    path = dataset.shard(record.shard)
+    if not shard.live:
+        if os.path.lexists(path):
+            report.notes.append(
+                f"{path.name}: all its samples were repaired into other shards; no reader of the "
+                "manifest opens it any more, and you may move it away"
+            )
+        return False
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        what = f"cannot be seen: {error.strerror}; it held {len(shard.live)} samples"
+        report.damage.append(Damage(path.name, None, what))
+        return False
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        report.damage.append(Damage(path.name, None, "is no regular file"))
+        return False
+    if shard.is_whole and status.st_size != record.tar.size_bytes:
+        what = f"size {status.st_size} bytes, expected {record.tar.size_bytes}"
+        report.damage.append(Damage(path.name, None, what))
+    return True
+
+
+def _choose(
+    present: list[_Recorded], num_samples: int | None
+) -> list[tuple[_Recorded, list[ConvertedSample]]]:
+    if num_samples is None:
+        return [(shard, list(shard.live)) for shard in present]
+    every = [(at, sample) for at, shard in enumerate(present) for sample in shard.live]
+    picked: dict[int, list[ConvertedSample]] = {}
+    for at, sample in random.sample(every, min(num_samples, len(every))):
+        picked.setdefault(at, []).append(sample)
+    return [(present[at], samples) for at, samples in sorted(picked.items())]
+
+
+def _add(report: VerifyReport, part: ShardFindings) -> None:
+    report.shards_read_whole += part.read_whole
+    report.samples_checked += part.samples_checked
+    report.compared_with_source += part.compared_with_source
+    report.compared_with_digest_only += part.compared_with_digest_only
+    report.damage += part.damage
+    report.notes += part.notes
+    report.precision += part.precision

@@ -1,0 +1,160 @@
+"""Verify, of one shard: its bytes against its record, its samples against their sources."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctrate_convert.deleting.compare import Comparison, Pair, compare
+from ctrate_convert.errors import CtrateError
+from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.shards.readback import Damage, check_members, read_shard
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.plan import PlanSettings
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, SourceFingerprint
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How far one sample's voxels in the shard are from its source's, in the source's unit."""
+
+    key: str
+    max_abs_error: float
+    mean_abs_error: float
+    recorded_max_abs_error: float
+
+
+@dataclass(frozen=True)
+class ShardToCheck:
+    """What is to be looked at of one shard: plain values, for a process of its own.
+
+    ``whole``: read all of it, its SHA-256 too; else only the members of ``samples``.
+    """
+
+    dataset: Dataset
+    settings: PlanSettings
+    record: ShardRecord
+    samples: tuple[ConvertedSample, ...]
+    whole: bool
+    check_precision: bool
+
+    @property
+    def path(self) -> Path:
+        """The tar."""
+        return self.dataset.shard(self.record.shard)
+
+
+@dataclass
+class ShardFindings:
+    """What was looked at of one shard and what was found."""
+
+    read_whole: bool = False
+    samples_checked: int = 0
+    compared_with_source: int = 0
+    compared_with_digest_only: int = 0
+    damage: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    precision: list[Precision] = field(default_factory=list)
+
+
+def check_shard(shard: ShardToCheck) -> ShardFindings:
+    """Look at all that ``shard`` names; what is wrong is found, never raised."""
+    found = ShardFindings()
+    _check_bytes(shard, found)
+    for sample in shard.samples:
+        _check_source(shard, sample, found)
+    return found
+
+
+def _check_bytes(shard: ShardToCheck, found: ShardFindings) -> None:
+    record, layout, path = shard.record, shard.settings.layout, shard.path
+    found.samples_checked = len(shard.samples)
+    try:
+        if not shard.whole:
+            found.damage.extend(check_members(path, shard.samples, layout))
+            return
+        read = read_shard(path, record.converted, layout)
+    except OSError as error:
+        found.damage.append(Damage(path.name, None, f"cannot be read: {error.strerror}"))
+        return
+    found.read_whole = True
+    found.damage.extend(read.damage)
+    if not read.damage and record.tar and read.sha256 != record.tar.sha256:
+        what = f"SHA-256 {read.sha256[:16]}…, expected {record.tar.sha256[:16]}…"
+        found.damage.append(Damage(path.name, None, f"{what} (outside every member)"))
+
+
+def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFindings) -> None:
+    settings = shard.settings
+    source = Path(settings.data_folder) / sample.source.source
+    if not os.path.lexists(source):
+        found.compared_with_digest_only += 1
+        return
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            touched = _differences(os.fstat(descriptor), sample.source)
+            compared = _compare(shard, sample, source, descriptor)
+        finally:
+            os.close(descriptor)
+        _note_comparison(shard, sample, compared, touched, found)
+    except (CtrateError, OSError) as error:
+        what = error.one_line() if isinstance(error, CtrateError) else str(error)
+        found.notes.append(f"{sample.key}: its source cannot be compared: {what}")
+        found.compared_with_digest_only += 1
+
+
+def _compare(
+    shard: ShardToCheck, sample: ConvertedSample, source: Path, descriptor: int
+) -> Comparison:
+    size_bytes = shard.record.tar.size_bytes if shard.record.tar else 0
+    readable = Shard(
+        str(shard.path), size_bytes, f"ctrate-convert verify {shard.dataset.out} --full"
+    )
+    with ShardFile(readable) as opened:
+        stored = stored_sample(sample.model_dump(), readable, shard.settings.layout)
+        pair = Pair(descriptor, source, opened, stored, shard.settings)
+        return compare(pair, exact=shard.check_precision)
+
+
+def _note_comparison(
+    shard: ShardToCheck,
+    sample: ConvertedSample,
+    compared: Comparison,
+    touched: str,
+    found: ShardFindings,
+) -> None:
+    key = sample.key
+    if compared.differences and touched:
+        found.notes.append(f"{key}: its source was changed after it was converted ({touched})")
+        found.compared_with_digest_only += 1
+        return
+    found.compared_with_source += 1
+    if compared.differences:
+        what = "its shard does not hold its source, which was not touched since: "
+        found.damage.append(Damage(shard.path.name, key, what + "; ".join(compared.differences)))
+        return
+    if touched:
+        found.notes.append(
+            f"{key}: its source was touched after it was converted ({touched}); it holds the same "
+            "voxels"
+        )
+    if shard.check_precision:
+        found.precision.append(
+            Precision(
+                key, compared.max_abs_error, compared.mean_abs_error, sample.array.max_abs_error
+            )
+        )
+
+
+def _differences(now: os.stat_result, then: SourceFingerprint) -> str:
+    """Return the names of what has changed; empty where it is the file that was read."""
+    changed = {
+        "size_bytes": now.st_size != then.size_bytes,
+        "mtime_ns": now.st_mtime_ns != then.mtime_ns,
+        "ctime_ns": now.st_ctime_ns != then.ctime_ns,
+        "inode": now.st_ino != then.inode,
+    }
+    return ", ".join(name for name, differs in changed.items() if differs)

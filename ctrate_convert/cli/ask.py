@@ -1,0 +1,154 @@
+"""The question before the first deletion: ``DELETE``, ``keep``, or nothing is done at all."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
+
+import click
+
+from ctrate_convert.cli import show
+from ctrate_convert.deleting.proposal import Proposal
+from ctrate_convert.errors import Interrupted, RefusedError
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+
+DELETE_WORD = "DELETE"
+KEEP_WORD = "keep"
+
+_EXACT = ("Nothing is rounded: every voxel is kept exactly",)
+_WIDTH = 80
+_NAMED = 10
+
+
+class _Whole(TypedDict):
+    break_long_words: bool
+    break_on_hyphens: bool
+
+
+_WHOLE: _Whole = {"break_long_words": False, "break_on_hyphens": False}
+"""Paths and options stay whole, so that they can be copied."""
+
+_VERBS = {
+    "convert": ("converts and deletes", "converts and deletes nothing"),
+    "run": ("converts and deletes", "converts and deletes nothing"),
+    "submit": ("submits tasks that delete", "submits tasks that delete nothing"),
+    "delete": ("deletes", "deletes nothing"),
+}
+
+
+def refuse_without_terminal(command: str, *, yes: bool) -> None:
+    """Refuse, before anything is done, to delete where nobody can be asked.
+
+    Raises:
+        RefusedError: there is no terminal, and ``--yes`` was not given.
+    """
+    if yes or sys.stdin.isatty():
+        return
+    keep = (
+        "with --dry_run to look only"
+        if command == "delete"
+        else "with --keep_source_files to delete nothing"
+    )
+    raise RefusedError(
+        f"`{command}` asks before it deletes, and there is no terminal to ask at",
+        expected="a terminal, or --yes",
+        next_command=f"the same command with --yes, or {keep}",
+    )
+
+
+def ask(dataset: Dataset, proposal: Proposal, command: str, *, yes: bool) -> Consent | None:
+    """Ask, and record the consent; None for ``keep``.
+
+    Raises:
+        RefusedError: any other answer; nothing is to be done.
+    """
+    how = answer(proposal, command, yes=yes)
+    return proposal.accept(dataset, how) if how else None
+
+
+def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
+    """Ask; return by which words deletion was allowed, None for ``keep``.
+
+    Raises:
+        RefusedError: any other answer; nothing is to be done.
+        Interrupted: Ctrl+C, Ctrl+D or SIGTERM in place of an answer.
+    """
+    if yes:
+        return f"{command} --yes"
+    refuse_without_terminal(command, yes=yes)
+    for text in question(proposal, command):
+        show.note(text)
+    try:
+        typed = show.ask("Your answer").strip()
+    except click.Abort as error:
+        raise Interrupted("interrupted at the question; nothing was done") from error
+    if typed == DELETE_WORD:
+        return f"{command}, {DELETE_WORD} typed"
+    if typed.lower() == KEEP_WORD:
+        show.note("Nothing will be deleted.")
+        return None
+    raise RefusedError(
+        "nothing was done",
+        seen=f"the answer {typed!r}" if typed else "an empty answer",
+        expected=f"{DELETE_WORD} or {KEEP_WORD}",
+        next_command="the same command",
+    )
+
+
+def question(proposal: Proposal, command: str) -> list[str]:
+    """Return the facts that a person decides by, and the three answers, 80 columns wide."""
+    does, keeps = _VERBS[command]
+    return [
+        *_what_goes(proposal),
+        *_item(f"{sentence}." for sentence in proposal.rounding or _EXACT),
+        *_item(_what_is_lost(proposal)),
+        *_item(f"Second copy: {folder} must hold the shard too." for folder in proposal.copies),
+        f"  {DELETE_WORD} {does};",
+        f"  {KEEP_WORD} {keeps};",
+        "  anything else does nothing.",
+    ]
+
+
+def _what_goes(proposal: Proposal) -> list[str]:
+    files = show.count(proposal.files, "source file")
+    size = show.size(proposal.size_bytes)
+    fate = f"moved to the trash {proposal.trash}" if proposal.trash else "deleted for good"
+    folders = sorted({plan.settings.data_folder for plan in proposal.plans})
+    return [
+        *textwrap.wrap(f"WARNING: up to {files} ({size}) will be {fate}, in", _WIDTH, **_WHOLE),
+        *(f"  {folder}" for folder in folders[:_NAMED]),
+        *(["  …"] if len(folders) > _NAMED else []),
+        *textwrap.wrap(
+            "A source goes only after it was read again and compared, voxel by voxel, with what "
+            "its shard gives back. Failed and excluded samples keep theirs.",
+            _WIDTH,
+            **_WHOLE,
+        ),
+    ]
+
+
+def _what_is_lost(proposal: Proposal) -> Iterator[str]:
+    if proposal.discard_members:
+        names = ", ".join(proposal.discard_members)
+        yield f"Lost with a source that holds it (--discard_members): {names}."
+
+
+def _item(sentences: Iterable[str]) -> Iterator[str]:
+    for sentence in sentences:
+        yield from textwrap.wrap(
+            sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", **_WHOLE
+        )
+
+
+def print_consents(consents: Sequence[Consent], *, newest: int | None = None) -> None:
+    """Quote consents that were given, oldest first; with ``newest`` only so many, the last ones."""
+    shown = consents if newest is None else consents[-newest:]
+    for consent in shown:
+        show.line(f"Consent {consent.name}: {consent.words()}.")
+        for sentence in consent.rounding if newest is None else ():
+            show.line(f"  {sentence}.")
+    if len(shown) < len(consents):
+        show.line(f"  … and {len(consents) - len(shown):,} earlier; `history` quotes all.")

@@ -1,0 +1,78 @@
+"""Cancel: give up live tasks, all or some; what is published stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.selection import refuse_in_the_dark
+from ctrate_convert.cluster.states.view import Looker, Picture
+from ctrate_convert.errors import RefusedError, SettingsError
+from ctrate_convert.store.layout import Dataset
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What was given up."""
+
+    tasks: tuple[int, ...]
+    jobs: tuple[str, ...]
+
+
+def cancel(
+    dataset: Dataset, tasks: Sequence[int] = (), client: SlurmClient | None = None
+) -> Cancelled:
+    """Cancel the live elements of ``tasks``, or of all tasks and then the finalisers too.
+
+    The intent is written down first: without accounting, it is what tells later why they ended.
+
+    Raises:
+        SettingsError: there is no such task.
+        RefusedError: nothing is live, or that cannot be known.
+        EnvironmentProblem: the scheduler could not be told.
+    """
+    client = client or SlurmClient()
+    picture = Looker(dataset, client).look()
+    refuse_in_the_dark(picture)
+    known = {task.number for task in picture.tasks}
+    unknown = sorted(set(tasks) - known)
+    if unknown:
+        raise SettingsError(f"no task {unknown[0]}", where=dataset.out, expected=f"0-{max(known)}")
+    chosen = [
+        task
+        for task in picture.tasks
+        if task.live is not None and (not tasks or task.number in tasks)
+    ]
+    jobs = [task.job for task in chosen if task.job]
+    if not tasks:
+        jobs += _finalisers(picture)
+    if not jobs:
+        raise RefusedError(
+            "nothing is live that could be cancelled",
+            where=dataset.out,
+            next_command=f"ctrate-convert status {dataset.out}",
+        )
+    for files in picture.submissions:
+        mine = [
+            task
+            for task in chosen
+            if task.element and task.element.submission == files.submission.number
+        ]
+        if mine:
+            files.write_cancel([t.number for t in mine], [t.job for t in mine if t.job])
+    client.scancel(jobs)
+    return Cancelled(tuple(task.number for task in chosen), tuple(jobs))
+
+
+def _finalisers(picture: Picture) -> list[str]:
+    """The finalisers that have not reported yet."""
+    return [
+        answer.job_id
+        for files in picture.submissions
+        if files.report() is None
+        for place, array in enumerate(files.submission.arrays)
+        if array.kind == "finalise"
+        and (answer := files.answer(place)) is not None
+        and answer.job_id
+    ]

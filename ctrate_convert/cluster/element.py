@@ -1,0 +1,165 @@
+"""What runs on a node: one task's pending shards, by the same code as a local run.
+
+At the warning signal before the time limit, and at preemption, it stops between two blocks of a
+volume, and is requeued with what is left where that makes sense.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from pathlib import Path
+from typing import Any
+
+from submitit.core.logger import get_logger
+from submitit.core.utils import DelayedSubmission
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.scheduler.here import scheduler_facts
+from ctrate_convert.deleting.consents import load_consent
+from ctrate_convert.errors import (
+    CtrateError,
+    DamageError,
+    EnvironmentProblem,
+    ExitCode,
+    Interrupted,
+    RefusedError,
+)
+from ctrate_convert.running.parent import start_forkserver
+from ctrate_convert.running.pool import FORKSERVER_PRELOAD, StopFlag, stop_on_signals
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.run import run_work
+from ctrate_convert.running.space import SpaceWatch
+from ctrate_convert.store.attempts import Attempt
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load, pending_work
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.manifest import GIB
+
+WARNING_SIGNAL = signal.SIGUSR2
+
+_LOCK_PATIENCE_S = 300.0
+"""A requeued element may meet the lock that its own earlier run on a lost node left behind."""
+
+
+class ConvertTask:
+    """submitit's callable: converts what is pending of one task. Its arguments are plain values."""
+
+    def __call__(
+        self,
+        out: str,
+        submission: int,
+        task: int,
+        num_workers: int,
+        warning_s: int,
+        min_free_gb: float = 0.0,
+        consent: str = "",
+    ) -> dict[str, Any]:
+        """Convert, and end in an error unless all shards of the task are published.
+
+        ``consent`` names the consent under which sources go; without one they stay.
+        """
+        # Slurm signals every process of a step; only this one may act on the warning.
+        start_forkserver(FORKSERVER_PRELOAD, ignored=(WARNING_SIGNAL,))
+        with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
+            result = _convert(
+                Dataset(Path(out)),
+                task,
+                num_workers,
+                min_free_gb,
+                consent,
+                stop,
+                scheduler_facts(os.environ) | {"submission": str(submission)},
+            )
+        if stop.reason == WARNING_SIGNAL.name and _is_worth_another_run(result, warning_s):
+            # submitit's own handler is back: it calls `checkpoint`, requeues and exits.
+            signal.raise_signal(WARNING_SIGNAL)
+        if result.stopped_by:
+            raise Interrupted(f"stopped by {result.stopped_by}")
+        for failure in result.failed_shards.values():
+            raise failure.error
+        if result.busy_shards:
+            raise EnvironmentProblem(f"another process holds shards {result.busy_shards}")
+        return {
+            "exit_code": int(ExitCode(result.exit_code)),
+            "converted": result.converted,
+            "failed_samples": len(result.failed_samples),
+        }
+
+    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
+        """The same call again: what is left follows from the records."""
+        return DelayedSubmission(self, *arguments)
+
+
+def _convert(
+    dataset: Dataset,
+    task: int,
+    num_workers: int,
+    min_free_gb: float,
+    consent_name: str,
+    stop: StopFlag,
+    scheduler: dict[str, str],
+) -> RunResult:
+    try:
+        plans = load(dataset)
+        consent = _believed(dataset, consent_name)
+        work = [
+            (plan, shard)
+            for plan, shard in pending_work(dataset, plans, consent)
+            if shard.task == task
+        ]
+    except (CtrateError, OSError) as error:
+        Attempt(dataset, [task], scheduler).end(
+            "failed",
+            reason=error.one_line() if isinstance(error, CtrateError) else str(error),
+            traceback=traceback.format_exc(),
+            shards_done=0,
+            shards_failed=(),
+            samples_converted=0,
+            samples_failed=0,
+            max_rss_bytes=0,
+        )
+        raise
+    return run_work(
+        dataset,
+        plans,
+        work,
+        num_workers=num_workers,
+        consent=consent,
+        scheduler=scheduler,
+        stop=stop,
+        lock_patience_s=_LOCK_PATIENCE_S,
+        may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
+    )
+
+
+def _believed(dataset: Dataset, name: str) -> Consent | None:
+    """Return the consent that the submission was given; None, saying so, where it is not ours.
+
+    Somebody else's hand in it is no reason not to convert: every source stays.
+    """
+    if not name:
+        return None
+    try:
+        return load_consent(dataset, name)
+    except (RefusedError, DamageError) as error:
+        get_logger().warning(f"every source is kept: {error.one_line()}")
+        return None
+
+
+def _say(paused: bool, free_bytes: int) -> None:
+    """Into the element's log."""
+    word = "paused" if paused else "going on"
+    get_logger().info(f"{word}: {max(0, free_bytes) / GIB:,.2f} GiB stay free at the output")
+
+
+def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
+    """Not where a whole time limit was too short for one shard: then more time is needed.
+
+    One that was paused for want of space has not had its time.
+    """
+    if result.shards_done or result.paused:
+        return True
+    left_s = SlurmClient().time_left_s(os.environ.get("SLURM_JOB_ID", ""))
+    return left_s is not None and left_s > 2 * warning_s + 60  # preempted long before the limit

@@ -1,0 +1,23 @@
+"""Samples that failed by their own fault, planned into new shards: a new generation of the plan."""
+
+from __future__ import annotations
+
+from ctrate_convert.planning.make import make_plan
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import planned_before
+
+
+def failed_samples(dataset: Dataset) -> frozenset[str]:
+    """The keys that failed where they were planned last."""
+    return frozenset(planned_before(dataset, load(dataset)).failed)
+
+
+def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
+    """Plan every failed sample anew, and nothing else; the new tasks, none where none failed."""
+    keys = failed_samples(dataset)
+    if not keys:
+        return frozenset()
+    settings = load(dataset)[-1].settings.model_copy(update={"test_mode": False})
+    plan = make_plan(dataset, settings, retry_failed=keys).plan
+    return frozenset(plan.tasks) if plan else frozenset()

@@ -1,0 +1,63 @@
+"""The finaliser job: after all arrays of a submission have ended, merge, verify and report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import DelayedSubmission
+
+from ctrate_convert.checking.verify import verify
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.states.view import Looker
+from ctrate_convert.cluster.submissions import FinalReport, load_submissions, now_text
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.layout import Dataset
+
+_SAMPLES = 100
+
+
+class Finalise:
+    """submitit's callable; its arguments are plain values."""
+
+    def __call__(self, out: str, submission: int) -> dict[str, Any]:
+        """Write ``report.json`` of that submission."""
+        report = finalise(Dataset(Path(out)), submission)
+        return {"samples": report.samples, "damage": len(report.damage)}
+
+    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
+        """The same call again."""
+        return DelayedSubmission(self, *arguments)
+
+
+def finalise(dataset: Dataset, submission: int) -> FinalReport:
+    """Merge (by looking), verify a hundred samples byte by byte, and keep what was found.
+
+    Raises:
+        SettingsError: there is no such submission.
+    """
+    mine = [f for f in load_submissions(dataset) if f.submission.number == submission]
+    if not mine:
+        raise SettingsError(f"no submission {submission:04d}", where=dataset.submissions)
+    picture = Looker(dataset, SlurmClient()).look()
+    verified = verify(
+        dataset, num_samples=_SAMPLES, check_precision=False, full=False, num_workers=1
+    )
+    tasks = [task for task in picture.tasks if task.number in mine[0].submission.tasks]
+    report = FinalReport(
+        time=now_text(),
+        samples=picture.samples,
+        tasks=dict(Counter(task.verdict.state for task in tasks)),
+        not_done=tuple(
+            f"task {task.number}: {task.verdict.state}, {task.verdict.reason}"
+            for task in tasks
+            if task.verdict.state != "done"
+        ),
+        shards_checked=verified.shards,
+        samples_checked=verified.samples_checked,
+        damage=tuple(f"{d.shard} {d.key or ''}: {d.what}" for d in verified.damage),
+        unavailable=tuple(map(str, picture.unavailable)),
+    )
+    mine[0].write_report(report)
+    return report

@@ -1,0 +1,215 @@
+"""Relaunch: only what failed, with more of what it ran out of, and nothing that is done or live."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.scheduler.limits import ClusterLimits, PartitionLimits
+from ctrate_convert.cluster.scheduler.profile import ClusterProfile, load_profile, profile_from
+from ctrate_convert.cluster.selection import Group, Selection, usual_resources
+from ctrate_convert.cluster.states.evidence import Cause
+from ctrate_convert.cluster.states.view import Picture, Task
+from ctrate_convert.cluster.submissions import Resources, load_submissions
+from ctrate_convert.cluster.submit import Submitted, submit_selected
+from ctrate_convert.deleting.consents import load_consent, why_not_believed
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.store.layout import Dataset
+
+_WHY: dict[Cause, str] = {
+    "memory": "ran out of memory",
+    "time": "ran out of time",
+    "node": "its node failed",
+    "other": "failed",
+}
+
+
+def latest_profile(dataset: Dataset) -> ClusterProfile:
+    """The profile of the newest submission, which a relaunch goes on with; else the defaults."""
+    submissions = load_submissions(dataset)
+    if not submissions:
+        return load_profile(None)
+    newest = submissions[-1]
+    return profile_from(newest.submission.profile, newest.folder)
+
+
+def relaunch(
+    dataset: Dataset,
+    profile: ClusterProfile,
+    *,
+    given: Mapping[str, Any],
+    dry_run: bool,
+    include_unknown: bool,
+    also: frozenset[int] = frozenset(),
+    keep_sources: bool = False,
+    client: SlurmClient | None = None,
+) -> Submitted:
+    """Submit the tasks that failed, each group of a kind as its own array.
+
+    ``given`` are the settings from this very command line, which win over what a task had before.
+    ``also`` are tasks to submit although they are merely pending: new shards for failed samples.
+    Each task goes on under the consent that it was submitted with; with ``keep_sources`` under
+    none.
+
+    Raises:
+        RefusedError: nothing failed, or it cannot be known.
+    """
+    client = client or SlurmClient()
+
+    def select(picture: Picture, limits: ClusterLimits) -> Selection:
+        return failed_selection(
+            picture,
+            profile,
+            limits,
+            given=given,
+            include_unknown=include_unknown,
+            also=also,
+            keep_sources=keep_sources,
+        )
+
+    return submit_selected(
+        dataset, profile, client, command="relaunch", dry_run=dry_run, select=select
+    )
+
+
+def failed_selection(
+    picture: Picture,
+    profile: ClusterProfile,
+    limits: ClusterLimits,
+    *,
+    given: Mapping[str, Any],
+    include_unknown: bool,
+    also: frozenset[int] = frozenset(),
+    keep_sources: bool = False,
+) -> Selection:
+    """The tasks that failed, grouped by why and by what they get now.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    out = picture.dataset.out
+    wanted = {"failed", "unknown"} if include_unknown else {"failed"}
+    chosen = [
+        task
+        for task in picture.tasks
+        if not task.is_held
+        and (task.verdict.state in wanted or (task.number in also and _is_pending(task)))
+    ]
+    unknown = [t for t in picture.tasks if t.verdict.state == "unknown" and t not in chosen]
+    notes = []
+    if unknown:
+        notes.append(
+            f"{len(unknown)} unknown left alone; --include_unknown takes those that are not live"
+        )
+    if not chosen:
+        raise RefusedError(
+            "nothing failed that could be relaunched" + "".join(f"; {note}" for note in notes),
+            where=out,
+            next_command=f"ctrate-convert status {out}",
+        )
+    usual = usual_resources(picture, chosen, profile, limits)
+    groups: dict[tuple[str, Resources, str], list[Task]] = {}
+    for task in chosen:
+        before = task.element.resources if task.element else None
+        base = _as_given(before or usual, given)
+        resources = limits.partition.cap(_more(base, task, profile, given))
+        consent = "" if keep_sources else _consent(picture, task)
+        groups.setdefault((_why(task), resources, consent), []).append(task)
+    notes += _notes_on_limits(groups, limits.partition)
+    notes += _notes_on_consents(picture, groups)
+    return Selection(
+        tuple(
+            Group(why, tuple(tasks), resources, consent)
+            for (why, resources, consent), tasks in groups.items()
+        ),
+        tuple(notes),
+    )
+
+
+def _consent(picture: Picture, task: Task) -> str:
+    """Return the consent that the task's newest submission was given; a relaunch asks nobody."""
+    for files in reversed(picture.submissions):
+        for array in files.submission.arrays:
+            if task.number in array.tasks:
+                return array.consent
+    return ""
+
+
+def _notes_on_consents(
+    picture: Picture, groups: Mapping[tuple[str, Resources, str], list[Task]]
+) -> list[str]:
+    """Say by whose word sources go, where any do: a relaunch asks nobody."""
+    dataset = picture.dataset
+    notes = []
+    for name in sorted({consent for _, _, consent in groups if consent}):
+        doubt = why_not_believed(dataset, name)
+        words = (
+            f"kept: {doubt}"
+            if doubt
+            else f"let go as allowed by {load_consent(dataset, name).words()}"
+        )
+        notes.append(f"sources are {words}")
+    kept = sum(len(tasks) for (_, _, consent), tasks in groups.items() if not consent)
+    if notes and kept:
+        notes.append(f"{kept} of the tasks delete nothing: no consent names them")
+    return notes
+
+
+def _is_pending(task: Task) -> bool:
+    return task.verdict.state == "pending"
+
+
+def _why(task: Task) -> str:
+    if task.verdict.state == "unknown":
+        return "unknown"
+    return _WHY[task.verdict.cause] if task.verdict.state == "failed" else "failed samples"
+
+
+def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
+    changes: dict[str, Any] = {}
+    if given.get("timeout_min"):
+        changes["timeout_min"] = given["timeout_min"]
+    if given.get("mem_gb"):
+        changes["mem_mb"] = math.ceil(given["mem_gb"] * 1024)
+    if given.get("cpus_per_task"):
+        changes["cpus_per_task"] = given["cpus_per_task"]
+    return resources.model_copy(update=changes)
+
+
+def _more(
+    base: Resources, task: Task, profile: ClusterProfile, given: Mapping[str, Any]
+) -> Resources:
+    """More of what it ran out of; a number that was given on the command line stands."""
+    cause = task.verdict.cause if task.verdict.state == "failed" else "other"
+    if cause == "memory" and not given.get("mem_gb"):
+        seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
+        more = math.ceil(max(base.mem_mb, seen_mb) * profile.memory_factor)
+        return base.model_copy(update={"mem_mb": more})
+    if cause == "time" and not given.get("timeout_min"):
+        more = math.ceil(base.timeout_min * profile.time_factor)
+        return base.model_copy(update={"timeout_min": more})
+    if cause == "node" and task.node:
+        exclude = tuple(sorted({*base.exclude, task.node}))
+        return base.model_copy(update={"exclude": exclude})
+    return base
+
+
+def _notes_on_limits(
+    groups: Mapping[tuple[str, Resources, str], list[Task]], partition: PartitionLimits
+) -> list[str]:
+    """Where a task gets no more than it had, since the partition has no more."""
+    notes = []
+    for (why, now, _), tasks in groups.items():
+        for before in {task.element.resources for task in tasks if task.element}:
+            if before is None:
+                continue
+            if why == _WHY["time"] and before.timeout_min >= now.timeout_min:
+                most = f"{partition.timeout_min} min"
+            elif why == _WHY["memory"] and before.mem_mb >= now.mem_mb:
+                most = f"{partition.mem_mb} MB"
+            else:
+                continue
+            notes.append(f"{why}: partition {partition.name} grants no more than {most}")
+    return notes

@@ -1,0 +1,89 @@
+"""A cluster's profile: a TOML file, overridden by options of the same names."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.records.base import Record
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Flag = str | int | float | bool
+
+
+class ClusterProfile(Record):
+    """How jobs are submitted here; the names are submitit's. What is None follows from the plan.
+
+    ``warning_s``: how long before its time limit an element is told to stop and be requeued.
+    ``min_free_gb``: an element pauses before its next shard while less (GiB) is free at the output.
+    ``memory_factor`` and ``time_factor``: what a relaunched task gets after running out.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    timeout_min: int | None = Field(default=None, ge=1)
+    mem_gb: float | None = Field(default=None, gt=0)
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    array_parallelism: int = Field(default=256, ge=1)
+    setup: tuple[str, ...] = ()
+    additional_parameters: dict[str, Flag] = Field(default_factory=dict)
+    warning_s: int = Field(default=120, ge=5)
+    min_free_gb: float = Field(default=0.0, ge=0)
+    memory_factor: float = Field(default=2.0, gt=1)
+    time_factor: float = Field(default=2.0, gt=1)
+
+    def overridden(self, values: Mapping[str, Any]) -> ClusterProfile:
+        """This profile with every value that is not None (nor empty) taken instead."""
+        given = {name: value for name, value in values.items() if value not in (None, (), {})}
+        return _checked({**self.model_dump(), **given}, "the options")
+
+
+def load_profile(path: Path | None) -> ClusterProfile:
+    """The profile in ``path``; the defaults where there is none.
+
+    Raises:
+        SettingsError: the file cannot be read, or has a name or value that is not known.
+    """
+    if path is None:
+        return ClusterProfile()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"profile cannot be read: {error.strerror}", where=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"not a TOML file: {error}", where=path) from error
+    return _checked({name.replace("-", "_"): value for name, value in values.items()}, path)
+
+
+def profile_from(values: Mapping[str, Any], where: object) -> ClusterProfile:
+    """The profile that an earlier submission kept."""
+    return _checked(values, where)
+
+
+def _checked(values: Mapping[str, Any], where: object) -> ClusterProfile:
+    known = sorted(ClusterProfile.model_fields)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            raise SettingsError(
+                f"unknown setting {name!r} in the cluster profile",
+                where=where,
+                expected=f"{near[0]!r}, perhaps" if near else ", ".join(known),
+            )
+    try:
+        return ClusterProfile.model_validate(dict(values), strict=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{place}: {first['msg']}", where=where, seen=first["input"]) from error

@@ -1,0 +1,205 @@
+"""Which tasks a command submits, in which arrays, with what resources. Nothing is changed here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ctrate_convert.cluster.scheduler.limits import ClusterLimits
+from ctrate_convert.cluster.scheduler.profile import ClusterProfile
+from ctrate_convert.cluster.scheduler.resources import default_resources
+from ctrate_convert.cluster.states.view import Picture, Task
+from ctrate_convert.cluster.submissions import ArrayIntent, Resources, job_name
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.running.space import require_room
+from ctrate_convert.store.manifest import planned_shards, recorded_shards
+
+_FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks that get the same resources for the same reason, and delete by the same consent."""
+
+    why: str
+    tasks: tuple[Task, ...]
+    resources: Resources
+    consent: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be submitted, and what a person should know about the rest."""
+
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks."""
+        return sum(len(group.tasks) for group in self.groups)
+
+
+Select = Callable[[Picture, ClusterLimits], Selection]
+
+
+def pending_selection(
+    picture: Picture, profile: ClusterProfile, limits: ClusterLimits, consent: str = ""
+) -> Selection:
+    """Return the tasks that nobody has tried or holds, to delete by ``consent`` if there is one.
+
+    Raises:
+        RefusedError: there is none, or it cannot be known.
+    """
+    free = [task for task in picture.tasks if task.verdict.state == "pending" and not task.is_held]
+    held = [task for task in picture.tasks if task.is_held and task.verdict.state != "done"]
+    notes = []
+    if held:
+        jobs = sorted({task.job.partition("_")[0] for task in held if task.job})
+        at = f", job {', '.join(jobs)}" if jobs else ", a submission that is under way"
+        notes.append(f"{_count(held)} live or being submitted{at}")
+    out = picture.dataset.out
+    for state, command in (
+        ("failed", f"ctrate-convert relaunch {out}"),
+        ("unknown", f"ctrate-convert status {out}"),
+    ):
+        others = [t for t in picture.tasks if t.verdict.state == state and not t.is_held]
+        if others:
+            notes.append(f"{_count(others)} {state}; see: {command}")
+    local = [t for t in picture.tasks if t.verdict.state == "running" and not t.is_held]
+    if local:
+        notes.append(f"{_count(local)} being converted by hand")
+    if not free:
+        raise RefusedError(
+            "nothing is free to be submitted: " + ("; ".join(notes) or "every task is done"),
+            where=out,
+            next_command=f"ctrate-convert status {out}",
+        )
+    resources = usual_resources(picture, free, profile, limits)
+    return Selection((Group("pending", tuple(free), resources, consent),), tuple(notes))
+
+
+def usual_resources(
+    picture: Picture, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
+) -> Resources:
+    """What ``tasks`` get where nobody asked for anything else."""
+    return default_resources(
+        picture.dataset,
+        picture.plans,
+        [task.shards for task in tasks],
+        picture.attempts,
+        profile,
+        limits.partition,
+    )
+
+
+def refuse_in_the_dark(picture: Picture) -> None:
+    """Raise where the queue could not be asked, and so nobody knows what is live.
+
+    Raises:
+        RefusedError: that is so.
+    """
+    if not picture.queue_asked:
+        raise RefusedError(
+            "the scheduler cannot be asked which tasks are live: "
+            + "; ".join(map(str, picture.unavailable)),
+            where=picture.dataset.out,
+            next_command=f"ctrate-convert status {picture.dataset.out}, once squeue answers",
+        )
+
+
+def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
+    """As many tasks as may be in the queue now, with a note on the rest."""
+    room = limits.elements_now
+    if room is None or selection.tasks <= room:
+        return selection
+    if room < 1:
+        raise RefusedError(
+            "the limit on submitted jobs leaves no room for one more",
+            next_command="give the same command again once some jobs have ended",
+        )
+    groups = []
+    left = room
+    for group in selection.groups:
+        taken = group.tasks[:left]
+        left -= len(taken)
+        if taken:
+            groups.append(dataclasses.replace(group, tasks=taken))
+    note = (
+        f"the limit on submitted jobs leaves room for {room} of {selection.tasks} tasks; "
+        "give the same command again later for the rest"
+    )
+    return Selection(tuple(groups), (*selection.notes, note))
+
+
+def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -> Selection:
+    """Return ``selection``, noting where the output may not have the room.
+
+    What elements delete gives space back only as they go, so that it is not counted upon.
+
+    Raises:
+        EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
+    """
+    recorded = recorded_shards(picture.dataset)
+    by_index = planned_shards(picture.plans)
+    work = [
+        by_index[shard.index]
+        for group in selection.groups
+        for task in group.tasks
+        for shard in task.shards
+    ]
+    workers = max((group.resources.cpus_per_task for group in selection.groups), default=1)
+    words = require_room(
+        picture.dataset,
+        work,
+        recorded,
+        num_workers=workers * profile.array_parallelism,
+        least_workers=1,  # how many run at once is the scheduler's affair
+        consent=None,
+        may_wait=profile.min_free_gb > 0,
+    )
+    return Selection(selection.groups, (*selection.notes, words)) if words else selection
+
+
+def arrays_of(
+    selection: Selection,
+    limits: ClusterLimits,
+    profile: ClusterProfile,
+    token: str,
+    number: int,
+) -> tuple[ArrayIntent, ...]:
+    """Chunks that each run from 0, and the finaliser."""
+    size = limits.elements_per_array
+    chunks = [
+        (group, group.tasks[first : first + size])
+        for group in selection.groups
+        for first in range(0, len(group.tasks), size)
+    ]
+    share, more = divmod(profile.array_parallelism, len(chunks))
+    arrays = [
+        ArrayIntent(
+            job_name=job_name(token, number, place),
+            kind="convert",
+            tasks=tuple(task.number for task in tasks),
+            resources=group.resources,
+            parallelism=max(1, share + (place < more)),
+            why=group.why,
+            consent=group.consent,
+        )
+        for place, (group, tasks) in enumerate(chunks)
+    ]
+    finaliser = ArrayIntent(
+        job_name=job_name(token, number, len(arrays)),
+        kind="finalise",
+        tasks=(),
+        resources=limits.partition.cap(_FINALISER),
+        parallelism=1,
+        why="merges, verifies and reports after all",
+    )
+    return (*arrays, finaliser)
+
+
+def _count(tasks: Sequence[Task]) -> str:
+    number = len(tasks)
+    return f"{number:,} task{' is' if number == 1 else 's are'}"

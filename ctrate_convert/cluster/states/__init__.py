@@ -1,0 +1,1 @@
+"""The state of every task, from records, attempts, submissions and what Slurm says."""

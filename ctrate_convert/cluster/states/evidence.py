@@ -1,0 +1,274 @@
+"""The ladder: what is the case with one task, and what that rests on. Pure.
+
+1. verified records of this plan for all of its shards → done
+2. the newest attempt's own end record → failed, with its reason; not where a newer run is live
+3. live in squeue → pending or running
+4. a terminal state in sacct (or still in squeue) of that very job → failed
+5. nothing → unknown: never taken for done nor for failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from ctrate_convert.cluster.scheduler.query import OUT_OF_MEMORY, UNSUCCESSFUL, AccountRow, QueueRow
+from ctrate_convert.cluster.submissions import ArrayAnswer, Resources
+from ctrate_convert.store.attempts import PastAttempt
+
+State = Literal["done", "failed", "running", "pending", "unknown"]
+Cause = Literal["memory", "time", "node", "other"]
+
+FRESH = timedelta(seconds=60)
+"""An attempt notes its progress every two seconds; a note this young is a sign of life."""
+
+_CAUSES: dict[str, Cause] = {
+    OUT_OF_MEMORY: "memory",
+    "TIMEOUT": "time",
+    "DEADLINE": "time",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+}
+_KILLED = "killed by SIGKILL"
+_WARNED = "SIGUSR2"
+
+
+@dataclass(frozen=True)
+class Element:
+    """One array element that a submission made, or was about to make, for a task.
+
+    ``submission`` is None for job scripts that were submitted by hand.
+    """
+
+    task: int
+    index: int
+    job_name: str
+    resources: Resources | None
+    created: datetime
+    answer: ArrayAnswer | None
+    submission: int | None
+    array: int = 0
+    cancelled: bool = False
+
+    @property
+    def job(self) -> str | None:
+        """``123_4``; None while the array has no id that is known."""
+        job_id = self.answer.job_id if self.answer else None
+        return f"{job_id}_{self.index}" if job_id else None
+
+    def runs(self, attempt: PastAttempt) -> bool:
+        """Whether ``attempt`` was a run of this element."""
+        facts = attempt.start.scheduler
+        return (
+            self.job is not None
+            and self.job == job_of(attempt)
+            and (self.submission is None or facts.get("submission") == str(self.submission))
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of one task.
+
+    ``element`` is its newest. ``live`` are rows in the queue of any of its elements that run or
+    are going to. ``queue_asked`` tells whether the absence of rows means anything; ``ended`` and
+    ``accounts`` are of the newest element. ``sign_of_life`` tells whether the process of a local
+    attempt lives: None where that cannot be seen from here.
+    """
+
+    task: int
+    recorded: bool
+    damaged: str | None
+    attempts: tuple[PastAttempt, ...]
+    shards: frozenset[int]
+    element: Element | None
+    live: QueueRow | None
+    ended: QueueRow | None
+    queue_asked: bool
+    accounts: tuple[AccountRow, ...]
+    sign_of_life: bool | None
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is the case, the evidence's rung, and why; ``cause`` decides how to relaunch."""
+
+    state: State
+    evidence: str
+    reason: str = ""
+    cause: Cause = "other"
+
+
+def judge(facts: Facts) -> Verdict:
+    """The first rung that holds decides."""
+    if facts.recorded:
+        return Verdict("done", "record")
+    if facts.damaged:
+        return Verdict("unknown", "record", facts.damaged)
+    last = facts.attempts[-1] if facts.attempts else None
+    if facts.live is not None:
+        return _of_live(facts, facts.live, last)
+    element = facts.element
+    if element is not None and element.answer is None:
+        return Verdict(
+            "unknown",
+            "intent",
+            f"submission {element.submission} is under way, or its answer is not found yet",
+        )
+    if last is not None and (element is None or not element.runs(last)):
+        if element is None or last.started_at > element.created:
+            return _of_local(facts, last)
+        last = None
+    if element is None:
+        return Verdict("pending", "plan", "not submitted")
+    return _of_element(facts, element, last)
+
+
+def _of_live(facts: Facts, row: QueueRow, last: PastAttempt | None) -> Verdict:
+    key = f"{row.key[0]}_{row.key[1]}"
+    mine = last if last is not None and job_of(last) == key else None
+    if row.waiting:
+        return Verdict("pending", "squeue", _requeued(facts, row) or row.reason)
+    if mine is not None and _restart(mine) == row.restarts:
+        end = mine.end
+        if end is not None and end.outcome == "failed":
+            # Its last word is said; Slurm is only tidying up.
+            return _of_end(facts, mine)
+        if end is not None:
+            return Verdict("running", "squeue", "stopping")
+    return Verdict("running", "squeue", _requeued(facts, row))
+
+
+def _requeued(facts: Facts, row: QueueRow) -> str:
+    if not row.restarts:
+        return ""
+    before = [past.state for past in facts.accounts if past.ended and past.key == row.key]
+    if before and before[-1] != "REQUEUED":
+        return f"requeued after {before[-1]}"
+    return f"requeued, run {row.restarts + 1}"
+
+
+def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Verdict:
+    """Not in the queue, as far as that could be asked."""
+    account = facts.accounts[-1] if facts.accounts else None
+    if last is not None and last.end is not None and last.end.outcome == "failed":
+        return _of_end(facts, last)
+    if account is not None and account.state in UNSUCCESSFUL:
+        return _of_account(account, last)
+    if facts.ended is not None and facts.ended.state in UNSUCCESSFUL:
+        state, why = facts.ended.state, facts.ended.reason
+        text = f"{state}: {why}" if why and state == "FAILED" else state
+        return _enriched(Verdict("failed", "squeue", text, _cause(state)), last)
+    if last is not None and last.end is None and _is_fresh(last, facts.now):
+        return Verdict("running", "attempt", "its progress note is fresh")
+    if facts.queue_asked and last is not None and last.end is not None:
+        return _of_end(facts, last)
+    if facts.queue_asked and element.cancelled:
+        return Verdict("failed", "cancel", "CANCELLED by ctrate-convert cancel")
+    return Verdict("unknown", "none", _what_is_missing(facts, account))
+
+
+def _what_is_missing(facts: Facts, account: AccountRow | None) -> str:
+    ended = facts.ended.state if facts.ended else None
+    if "COMPLETED" in (ended, account.state if account else None):
+        return "the scheduler says COMPLETED, yet there is no record"
+    if not facts.queue_asked:
+        said = f"; accounting said {account.state}" if account else ""
+        return f"squeue could not be asked{said}"
+    if account is not None:
+        return f"not in the queue, though accounting says {account.state}"
+    return "not in the queue, no last word, and accounting tells nothing of it"
+
+
+def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
+    """The attempt's own last word, made plainer by what accounting tells of that run."""
+    end = last.end
+    if end is None:
+        return Verdict("unknown", "attempt", "no last word")
+    if end.outcome == "done":
+        return Verdict("unknown", "attempt", "the attempt says done, yet there is no record")
+    if end.outcome == "interrupted":
+        if _WARNED in end.reason:
+            words = "TIMEOUT: stopped at the warning before the time limit, not one shard done"
+            return Verdict("failed", "attempt", words, "time")
+        return Verdict("failed", "attempt", f"stopped by {end.reason}")
+    # Accounting may hear of an end later than files do: a run that it calls running tells nothing.
+    runs = [row for row in facts.accounts if row.ended and _overlaps(row, last)]
+    out_of_memory = any(row.out_of_memory for row in runs)
+    if not out_of_memory and not runs:
+        out_of_memory = _KILLED in end.reason
+    if out_of_memory:
+        return Verdict("failed", "attempt", f"{OUT_OF_MEMORY}: {end.reason}", "memory")
+    return Verdict("failed", "attempt", end.reason)
+
+
+def _of_account(account: AccountRow, last: PastAttempt | None) -> Verdict:
+    if account.out_of_memory:
+        return Verdict("failed", "sacct", OUT_OF_MEMORY, "memory")
+    text = account.state
+    if account.state == "FAILED":
+        text += f", exit code {account.exit_code}"
+    return _enriched(Verdict("failed", "sacct", text, _cause(account.state)), last)
+
+
+def _enriched(verdict: Verdict, last: PastAttempt | None) -> Verdict:
+    """A plain FAILED is told better by the attempt that was stopped."""
+    if (
+        verdict.reason.startswith("FAILED")
+        and last is not None
+        and last.end is not None
+        and _WARNED in last.end.reason
+    ):
+        words = "TIMEOUT: stopped at the warning before the time limit, not one shard done"
+        return Verdict("failed", "attempt", words, "time")
+    return verdict
+
+
+def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
+    """A run by hand, newer than any submission."""
+    end = last.end
+    if end is None:
+        if facts.sign_of_life or _is_fresh(last, facts.now):
+            return Verdict("running", "attempt", f"run by hand on {last.start.host}")
+        if facts.sign_of_life is False:
+            return Verdict("failed", "attempt", f"killed on {last.start.host}, no last word")
+        return Verdict("unknown", "attempt", f"run by hand on {last.start.host}, no last word")
+    if end.outcome == "done":
+        return Verdict("unknown", "attempt", "the attempt says done, yet there is no record")
+    if end.outcome == "failed" and (
+        facts.shards & frozenset(end.shards_failed) or not end.shards_failed
+    ):
+        return Verdict("failed", "attempt", end.reason)
+    return Verdict("pending", "attempt", f"not reached: {end.reason}")
+
+
+def _cause(state: str) -> Cause:
+    return _CAUSES.get(state, "other")
+
+
+def job_of(attempt: PastAttempt) -> str | None:
+    """``123_4``, or ``123`` for a job that is no array; None for a run by hand."""
+    facts = attempt.start.scheduler
+    if facts.get("array_job_id"):
+        return f"{facts['array_job_id']}_{facts.get('array_task_id', '')}"
+    return facts.get("job_id")
+
+
+def _restart(attempt: PastAttempt) -> int:
+    text = attempt.start.scheduler.get("restart_count", "")
+    return int(text) if text.isdigit() else 0
+
+
+def _is_fresh(attempt: PastAttempt, now: datetime) -> bool:
+    return attempt.noted_at is not None and abs(now - attempt.noted_at) < FRESH
+
+
+def _overlaps(row: AccountRow, attempt: PastAttempt) -> bool:
+    """Whether that run of the element was this attempt, clocks a minute apart or not."""
+    if row.started is None:
+        return False
+    slack = timedelta(minutes=1)
+    ended = row.ended or attempt.started_at + slack
+    return row.started - slack <= attempt.started_at <= ended + slack

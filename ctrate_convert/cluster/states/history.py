@@ -1,0 +1,90 @@
+"""History: every submission, when, by whom, with what resources, and what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.states.view import Looker
+from ctrate_convert.cluster.submissions import FinalReport
+from ctrate_convert.deleting.consents import load_consents
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+
+
+@dataclass(frozen=True)
+class PastArray:
+    """One array of a submission. ``outcome`` counts its tasks; those submitted again later too."""
+
+    submission: int
+    created: str
+    command: str
+    user: str
+    job: str | None
+    tasks: tuple[int, ...]
+    why: str
+    resources: str
+    outcome: dict[str, int]
+    words: str
+    consent: str
+
+
+@dataclass(frozen=True)
+class History:
+    """All of them, oldest first, the finalisers' reports by submission, and every consent."""
+
+    arrays: tuple[PastArray, ...]
+    reports: dict[int, FinalReport]
+    consents: tuple[Consent, ...]
+    unavailable: tuple[str, ...]
+
+
+def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
+    """Everything that was ever submitted for this dataset."""
+    picture = Looker(dataset, client or SlurmClient()).look()
+    by_number = {task.number: task for task in picture.tasks}
+    newest: dict[int, int] = {}
+    for files in picture.submissions:
+        for place, array in enumerate(files.submission.arrays):
+            answer = files.answer(place)
+            if answer is None or answer.job_id is not None:
+                newest.update(dict.fromkeys(array.tasks, files.submission.number))
+    arrays = []
+    reports = {}
+    for files in picture.submissions:
+        intent = files.submission
+        report = files.report()
+        if report is not None:
+            reports[intent.number] = report
+        for place, array in enumerate(intent.arrays):
+            answer = files.answer(place)
+            if array.kind == "finalise":
+                continue
+            outcome: Counter[str] = Counter()
+            if answer is None or answer.job_id is not None:
+                for task in array.tasks:
+                    last = newest.get(task) == intent.number
+                    outcome[by_number[task].verdict.state if last else "submitted again"] += 1
+            words = "not known yet" if answer is None else answer.words
+            arrays.append(
+                PastArray(
+                    submission=intent.number,
+                    created=intent.created,
+                    command=intent.command,
+                    user=intent.user,
+                    job=answer.job_id if answer else None,
+                    tasks=array.tasks,
+                    why=array.why,
+                    resources=array.resources.words(),
+                    outcome=dict(outcome),
+                    words=words,
+                    consent=array.consent,
+                )
+            )
+    return History(
+        arrays=tuple(arrays),
+        reports=reports,
+        consents=tuple(load_consents(dataset)),
+        unavailable=tuple(map(str, picture.unavailable)),
+    )

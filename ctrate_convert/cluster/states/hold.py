@@ -1,0 +1,29 @@
+"""What a run by hand must leave to the scheduler."""
+
+from __future__ import annotations
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.states.view import Looker
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.store.layout import Dataset
+
+
+def held_tasks(dataset: Dataset, client: SlurmClient | None = None) -> frozenset[int]:
+    """The tasks that are live under the scheduler, or are being submitted.
+
+    Raises:
+        RefusedError: the scheduler cannot be asked about tasks that it was given.
+    """
+    picture = Looker(dataset, client or SlurmClient()).look()
+    given = [
+        task for task in picture.tasks if task.verdict.state != "done" and task.element is not None
+    ]
+    if given and not picture.queue_asked:
+        raise RefusedError(
+            f"{len(given)} unfinished tasks were submitted to Slurm, which cannot be asked whether "
+            "they are live: " + "; ".join(map(str, picture.unavailable)),
+            where=dataset.out,
+            next_command=f"the same command on a login node, or with --ignore_submissions if you "
+            f"know that no job is left: ctrate-convert run {dataset.out} --ignore_submissions",
+        )
+    return frozenset(task.number for task in picture.tasks if task.is_held)

@@ -1,0 +1,94 @@
+"""Logs: what one attempt at a task said, its traceback first."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.cluster.submissions import SubmissionFiles, load_submissions
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.attempts import PastAttempt, load_attempts
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.pending import load
+
+
+@dataclass(frozen=True)
+class TaskLog:
+    """One attempt (None where an element never got so far) and the end of its log."""
+
+    task: int
+    attempt: PastAttempt | None
+    number: int
+    attempts: int
+    path: Path | None
+    tail: tuple[str, ...]
+
+
+def task_log(
+    dataset: Dataset, task: int, *, attempt: int | None = None, lines: int = 60
+) -> TaskLog:
+    """The log of the newest attempt at ``task``, or of attempt number ``attempt``, from 1.
+
+    Raises:
+        SettingsError: there is no such task or attempt.
+    """
+    known = {number for plan in load(dataset) for number in plan.tasks}
+    if task not in known:
+        raise SettingsError(f"no task {task}", where=dataset.out, expected=f"0-{max(known)}")
+    mine = [one for one in load_attempts(dataset) if task in one.start.tasks]
+    if attempt is not None and not 1 <= attempt <= len(mine):
+        raise SettingsError(
+            f"no attempt {attempt} at task {task}", where=dataset.attempts, seen=f"{len(mine)}"
+        )
+    submissions = load_submissions(dataset)
+    newest = _newest_element_log(submissions, task)
+    if attempt is None and newest is not None and not _is_of(mine, newest):
+        # Its newest element left no attempt: all that it said is in its log.
+        return TaskLog(task, None, len(mine) + 1, len(mine), newest, _tail(newest, lines))
+    if not mine:
+        return TaskLog(task, None, 0, 0, None, ())
+    number = attempt or len(mine)
+    chosen = mine[number - 1]
+    path = _log_of(submissions, chosen)
+    return TaskLog(task, chosen, number, len(mine), path, _tail(path, lines))
+
+
+def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path | None:
+    for files in reversed(submissions):
+        for place, array in enumerate(files.submission.arrays):
+            answer = files.answer(place)
+            if task in array.tasks and answer is not None and answer.job_id:
+                path = files.log(place, answer.job_id, array.tasks.index(task))
+                return path if path.exists() else None
+    return None
+
+
+def _is_of(attempts: list[PastAttempt], log: Path) -> bool:
+    """Whether one of the attempts is of the element that has written ``log``."""
+    return any(_job(one) == log.name.removesuffix("_0_log.out") for one in attempts)
+
+
+def _log_of(submissions: list[SubmissionFiles], attempt: PastAttempt) -> Path | None:
+    facts = attempt.start.scheduler
+    for files in submissions:
+        if facts.get("submission") != str(files.submission.number):
+            continue
+        for place, _ in enumerate(files.submission.arrays):
+            answer = files.answer(place)
+            job_id = answer.job_id if answer else None
+            if job_id and job_id == facts.get("array_job_id"):
+                return files.log(place, job_id, int(facts["array_task_id"]))
+    return None
+
+
+def _job(attempt: PastAttempt) -> str:
+    facts = attempt.start.scheduler
+    return f"{facts.get('array_job_id', '')}_{facts.get('array_task_id', '')}"
+
+
+def _tail(path: Path | None, lines: int) -> tuple[str, ...]:
+    if path is None or not path.exists():
+        return ()
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return tuple(line.rstrip("\n") for line in deque(stream, maxlen=lines))

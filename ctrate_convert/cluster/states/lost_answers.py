@@ -1,0 +1,87 @@
+"""Find out what became of arrays whose submitter never got, or never wrote down, an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import datetime, timedelta
+
+from ctrate_convert.cluster.scheduler.query import AccountRow, QueueRow
+from ctrate_convert.cluster.submissions import (
+    ArrayAnswer,
+    FoundBy,
+    SubmissionFiles,
+    is_being_submitted,
+)
+from ctrate_convert.store.attempts import PastAttempt
+
+SETTLED = timedelta(seconds=15)
+"""A request that the controller got before its sender was killed is in the queue by then."""
+
+SETTLED_ELSEWHERE = timedelta(minutes=15)
+"""So long at the most does a submitter on another host, whom nobody can see, go on trying."""
+
+Place = tuple[int, int]
+"""A submission's number and the array's place in it."""
+
+
+def settle(
+    submissions: Sequence[SubmissionFiles],
+    answers: MutableMapping[Place, ArrayAnswer | None],
+    queue: Sequence[QueueRow],
+    accounts: Sequence[AccountRow],
+    attempts: Sequence[PastAttempt],
+    names: Mapping[str, Place],
+    now: datetime,
+    *,
+    may_give_up: bool = False,
+) -> bool:
+    """Fill in ``answers`` by the arrays' unique names; True while some stay open.
+
+    With ``may_give_up`` the queue was asked: what is not there, and whose submitter is certainly
+    gone, is written down as never accepted. Safe even where an array came and went unseen: what
+    counts is that it does not live.
+    """
+    found: dict[str, tuple[str, FoundBy]] = {}
+    for account in accounts:
+        found[account.name] = (account.key[0], "sacct")
+    for row in queue:
+        found[row.name] = (row.key[0], "squeue")
+    by_number = {files.submission.number: files for files in submissions}
+    still_open = False
+    for name, place in names.items():
+        if answers[place] is not None:
+            continue
+        files = by_number[place[0]]
+        job_id, found_by = found.get(name, ("", "nobody"))
+        if not job_id:
+            job_id, found_by = _told_by_attempts(attempts, files, place[1])
+        if job_id:
+            answers[place] = files.write_answer(place[1], job_id=job_id, found_by=found_by)
+        elif may_give_up and _is_over(files, place[1], now):
+            words = "the submitter is gone and the scheduler does not know the job"
+            answers[place] = files.write_answer(
+                place[1], job_id=None, found_by="nobody", words=words
+            )
+        else:
+            still_open = True
+    return still_open
+
+
+def _told_by_attempts(
+    attempts: Sequence[PastAttempt], files: SubmissionFiles, array: int
+) -> tuple[str, FoundBy]:
+    tasks = set(files.submission.arrays[array].tasks)
+    for attempt in attempts:
+        facts = attempt.start.scheduler
+        mine = facts.get("submission") == str(files.submission.number)
+        if mine and tasks & set(attempt.start.tasks) and facts.get("array_job_id"):
+            return facts["array_job_id"], "attempt"
+    return "", "nobody"
+
+
+def _is_over(files: SubmissionFiles, array: int, now: datetime) -> bool:
+    alive = is_being_submitted(files, array)
+    age = now - files.submission.created_at
+    if alive is None:
+        return age > SETTLED_ELSEWHERE
+    return not alive and age > SETTLED

@@ -1,0 +1,211 @@
+"""Status: every task with its state and evidence, and what they add up to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.states.evidence import State
+from ctrate_convert.cluster.states.view import Looker, Picture, Task
+from ctrate_convert.deleting.consents import load_consents
+from ctrate_convert.store.attempts import PastAttempt
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.consent import Consent
+
+_STRAGGLER = 2.0
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """One task for a table."""
+
+    task: int
+    state: State
+    evidence: str
+    reason: str
+    attempts: int
+    job: str | None
+    node: str | None
+    elapsed_s: float | None
+    max_rss_bytes: int | None
+    samples_done: int
+    samples: int
+    is_straggler: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything at one moment. ``samples`` adds up to the plan."""
+
+    lines: tuple[TaskLine, ...]
+    samples: dict[str, int]
+    freed_bytes: int
+    source_bytes_per_s: float
+    eta_s: float | None
+    straggler_limit_s: float | None
+    unavailable: tuple[str, ...]
+    consents: tuple[Consent, ...]
+    picture: Picture
+
+    def facts(self) -> dict[str, object]:
+        """What ``--json`` gives."""
+        return {
+            "samples": self.samples,
+            "tasks": [
+                {
+                    "task": line.task,
+                    "state": line.state,
+                    "reason": line.reason,
+                    "evidence": line.evidence,
+                    "attempts": line.attempts,
+                    "job": line.job,
+                    "node": line.node,
+                }
+                for line in self.lines
+            ],
+            "unavailable": list(self.unavailable),
+            "consents": self.consents,
+        }
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known that nothing is going to change by itself."""
+        return self.picture.queue_asked and not any(
+            task.is_held or task.verdict.state == "running" for task in self.picture.tasks
+        )
+
+
+class StatusReader:
+    """Reads the status again and again, one squeue and one sacct each time."""
+
+    def __init__(self, dataset: Dataset, client: SlurmClient | None = None) -> None:
+        self._looker = Looker(dataset, client or SlurmClient())
+
+    def read(self) -> Status:
+        """The status now."""
+        return status_of(self._looker.look())
+
+
+def status_of(picture: Picture) -> Status:
+    """What the picture shows, in numbers."""
+    finished = [
+        seconds
+        for task in picture.tasks
+        if task.verdict.state == "done" and (seconds := _elapsed_s(task, picture.taken_at))
+    ]
+    limit = _STRAGGLER * statistics.median(finished) if finished else None
+    running = [
+        task.attempts[-1]
+        for task in picture.tasks
+        if task.verdict.state == "running" and task.attempts and task.attempts[-1].end is None
+    ]
+    by_attempt = {attempt.start.attempt: attempt for attempt in running}
+    speed = sum(_speed(attempt) for attempt in by_attempt.values())
+    left = sum(
+        shard.source_bytes
+        for task in picture.tasks
+        if task.verdict.state != "done"
+        for shard in task.shards
+    ) - sum(a.progress.source_bytes_done for a in by_attempt.values() if a.progress)
+    return Status(
+        lines=tuple(_line(task, picture.taken_at, limit) for task in picture.tasks),
+        samples=picture.samples,
+        freed_bytes=sum(a.progress.freed_bytes for a in picture.attempts if a.progress),
+        source_bytes_per_s=speed,
+        eta_s=max(0, left) / speed if speed else None,
+        straggler_limit_s=limit,
+        unavailable=tuple(map(str, picture.unavailable)),
+        consents=tuple(load_consents(picture.dataset)),
+        picture=picture,
+    )
+
+
+def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
+    last = task.attempts[-1] if task.attempts else None
+    elapsed_s = _elapsed_s(task, now)
+    rss = task.account.max_rss_bytes if task.account else 0
+    if last is not None and last.end is not None:
+        rss = max(rss, last.end.max_rss_bytes)
+    samples = sum(shard.samples for shard in task.shards)
+    state = task.verdict.state
+    done = samples if state == "done" else task.samples_recorded
+    note = last.progress if last is not None and state == "running" else None
+    if last is not None and note is not None and len(last.start.tasks) == 1:
+        # An attempt counts what was left when it began.
+        done = min(samples, max(done, samples - note.samples_total + note.samples_done))
+    paused = "; paused: too little space is free at the output" if note and note.paused else ""
+    return TaskLine(
+        task=task.number,
+        state=state,
+        evidence=task.verdict.evidence,
+        reason=task.verdict.reason + paused,
+        attempts=len(task.attempts),
+        job=task.job,
+        node=task.node,
+        elapsed_s=elapsed_s,
+        max_rss_bytes=rss or None,
+        samples_done=done,
+        samples=samples,
+        is_straggler=(
+            state == "running" and limit is not None and elapsed_s is not None and elapsed_s > limit
+        ),
+    )
+
+
+def _elapsed_s(task: Task, now: datetime) -> float | None:
+    last = task.attempts[-1] if task.attempts else None
+    if task.live is not None:
+        started = task.live.started
+        return (now - started).total_seconds() if started and not task.live.waiting else None
+    if last is not None and last.end is not None:
+        return last.end.elapsed_s
+    if task.account is not None:
+        return float(task.account.elapsed_s)
+    if last is not None and task.verdict.state == "running":
+        return (now - last.started_at).total_seconds()
+    return None
+
+
+def _speed(attempt: PastAttempt) -> float:
+    """NPZ bytes a second, from the attempt's own note."""
+    note = attempt.progress
+    if note is None:
+        return 0.0
+    elapsed_s = (datetime.fromisoformat(note.time) - attempt.started_at).total_seconds()
+    # Shards not yet whole count by their samples.
+    part = note.samples_done / note.samples_total if note.samples_total else 0.0
+    return part * note.source_bytes_total / elapsed_s if elapsed_s >= 1 else 0.0
+
+
+def fold(lines: Sequence[TaskLine]) -> list[tuple[str, TaskLine, int]]:
+    """Runs of neighbouring tasks that are in the same state for the same reason, as ``0-12``.
+
+    Gives the range, its first task, and how many there are. Running tasks stay one by one.
+    """
+    folded: list[tuple[int, int, TaskLine]] = []
+    for line in lines:
+        if folded:
+            first, last, of = folded[-1]
+            same = (line.state, line.evidence, line.reason) == (of.state, of.evidence, of.reason)
+            if same and line.task == last + 1 and line.state != "running":
+                folded[-1] = (first, line.task, of)
+                continue
+        folded.append((line.task, line.task, line))
+    return [
+        (str(first) if first == last else f"{first}-{last}", of, last - first + 1)
+        for first, last, of in folded
+    ]
+
+
+def fold_numbers(numbers: Sequence[int]) -> str:
+    """``0-12,15`` for people."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

@@ -1,0 +1,164 @@
+"""What the scheduler says: one squeue, one sacct, and the elements that they are about."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
+from ctrate_convert.cluster.scheduler.query import AccountRow, QueueRow
+from ctrate_convert.cluster.states.evidence import Element
+from ctrate_convert.cluster.states.lost_answers import settle
+from ctrate_convert.cluster.submissions import ArrayAnswer, SubmissionFiles
+from ctrate_convert.store.attempts import PastAttempt
+
+PLAIN_JOB_NAME = "ctrate-convert-array"
+"""The job name in ``slurm/convert_array.sbatch``."""
+
+
+@dataclass
+class Sight:
+    """What the scheduler said."""
+
+    queue: list[QueueRow] = field(default_factory=list)
+    accounts: list[AccountRow] = field(default_factory=list)
+    answers: dict[tuple[int, int], ArrayAnswer | None] = field(default_factory=dict)
+    unavailable: list[Unavailable] = field(default_factory=list)
+    queue_asked: bool = True
+
+
+def ask(
+    client: SlurmClient,
+    submissions: Sequence[SubmissionFiles],
+    attempts: Sequence[PastAttempt],
+    open_tasks: set[int],
+    now: datetime,
+) -> Sight:
+    """At most one squeue, where a task is open, and one sacct, where there ever was a job."""
+    sight = Sight()
+    names: dict[str, tuple[int, int]] = {}
+    wanted: set[str] = set()
+    since = now
+    for files in submissions:
+        for number, array in enumerate(files.submission.arrays):
+            place = (files.submission.number, number)
+            answer = sight.answers[place] = files.answer(number)
+            if answer is not None and answer.job_id is None:
+                continue
+            since = min(since, files.submission.created_at)
+            names[array.job_name] = place
+            if answer is None or open_tasks & set(array.tasks):
+                wanted.add(array.job_name)
+    plain = {
+        job
+        for attempt in attempts
+        if attempt.start.scheduler
+        and "submission" not in attempt.start.scheduler
+        and open_tasks & set(attempt.start.tasks)
+        for job in [attempt.start.scheduler.get("array_job_id")]
+        if job
+    }
+    since = min(since, *(a.started_at for a in attempts if plain), now)
+    # Plain job scripts leave no word here before they run: ask for them too where there is Slurm.
+    by_hand = open_tasks and shutil.which("squeue") is not None
+    ask = bool(wanted or plain or by_hand)
+    queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
+    if isinstance(queue, Unavailable):
+        sight.unavailable.append(queue)
+        sight.queue_asked = False
+    else:
+        sight.queue = queue
+    by_name = settle(submissions, sight.answers, sight.queue, [], attempts, names, now)
+    ids = {answer.job_id for place in names.values() if (answer := sight.answers[place])} | plain
+    accounts = client.sacct(
+        job_ids=() if by_name else filter(None, ids),
+        names=names if by_name else (),
+        since=since - timedelta(hours=1),
+    )
+    if isinstance(accounts, Unavailable):
+        sight.unavailable.append(accounts)
+    else:
+        # Ids wrap and may name somebody else's old job: the name, which is unique, decides.
+        sight.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
+    if by_name:
+        settle(
+            submissions,
+            sight.answers,
+            sight.queue,
+            sight.accounts,
+            attempts,
+            names,
+            now,
+            may_give_up=sight.queue_asked,
+        )
+    return sight
+
+
+def elements_of(
+    submissions: Sequence[SubmissionFiles], sight: Sight, attempts: Sequence[PastAttempt]
+) -> dict[int, list[Element]]:
+    """The elements of each task, oldest first, those that never came to be left out."""
+    found: dict[int, list[Element]] = {}
+    for files in submissions:
+        number = files.submission.number
+        cancelled = {task for cancel in files.cancels() for task in cancel.tasks}
+        for place, array in enumerate(files.submission.arrays):
+            answer = sight.answers[number, place]
+            if answer is not None and answer.job_id is None:
+                continue
+            for index, task in enumerate(array.tasks):
+                found.setdefault(task, []).append(
+                    Element(
+                        task,
+                        index,
+                        array.job_name,
+                        array.resources,
+                        files.submission.created_at,
+                        answer,
+                        number,
+                        place,
+                        task in cancelled,
+                    )
+                )
+    for attempt in attempts:
+        facts = attempt.start.scheduler
+        if facts.get("array_job_id") and "submission" not in facts:
+            element = _by_hand(attempt)
+            known = found.setdefault(element.task, [])
+            if element.job not in [one.job for one in known]:
+                known.append(element)
+    return {task: sorted(found[task], key=lambda element: element.created) for task in found}
+
+
+def _by_hand(attempt: PastAttempt) -> Element:
+    """The element of a plain job script, which nothing but its attempt tells of."""
+    facts = attempt.start.scheduler
+    index = facts.get("array_task_id", "")
+    answer = ArrayAnswer(
+        job_name=PLAIN_JOB_NAME,
+        job_id=facts["array_job_id"],
+        found_by="attempt",
+        time=attempt.start.started,
+    )
+    return Element(
+        attempt.start.tasks[0],
+        int(index) if index.isdigit() else 0,
+        PLAIN_JOB_NAME,
+        None,
+        attempt.started_at,
+        answer,
+        None,
+    )
+
+
+def task_by_hand(row: QueueRow, out: str) -> int | None:
+    """The task of a plain job script's element for this dataset: its index, and the offset.
+
+    The script's words are the dataset, perhaps an offset, and perhaps options for `run`.
+    """
+    words = row.command.partition(" ")[2].strip()
+    found = re.fullmatch(re.escape(out) + r"/*(?: (\d+))?(?: -.*)?", words, re.DOTALL)
+    return row.key[1] + int(found[1] or 0) if found else None

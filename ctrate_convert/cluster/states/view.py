@@ -1,0 +1,270 @@
+"""One look at everything: plans, records, attempts, submissions, and one squeue and one sacct.
+
+Every command works on such a picture. Looking also settles submissions whose answer got lost.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
+from ctrate_convert.cluster.scheduler.query import AccountRow, JobKey, QueueRow
+from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, job_of, judge
+from ctrate_convert.cluster.states.task_state import (
+    PLAIN_JOB_NAME,
+    Sight,
+    ask,
+    elements_of,
+    task_by_hand,
+)
+from ctrate_convert.cluster.submissions import (
+    SubmissionFiles,
+    load_submissions,
+    process_start,
+)
+from ctrate_convert.errors import EnvironmentProblem
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.attempts import PastAttempt, load_attempts
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import (
+    damaged_records,
+    merge,
+    planned_shards,
+    recorded_shards,
+)
+from ctrate_convert.store.pending import load
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task with its verdict and what led to it."""
+
+    number: int
+    shards: tuple[PlannedShard, ...]
+    verdict: Verdict
+    attempts: tuple[PastAttempt, ...]
+    element: Element | None
+    live: QueueRow | None
+    account: AccountRow | None
+    samples_recorded: int
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a scheduler runs it, is going to, or may have been asked to."""
+        return self.live is not None or self.verdict.evidence == "intent"
+
+    @property
+    def job(self) -> str | None:
+        """The job of its newest run."""
+        if self.live is not None:
+            return f"{self.live.key[0]}_{self.live.key[1]}"
+        if self.attempts and self.verdict.evidence in ("attempt", "record"):
+            return job_of(self.attempts[-1])
+        return self.element.job if self.element else None
+
+    @property
+    def node(self) -> str | None:
+        """Where its newest run is or was."""
+        if self.live is not None and self.live.node:
+            return self.live.node
+        if self.live is None and self.account is not None and self.account.node:
+            return self.account.node
+        if self.live is None and self.attempts:
+            start = self.attempts[-1].start
+            return start.scheduler.get("node") or start.host
+        return None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was found, and what could not be asked."""
+
+    dataset: Dataset
+    plans: tuple[Plan, ...]
+    submissions: tuple[SubmissionFiles, ...]
+    tasks: tuple[Task, ...]
+    samples: dict[str, int]
+    attempts: tuple[PastAttempt, ...]
+    unavailable: tuple[Unavailable, ...]
+    taken_at: datetime
+
+    @property
+    def queue_asked(self) -> bool:
+        """Whether the absence of a live job means that there is none."""
+        return all(problem.tool != "squeue" for problem in self.unavailable)
+
+
+@dataclass
+class Looker:
+    """Takes pictures of one dataset; keeps what cannot change between two of them."""
+
+    dataset: Dataset
+    client: SlurmClient
+    _ended: dict[str, PastAttempt] = field(default_factory=dict)
+
+    def look(self) -> Picture:
+        """Everything as it is now.
+
+        Raises:
+            SettingsError: there is no plan.
+            DamageError: a plan or an intent was changed.
+        """
+        now = datetime.now(timezone.utc)
+        plans = load(self.dataset)
+        submissions = load_submissions(self.dataset)
+        by_task: dict[int, list[PlannedShard]] = {}
+        for plan in plans:
+            for shard in plan.shards:
+                by_task.setdefault(shard.task, []).append(shard)
+        sight = ask(
+            self.client,
+            submissions,
+            load_attempts(self.dataset, self._ended),
+            _open(by_task, recorded_shards(self.dataset)),
+            now,
+        )
+        # After the scheduler was asked: a job that it calls ended has published by now.
+        attempts = load_attempts(self.dataset, self._ended)
+        samples, recorded, damaged = _records(self.dataset, plans)
+        elements = elements_of(submissions, sight, attempts)
+        tasks = []
+        for number, shards in by_task.items():
+            mine = tuple(a for a in attempts if number in a.start.tasks)
+            tasks.append(
+                _task(
+                    number,
+                    tuple(shards),
+                    mine,
+                    elements.get(number, []),
+                    sight,
+                    now,
+                    recorded=recorded,
+                    damaged=next((damaged[s.index] for s in shards if s.index in damaged), None),
+                    out=os.fspath(self.dataset.out.absolute()),
+                )
+            )
+        return Picture(
+            self.dataset,
+            plans,
+            tuple(submissions),
+            tuple(tasks),
+            samples,
+            tuple(attempts),
+            tuple(sight.unavailable),
+            now,
+        )
+
+
+def _open(by_task: dict[int, list[PlannedShard]], recorded: frozenset[int]) -> set[int]:
+    return {
+        task
+        for task, shards in by_task.items()
+        if not all(shard.index in recorded for shard in shards)
+    }
+
+
+def _task(
+    number: int,
+    shards: tuple[PlannedShard, ...],
+    attempts: tuple[PastAttempt, ...],
+    elements: Sequence[Element],
+    sight: Sight,
+    now: datetime,
+    *,
+    recorded: frozenset[int],
+    damaged: str | None,
+    out: str,
+) -> Task:
+    element = elements[-1] if elements else None
+    keys: set[JobKey] = {
+        (one.answer.job_id, one.index) for one in elements if one.answer and one.answer.job_id
+    }
+    names = {one.job_name for one in elements}
+    rows = [
+        row
+        for row in sight.queue
+        if (row.key in keys and row.name in names)
+        or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
+    ]
+    live = [row for row in rows if row.live]
+    newest = (element.answer.job_id, element.index) if element and element.answer else None
+    accounts = tuple(row for row in sight.accounts if row.key == newest)
+    facts = Facts(
+        task=number,
+        recorded=all(shard.index in recorded for shard in shards),
+        damaged=damaged,
+        attempts=attempts,
+        shards=frozenset(shard.index for shard in shards),
+        element=element,
+        live=live[-1] if live else None,
+        ended=next((row for row in rows if row.key == newest and not row.live), None),
+        queue_asked=sight.queue_asked,
+        accounts=accounts,
+        sign_of_life=_sign_of_life(attempts[-1]) if attempts else None,
+        now=now,
+    )
+    return Task(
+        number,
+        shards,
+        judge(facts),
+        attempts,
+        element,
+        facts.live,
+        accounts[-1] if accounts else None,
+        sum(shard.samples for shard in shards if shard.index in recorded),
+    )
+
+
+def _sign_of_life(attempt: PastAttempt) -> bool | None:
+    """Whether the attempt's process lives; None where it is on another host."""
+    if attempt.start.host != socket.gethostname():
+        return None
+    if not process_start(attempt.start.pid):
+        return False
+    return None  # the id may be another process's by now: its progress note tells
+
+
+def _records(
+    dataset: Dataset, plans: tuple[Plan, ...]
+) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
+    """Samples by state, the shards whose record was verified, and what is wrong with others."""
+    damaged = damaged_records(dataset, plans)
+    try:
+        manifest = merge(dataset, plans)
+        if not damaged:
+            numbers = frozenset(int(s.name[6:-4]) for s in manifest.shards)
+            return _states(manifest.samples), numbers, {}
+    except EnvironmentProblem:
+        pass  # somebody else's dataset: then count without writing
+    by_index = planned_shards(plans)
+    good: set[int] = set()
+    converted = failed = 0
+    for index in sorted((recorded_shards(dataset) & by_index.keys()) - damaged.keys()):
+        plan, _ = by_index[index]
+        record = load_record(dataset, plan, index)
+        good.add(index)
+        if plan.repairs:  # another copy of a sample, not a sample
+            continue
+        converted += len(record.converted)
+        failed += len(record.failed)
+    planned = sum(shard.samples for plan, shard in by_index.values() if not plan.repairs)
+    retries = sum(len(plan.retries) for plan in plans)
+    return (
+        {
+            "converted": converted,
+            "failed": failed - retries,
+            "pending": planned - converted - failed,
+            "excluded": sum(plans[-1].excluded.values()),
+        },
+        frozenset(good),
+        damaged,
+    )
+
+
+def _states(samples: dict[str, int]) -> dict[str, int]:
+    return {state: number for state, number in samples.items() if state != "total"}

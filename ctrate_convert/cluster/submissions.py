@@ -1,0 +1,282 @@
+"""Submissions on disk: the intent before sbatch, the answer after it, nothing ever overwritten.
+
+``.run/submissions/0001/`` holds
+
+- ``intent.json``: which arrays are going to be submitted, under which unique names. The folder
+  appears whole or not at all, under the next free number: of two who submit at the same time one
+  gets the number, and the other one looks again.
+- ``array-00.json``: what became of each array: its job id, or that it never came to be.
+- ``cancel-0001.json``: that a person gave up tasks.
+- ``report.json``: what the finaliser found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from ctrate_convert.store.durable import create_once, make_directories, publish_directory
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.base import Record, read
+
+INTENT_FILE = "intent.json"
+REPORT_FILE = "report.json"
+
+FoundBy = Literal["sbatch", "squeue", "sacct", "attempt", "nobody"]
+
+
+class Resources(Record):
+    """What every element of an array asks for."""
+
+    timeout_min: int
+    mem_mb: int
+    cpus_per_task: int
+    exclude: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """In one line, for tables."""
+        text = f"{self.timeout_min} min, {self.mem_mb} MB, {self.cpus_per_task} CPU"
+        return text + (f", not on {','.join(self.exclude)}" if self.exclude else "")
+
+
+class ArrayIntent(Record):
+    """One array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks.
+
+    ``parallelism`` is its share of what may run at once: Slurm's own limit is per array.
+    ``consent`` names the consent under which its elements let sources go; empty: they delete none.
+    """
+
+    job_name: str
+    kind: Literal["convert", "finalise"]
+    tasks: tuple[int, ...]
+    resources: Resources
+    parallelism: int
+    why: str
+    consent: str = ""
+
+
+class Submission(Record):
+    """``intent.json``: everything that one command was about to submit."""
+
+    schema_number: Literal[1] = 1
+    number: int
+    created: str
+    command: str
+    user: str
+    host: str
+    pid: int
+    pid_started: str
+    program_version: str
+    plans: tuple[str, ...]
+    profile: dict[str, Any]
+    arrays: tuple[ArrayIntent, ...]
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """All tasks of all arrays."""
+        return tuple(task for array in self.arrays for task in array.tasks)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the intent was written."""
+        return datetime.fromisoformat(self.created)
+
+
+class ArrayAnswer(Record):
+    """``array-00.json``. ``job_id`` is None where the array never came to be; ``words`` say why."""
+
+    schema_number: Literal[1] = 1
+    job_name: str
+    job_id: str | None
+    found_by: FoundBy
+    time: str
+    words: str = ""
+
+
+class Cancel(Record):
+    """``cancel-0001.json``: a person gave up these tasks of this submission."""
+
+    schema_number: Literal[1] = 1
+    time: str
+    user: str
+    tasks: tuple[int, ...]
+    jobs: tuple[str, ...]
+
+
+class FinalReport(Record):
+    """``report.json``: what the finaliser merged and verified after all arrays had ended."""
+
+    schema_number: Literal[1] = 1
+    time: str
+    samples: dict[str, int]
+    tasks: dict[str, int]
+    not_done: tuple[str, ...]
+    shards_checked: int
+    samples_checked: int
+    damage: tuple[str, ...]
+    unavailable: tuple[str, ...]
+
+
+class SubmissionFiles:
+    """One submission's files."""
+
+    def __init__(self, dataset: Dataset, submission: Submission) -> None:
+        self._dataset = dataset
+        self.submission = submission
+        self.folder = folder_of(dataset, submission.number)
+
+    @property
+    def out(self) -> Path:
+        """The dataset directory, absolute, as the nodes will be told it."""
+        return self._dataset.out.absolute()
+
+    def logs(self, array: int) -> Path:
+        """Where submitit keeps what belongs to one array: job script, payloads, logs."""
+        return Dataset(self.out).logs / self.folder.name / f"{array:02d}"
+
+    def script(self, array: int) -> Path:
+        """The job script of one array."""
+        return self.logs(array) / "submission.sh"
+
+    def log(self, array: int, job_id: str, index: int) -> Path:
+        """What one element said, in all its runs."""
+        return self.logs(array) / f"{job_id}_{index}_0_log.out"
+
+    def answer(self, array: int) -> ArrayAnswer | None:
+        """What became of one array; None while nobody knows."""
+        with contextlib.suppress(FileNotFoundError):
+            return read(ArrayAnswer, self._answer_path(array))
+        return None
+
+    def write_answer(
+        self, array: int, *, job_id: str | None, found_by: FoundBy, words: str = ""
+    ) -> ArrayAnswer:
+        """Write down what became of one array, unless that is known already; what holds now."""
+        mine = ArrayAnswer(
+            job_name=self.submission.arrays[array].job_name,
+            job_id=job_id,
+            found_by=found_by,
+            time=now_text(),
+            words=words,
+        )
+        try:
+            if create_once(self._answer_path(array), mine.to_pretty_json()):
+                return mine
+        except PermissionError:
+            return mine  # someone else's dataset: we may look, not write
+        return self.answer(array) or mine
+
+    def _answer_path(self, array: int) -> Path:
+        return self.folder / f"array-{array:02d}.json"
+
+    def cancels(self) -> tuple[Cancel, ...]:
+        """Every time that somebody gave up tasks."""
+        return tuple(read(Cancel, path) for path in sorted(self.folder.glob("cancel-*.json")))
+
+    def write_cancel(self, tasks: Sequence[int], jobs: Sequence[str]) -> None:
+        """Write down that these tasks are given up, before the scheduler is told."""
+        cancel = Cancel(
+            time=now_text(), user=user_name(), tasks=tuple(sorted(tasks)), jobs=tuple(jobs)
+        )
+        number = 1
+        while not create_once(self.folder / f"cancel-{number:04d}.json", cancel.to_pretty_json()):
+            number += 1
+
+    def report(self) -> FinalReport | None:
+        """What the finaliser found; None where it has not run."""
+        with contextlib.suppress(FileNotFoundError):
+            return read(FinalReport, self.folder / REPORT_FILE)
+        return None
+
+    def write_report(self, report: FinalReport) -> None:
+        """Keep the finaliser's report; a requeued finaliser's second one is dropped."""
+        create_once(self.folder / REPORT_FILE, report.to_pretty_json())
+
+
+def folder_of(dataset: Dataset, number: int) -> Path:
+    """The folder of one submission."""
+    return dataset.submissions / f"{number:04d}"
+
+
+def load_submissions(dataset: Dataset) -> list[SubmissionFiles]:
+    """All submissions, oldest first.
+
+    Raises:
+        DamageError: an intent cannot be read.
+    """
+    if not dataset.submissions.is_dir():
+        return []
+    numbers = sorted(int(p.name) for p in dataset.submissions.iterdir() if p.name.isdigit())
+    return [
+        SubmissionFiles(dataset, read(Submission, folder_of(dataset, number) / INTENT_FILE))
+        for number in numbers
+    ]
+
+
+def publish(dataset: Dataset, submission: Submission) -> SubmissionFiles | None:
+    """Write the intent under its number; None where another submission has taken that number."""
+    make_directories(dataset.submissions)
+    files = {INTENT_FILE: submission.to_pretty_json()}
+    if not publish_directory(files, folder_of(dataset, submission.number)):
+        return None
+    return SubmissionFiles(dataset, submission)
+
+
+def new_token() -> str:
+    """What makes job names unique."""
+    return secrets.token_hex(4)
+
+
+def job_name(token: str, number: int, array: int) -> str:
+    """A name that no other job has, by which sbatch's answer can be found again."""
+    return f"ctrate-{token}-{number:04d}-{array:02d}"
+
+
+def now_text() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def user_name() -> str:
+    """The user's name; their number where they have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def process_start(pid: int) -> str:
+    """When the process with this id was started, in a form that another process never has.
+
+    Empty where there is no such process.
+    """
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return f"{boot}:{ticks}"
+
+
+def is_being_submitted(files: SubmissionFiles, array: int) -> bool | None:
+    """Whether the command that wrote the intent, or its sbatch, still lives; None: cannot tell."""
+    submission = files.submission
+    if submission.host != socket.gethostname():
+        return None
+    if process_start(submission.pid) == submission.pid_started != "":
+        return True
+    # A killed command may have left its sbatch behind, about to submit.
+    script = os.fsencode(files.script(array))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if script in (entry / "cmdline").read_bytes().split(b"\0"):
+                    return True
+    return False

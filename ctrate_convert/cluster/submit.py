@@ -1,0 +1,235 @@
+"""Submit what is pending: look, write the intent, call sbatch, write down the answer.
+
+Two who submit at the same time see the same free number; one gets it, the other looks again and
+finds the tasks taken. The lock only saves it the trouble.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from ctrate_convert import __version__
+from ctrate_convert.cluster.element import ConvertTask
+from ctrate_convert.cluster.finalise import Finalise
+from ctrate_convert.cluster.scheduler.client import SlurmClient, SubmissionUnclear
+from ctrate_convert.cluster.scheduler.launcher import executor, submit_array, warning_s
+from ctrate_convert.cluster.scheduler.limits import ClusterLimits, cluster_limits
+from ctrate_convert.cluster.scheduler.profile import ClusterProfile, profile_from
+from ctrate_convert.cluster.selection import (
+    Select,
+    Selection,
+    arrays_of,
+    pending_selection,
+    refuse_in_the_dark,
+    that_fit,
+    with_room,
+)
+from ctrate_convert.cluster.states.view import Looker, Picture, Task
+from ctrate_convert.cluster.submissions import (
+    ArrayIntent,
+    Resources,
+    Submission,
+    SubmissionFiles,
+    new_token,
+    now_text,
+    process_start,
+    publish,
+    user_name,
+)
+from ctrate_convert.errors import EnvironmentProblem, RefusedError
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+
+_LOCK_PATIENCE_S = 300.0
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Script:
+    """One array of a dry run: its job script, and the task of each element."""
+
+    job_name: str
+    text: str
+    tasks: tuple[Task, ...]
+    resources: Resources
+    why: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted, or in a dry run would be (then ``number`` is None)."""
+
+    number: int | None
+    job_ids: tuple[str, ...]
+    scripts: tuple[Script, ...]
+    notes: tuple[str, ...]
+
+
+def submit(
+    dataset: Dataset,
+    profile: ClusterProfile,
+    *,
+    dry_run: bool,
+    consent: str = "",
+    client: SlurmClient | None = None,
+) -> Submitted:
+    """Submit every task that is pending and that nobody holds.
+
+    ``consent`` names the consent under which the tasks let sources go; without one they delete
+    nothing.
+
+    Raises:
+        RefusedError: all of them are live, or it cannot be known.
+        EnvironmentProblem: they certainly do not fit at the output.
+        SubmissionRejected: the scheduler refused.
+    """
+    client = client or SlurmClient()
+    return submit_selected(
+        dataset,
+        profile,
+        client,
+        command="submit",
+        dry_run=dry_run,
+        select=lambda picture, limits: pending_selection(picture, profile, limits, consent),
+    )
+
+
+def submit_selected(
+    dataset: Dataset,
+    profile: ClusterProfile,
+    client: SlurmClient,
+    *,
+    command: str,
+    dry_run: bool,
+    select: Select,
+) -> Submitted:
+    """Look, ``select``, and submit that; look again where another submission came between."""
+    looker = Looker(dataset, client)
+    limits: ClusterLimits | None = None
+
+    def choose() -> tuple[Picture, Selection, ClusterLimits]:
+        nonlocal limits
+        picture = looker.look()
+        refuse_in_the_dark(picture)
+        limits = limits or cluster_limits(client, profile, user_name())
+        selection = that_fit(select(picture, limits), limits)
+        return picture, with_room(picture, selection, profile), limits
+
+    if dry_run:
+        picture, selection, limits = choose()
+        arrays = arrays_of(selection, limits, profile, new_token(), _next_number(picture))
+        intent = _intent(picture, profile, command, arrays)
+        files = SubmissionFiles(dataset, intent)
+        scripts = _scripts(files, profile, selection, client)
+        return Submitted(None, (), scripts, (*selection.notes, *limits.notes))
+    dataset.prepare()
+    with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
+        for _ in range(_TRIES):
+            picture, selection, limits = choose()
+            arrays = arrays_of(selection, limits, profile, new_token(), _next_number(picture))
+            # Everything that can be refused here is refused before the intent is written.
+            intent = _intent(picture, profile, command, arrays)
+            scripts = _scripts(SubmissionFiles(dataset, intent), profile, selection, client)
+            published = publish(dataset, intent)
+            if published is not None:
+                job_ids = _call_sbatch(published, client)
+                notes = (*selection.notes, *limits.notes)
+                return Submitted(intent.number, job_ids, scripts, notes)
+    raise EnvironmentProblem(
+        "others keep submitting from this directory",
+        where=dataset.submissions,
+        next_command="give the same command again",
+    )
+
+
+def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]:
+    """Every array, then the finaliser behind them; each answer is written down at once."""
+    intent = files.submission
+    profile = profile_from(intent.profile, files.folder)
+    job_ids: list[str] = []
+    for place, array in enumerate(intent.arrays):
+        dependency = None
+        out = os.fspath(files.out)
+        payloads: list[tuple[object, ...]]
+        if array.kind == "finalise":
+            dependency = "afterany:" + ":".join(job_ids)
+            payloads = [(out, intent.number)]
+        else:
+            cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
+            least = profile.min_free_gb
+            payloads = [
+                (out, intent.number, task, cpus, warning, least, array.consent)
+                for task in array.tasks
+            ]
+        made = executor(
+            files.logs(place),
+            profile,
+            array,
+            client=client,
+            dependency=dependency,
+        )
+        try:
+            function = Finalise() if array.kind == "finalise" else ConvertTask()
+            job_id = submit_array(made, function, payloads)
+        except SubmissionUnclear:
+            raise  # the next look asks the scheduler by the array's name
+        except EnvironmentProblem as error:
+            for unborn in range(place, len(intent.arrays)):
+                files.write_answer(unborn, job_id=None, found_by="sbatch", words=error.one_line())
+            raise
+        answer = files.write_answer(place, job_id=job_id, found_by="sbatch")
+        if answer.job_id != job_id:
+            client.scancel([job_id])
+            raise RefusedError(
+                "another command gave this submission up for dead meanwhile; its job was cancelled",
+                where=files.folder,
+                seen=f"job {job_id}",
+                next_command="give the same command again",
+            )
+        job_ids.append(job_id)
+    return tuple(job_ids)
+
+
+def _intent(
+    picture: Picture, profile: ClusterProfile, command: str, arrays: tuple[ArrayIntent, ...]
+) -> Submission:
+    return Submission(
+        number=_next_number(picture),
+        created=now_text(),
+        command=command,
+        user=user_name(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_started=process_start(os.getpid()),
+        program_version=__version__,
+        plans=tuple(plan.plan_id for plan in picture.plans),
+        profile=profile.model_dump(mode="json"),
+        arrays=arrays,
+    )
+
+
+def _next_number(picture: Picture) -> int:
+    return max((files.submission.number for files in picture.submissions), default=0) + 1
+
+
+def _scripts(
+    files: SubmissionFiles, profile: ClusterProfile, selection: Selection, client: SlurmClient
+) -> tuple[Script, ...]:
+    """The very job scripts that are going to be submitted."""
+    by_number = {task.number: task for group in selection.groups for task in group.tasks}
+    scripts = []
+    for place, array in enumerate(files.submission.arrays):
+        dependency = "afterany:JOBS" if array.kind == "finalise" else None
+        made = executor(
+            files.logs(place),
+            profile,
+            array,
+            client=client,
+            dependency=dependency,
+        )
+        text = made.script(max(1, len(array.tasks)))
+        tasks = tuple(by_number[task] for task in array.tasks)
+        scripts.append(Script(array.job_name, text, tasks, array.resources, array.why))
+    return tuple(scripts)

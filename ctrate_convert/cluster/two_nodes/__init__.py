@@ -1,0 +1,1 @@
+"""Test shared storage between two nodes for the doctor."""

@@ -1,0 +1,83 @@
+"""Finish what a killed deletion left: files get their names back, and the journal its last lines.
+
+Nothing is deleted, so nobody is asked: only what has happened is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctrate_convert.deleting.aside import put_back
+from ctrate_convert.deleting.entries import gone_line
+from ctrate_convert.errors import DamageError, environment_problem
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.durable import append_lines, fsync_open_directory, open_beneath
+from ctrate_convert.store.journals import folder_inodes, open_intents, read_journal
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.manifest import planned_shards
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.journal import JournalLine
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import SourceFingerprint
+
+
+def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
+    """Finish the interrupted deletions of all shards; one that another process is at is left to it.
+
+    Raises:
+        EnvironmentProblem: a journal cannot be read or written, or a folder cannot be synced.
+    """
+    there = set(dataset.journals.glob("shard-*.jsonl"))
+    for index, (plan, _) in planned_shards(plans).items():
+        if dataset.journal(index) not in there:
+            continue
+        try:
+            if not _open_ends(read_journal(dataset, index)):
+                continue
+            with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=0) as mine:
+                if mine:
+                    _finish(dataset, plan, index)
+        except OSError as error:
+            raise environment_problem(error, "finishing an interrupted deletion") from error
+
+
+def _open_ends(journal: Sequence[JournalLine]) -> list[JournalLine]:
+    """Return the newest line of each key whose file a command may have left aside, or taken."""
+    newest = {line.key: line for line in journal}
+    return [line for line in newest.values() if line.event in ("intent", "undecided")]
+
+
+def _finish(dataset: Dataset, plan: Plan, index: int) -> None:
+    folder = Path(plan.settings.data_folder)
+    journal = read_journal(dataset, index)
+    for line in _open_ends(journal):
+        put_back(folder, line.source)
+    intents = open_intents(journal)
+    sources = _recorded_sources(dataset, plan, index) if intents else {}
+    inodes = folder_inodes(journal)
+    noted = []
+    for key, line in intents.items():
+        source = sources.get(key)
+        if source is None or source.source != line.source:
+            continue  # a journal alone is not believed
+        if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
+            _settle(folder, source.source)
+            noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
+    if noted:
+        append_lines(dataset.journal(index), noted)
+
+
+def _recorded_sources(dataset: Dataset, plan: Plan, index: int) -> dict[str, SourceFingerprint]:
+    try:
+        record = load_record(dataset, plan, index)
+    except (FileNotFoundError, DamageError):
+        return {}
+    return {sample.key: sample.source for sample in record.converted}
+
+
+def _settle(folder: Path, source: str) -> None:
+    """Make it durable that the source is gone."""
+    with open_beneath(folder, source) as (directory, _):
+        fsync_open_directory(directory)

@@ -1,0 +1,211 @@
+"""Which source files are still there, and why: the sum over plan, records and journals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ctrate_convert.deleting.proposal import Candidate
+from ctrate_convert.deleting.trash import last_lines, lies_in_trash
+from ctrate_convert.errors import DamageError
+from ctrate_convert.shards.shard import load_record
+from ctrate_convert.store.journals import (
+    folder_inodes,
+    is_done,
+    open_intents,
+    read_journal,
+    restored_lines,
+    restored_words,
+)
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import (
+    planned_shards,
+    recorded_shards,
+    superseded_samples,
+)
+from ctrate_convert.store.plans import load_excluded, load_samples
+from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.records.record import ShardRecord
+
+T = TypeVar("T")
+
+State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted", "trashed", "gone"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source file (or the place where it was) and what holds for it.
+
+    ``deletable``: converted; it may go if it equals its sample, which the comparison at deletion
+    decides. ``kept``: converted, but it stays. ``trashed``: moved to where ``reason`` says.
+    ``gone``: missing, and not by this program's hand.
+    """
+
+    key: str
+    source: str
+    size_bytes: int
+    state: State
+    reason: str
+    shard: int | None = None
+    interrupted: bool = False
+    dtype: str = ""
+    max_abs_error: float | None = None
+
+
+def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
+    """Every source that the plans know, one by one, in shard order, the excluded ones last.
+
+    What damaged lines of a plan describe is left out; `find_damage` names them.
+    """
+    recorded = recorded_shards(dataset)
+    retried = {key for plan in plans for key in plan.retries}
+    superseded = superseded_samples(dataset, plans)
+    for index, (plan, shard) in planned_shards(plans).items():
+        if index in recorded:
+            try:
+                record = load_record(dataset, plan, index)
+            except (DamageError, OSError):
+                yield from _of_damaged_record(dataset, plan, shard, superseded)
+                continue
+            for source in _of_record(dataset, plan, record, retried):
+                if source.key in superseded.get(index, ()):
+                    continue  # it comes with its new shard
+                if plan.repairs and source.state == "failed":
+                    continue  # it came with the shard that holds it still
+                yield source
+            continue
+        if plan.repairs:  # each comes with the shard that holds it so far
+            continue
+        for sample in _readable(load_samples, dataset, plan, shard):
+            yield Source(
+                sample.key, sample.source, sample.source_size_bytes, "pending",
+                "not converted yet", index, dtype=sample.header.dtype if sample.header else "",
+            )  # fmt: skip
+    for excluded in _readable(load_excluded, dataset, plans[-1]):
+        if excluded.source is not None:
+            yield Source(
+                excluded.key, excluded.source, excluded.source_size_bytes, "excluded",
+                f"{excluded.reason}: {excluded.detail}" if excluded.detail else excluded.reason,
+            )  # fmt: skip
+
+
+def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...]:
+    """What ``load`` gives of a plan's list; nothing where its lines are damaged."""
+    try:
+        return load(*what)
+    except (DamageError, OSError):
+        return ()
+
+
+def _of_damaged_record(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: Mapping[int, Collection[str]]
+) -> Iterator[Source]:
+    """The sources of a shard whose record tells nothing any more: kept, or gone before."""
+    deleted = {line.key for line in read_journal(dataset, shard.index) if is_done(line)}
+    folder = Path(plan.settings.data_folder)
+    for sample in _readable(load_samples, dataset, plan, shard):
+        if sample.key in superseded.get(shard.index, ()):
+            continue  # it comes with its new shard
+        if plan.repairs and sample.key not in superseded.get(plan.repairs[sample.key], ()):
+            continue  # it came with the shard that holds it still
+        state: State = "gone"
+        reason = "missing, and the record of its shard is damaged"
+        seen = presence(folder, sample.source)
+        if sample.key in deleted and seen is not Presence.THERE:
+            state, reason = "deleted", "deleted after it was compared with its shard"
+        elif seen is not Presence.GONE:
+            state, reason = "kept", f"the record of {shard.name} is damaged"
+        yield Source(
+            sample.key, sample.source, sample.source_size_bytes, state, reason, shard.index
+        )
+
+
+def _of_record(
+    dataset: Dataset, plan: Plan, record: ShardRecord, retried: set[str]
+) -> Iterator[Source]:
+    journal = read_journal(dataset, record.shard)
+    newest = last_lines(journal)
+    deleted = {key for key, line in newest.items() if is_done(line)}
+    interrupted = open_intents(journal)
+    folder = Path(plan.settings.data_folder)
+    restored = restored_lines(journal)
+    inodes = folder_inodes(journal)
+    for sample in record.converted:
+        name, size_bytes = sample.source.source, sample.source.size_bytes
+        seen = presence(folder, name, inodes.get(sample.key, 0))
+        state: State
+        if sample.key in deleted and seen is not Presence.THERE:
+            state, reason = "deleted", "deleted after it was compared with its shard"
+            if newest[sample.key].event == "trashed":
+                state, reason = "trashed", f"moved to {newest[sample.key].trash}"
+        elif seen is Presence.UNSEEN:
+            state, reason = "kept", "the folder that it is in cannot be seen now"
+        elif (
+            seen is Presence.THERE
+            and sample.key in restored
+            and not lies_in_trash(restored[sample.key], record.shard, sample.source)
+        ):
+            state, reason = "kept", restored_words(restored[sample.key])
+        elif seen is Presence.THERE:
+            state, reason = "deletable", "converted, not deleted"
+        elif sample.key in interrupted and lies_in_trash(
+            interrupted[sample.key], record.shard, sample.source
+        ):
+            state = "trashed"
+            reason = f"moved to {interrupted[sample.key].trash}; the journal awaits its last line"
+        elif sample.key in interrupted:
+            state, reason = "deleted", "deleted by a command that was killed before it said so"
+        else:
+            state, reason = "gone", "missing, though this program did not delete it"
+        yield Source(
+            sample.key, name, size_bytes, state, reason, record.shard, sample.key in interrupted,
+            sample.source_header.dtype, sample.array.max_abs_error,
+        )  # fmt: skip
+    for failure in record.failed:
+        if failure.key not in retried:
+            size_bytes = 0
+            if (folder / failure.source).is_file():
+                size_bytes = (folder / failure.source).stat().st_size
+            yield Source(
+                failure.key, failure.source, size_bytes, "failed", failure.reason, record.shard
+            )
+
+
+def candidates(
+    sources: Iterable[Source], plans: Sequence[Plan], *, pending: bool
+) -> Iterator[Candidate]:
+    """Give the sources that may go: those of converted samples, and with ``pending`` of others."""
+    by_index = planned_shards(plans)
+    states = {"deletable", "pending"} if pending else {"deletable"}
+    for source in sources:
+        if source.shard in by_index and source.state in states:
+            plan, shard = by_index[source.shard]
+            yield Candidate(
+                plan,
+                shard.index,
+                shard.task,
+                source.size_bytes,
+                source.dtype,
+                source.max_abs_error,
+            )
+
+
+@dataclass(frozen=True)
+class SourceTotals:
+    """How many source files are in a state, and their bytes."""
+
+    files: int
+    size_bytes: int
+
+
+def totals(sources: Sequence[Source]) -> dict[str, SourceTotals]:
+    """Files and bytes by state."""
+    found: dict[str, list[int]] = {}
+    for source in sources:
+        sums = found.setdefault(source.state, [0, 0])
+        sums[0] += 1
+        sums[1] += source.size_bytes
+    return {state: SourceTotals(*sums) for state, sums in found.items()}

@@ -1,0 +1,256 @@
+"""``b2nd``: a Blosc2 NDArray frame, of which a crop is read without decoding the rest.
+
+SHUFFLE and BYTEDELTA before zstd level 1, as measured best on CT for its speed. Two filters at
+most: with three, Blosc2 4.14.1 overwrites the caller's array. The frame grows in a scratch file,
+chunk row by chunk row, and is then copied into the tar; a row is bounded, whatever the shape.
+
+Source of the format: https://github.com/Blosc/c-blosc2/blob/main/README_B2ND_METALAYER.rst
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
+from ctrate_convert.formats.tar import WrittenMember
+from ctrate_convert.formats.tiling import Box, box_elements, box_shape, c_order_boxes
+from ctrate_convert.store.durable import open_scratch_file, scratch_directory, write_all
+from ctrate_convert.store.records.plan import ChunkShape
+
+ATTRIBUTES = "ctrate"
+"""The frame's metalayer that holds the scale of the stored integers."""
+
+_BLOCK_ROWS, _BLOCK_ACROSS = 16, 32
+_BLOCK_ALONG: dict[ChunkShape, int] = {"cube": 100, "slab": 300}
+_BLOCK_VOXELS = 2**15
+_ROW_BYTES = 2**24
+_CHUNK_BYTES = 2**22
+_COPY_BYTES = 2**20
+
+
+def chunks_and_blocks(
+    shape: tuple[int, ...], itemsize: int, chunk_shape: ChunkShape
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return chunk and block shapes. A row of chunks, as `_chunk_rows` cuts it, fits 16 MiB.
+
+    A crop decodes the blocks that it touches. ``cube``: blocks that keep a crop cheap. ``slab``:
+    longer blocks, smaller and faster where volumes are read from front to back.
+    """
+    _, height, width = shape
+    rows, block_rows = _depths(shape, itemsize)
+    across = height
+    while across > _BLOCK_ACROSS and across * rows * width * itemsize > _CHUNK_BYTES:
+        across = -(-across // 2)
+    while across > 1 and across * width * itemsize > _ROW_BYTES:
+        across = -(-across // 2)
+    along = -(-width // max(1, round(width / _BLOCK_ALONG[chunk_shape])))
+    columns = _BLOCK_ACROSS
+    while 2 * columns <= across and block_rows * columns * along < _BLOCK_VOXELS:
+        columns *= 2
+    columns = min(across, columns)
+    most_along = _CHUNK_BYTES // (rows * across * itemsize)
+    if width > most_along:  # longer than any scan: blocks need not be short for crops
+        along *= max(1, _BLOCK_VOXELS // (block_rows * columns * along))
+        width = min(width, _evenly(width, most_along // along * along, along))
+    return (rows, across, width), (block_rows, columns, along)
+
+
+def _depths(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """Return how deep a chunk and a block are."""
+    depth, height, width = shape
+    plane_bytes = height * width * itemsize
+    block_rows = min(_BLOCK_ROWS, depth)
+    while block_rows > 1 and block_rows * plane_bytes > _ROW_BYTES:
+        block_rows //= 2
+    # Each chunk has its price: they are as deep and as wide as 4 MiB allow, and even.
+    most_rows = block_rows * max(1, _CHUNK_BYTES // (block_rows * plane_bytes))
+    return min(depth, _evenly(depth, most_rows, block_rows)), block_rows
+
+
+def _evenly(length: int, most: int, unit: int) -> int:
+    """The size, in units, of as few equal parts as may be; what is missing is padding."""
+    parts = -(-length // most)
+    return -(-length // (parts * unit)) * unit
+
+
+def _chunk_rows(shape: tuple[int, ...], chunk: tuple[int, ...], itemsize: int) -> Iterator[Box]:
+    """Yield boxes in C order, each at most 16 MiB: a chunk high where the planes allow it.
+
+    Else a chunk wide, else a chunk long: none of the chunks above lies in two boxes.
+    """
+    depth, height, width = shape
+    rows, across, along = chunk
+    most = _ROW_BYTES // itemsize
+    sizes = (rows * height * width, across * width, min(along, most))
+    return c_order_boxes((depth, height, width), next(size for size in sizes if size <= most))
+
+
+class _Writer(ArrayWriter):
+    def __init__(self, target: ArrayTarget) -> None:
+        # A frame in a file compresses its index anew after every chunk, and starts four threads
+        # each time, whatever CParams say; they wait for cores that other workers use.
+        os.environ["BLOSC_NTHREADS"] = "1"
+        self._target = target
+        itemsize = target.dtype.itemsize
+        chunk, self._block = chunks_and_blocks(target.shape, itemsize, target.chunk_shape)
+        self._chunk = chunk
+        self._boxes = _chunk_rows(target.shape, chunk, itemsize)
+        self._box = next(self._boxes, None)
+        largest = box_elements(self._box) if self._box else 0
+        self._values = np.empty(largest, target.dtype)
+        self._filled = 0
+        with contextlib.ExitStack() as scratch:
+            folder = scratch.enter_context(scratch_directory(target.scratch / target.name))
+            self._path = folder / "frame"
+            with self._telling_why_not():
+                self._array = self._empty(urlpath=str(self._path), contiguous=True, mode="w")
+            self._scratch = scratch.pop_all()  # nothing failed: it lives until `close`
+
+    def _empty(self, **storage: Any) -> Any:
+        import blosc2  # takes half a second, which only this encoding should cost
+
+        return blosc2.empty(
+            self._target.shape,
+            dtype=self._target.dtype,
+            chunks=self._chunk,
+            blocks=self._block,
+            cparams=blosc2.CParams(
+                codec=blosc2.Codec.ZSTD,
+                clevel=1,
+                nthreads=1,
+                filters=[blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
+                filters_meta=[0, 0],
+                splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
+            ),
+            dparams=blosc2.DParams(nthreads=1),
+            meta={ATTRIBUTES: dict(self._target.attributes)},
+            **storage,
+        )
+
+    def put(self, block: NDArray[Any]) -> None:
+        while len(block) and self._box:
+            wanted = box_elements(self._box)
+            taken = block[: wanted - self._filled]
+            self._values[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            block = block[len(taken) :]
+            if self._filled == wanted:
+                self._flush(self._box)
+
+    def _flush(self, box: Box) -> None:
+        with self._telling_why_not():
+            self._store(self._array, box)
+        self._filled = 0
+        self._box = next(self._boxes, None)
+
+    def _store(self, array: Any, box: Box) -> None:
+        # What assigning to array[box] does too, but there with its own detours.
+        array.set_slice(_corners(box), self._values[: self._filled].reshape(box_shape(box)))
+
+    @contextlib.contextmanager
+    def _telling_why_not(self) -> Iterator[None]:
+        """Turn Blosc2's error, which does not say why, into what it comes from.
+
+        Raises:
+            OSError: the storage does not take a write, or Blosc2 fails only where it writes there.
+            SampleError: Blosc2 fails in memory too, so that no storage would help this volume.
+        """
+        try:
+            yield
+        except (RuntimeError, ValueError, OverflowError) as error:
+            self._write_plainly()
+            self._try_in_memory()
+            raise OSError(errno.EIO, "Blosc2 cannot write its frame", str(self._path)) from error
+
+    def _write_plainly(self) -> None:
+        probe = open_scratch_file(self._path.parent)
+        try:
+            write_all(probe, self._values.data.cast("B"))
+            os.fsync(probe)
+        finally:
+            os.close(probe)
+
+    def _try_in_memory(self) -> None:
+        try:
+            array = self._empty()
+            if self._filled and self._box:
+                self._store(array, self._box)
+        except (RuntimeError, ValueError, OverflowError) as error:
+            target = self._target
+            raise SampleError(
+                "b2nd cannot hold this volume; another --encoding may",
+                seen=f"{target.dtype.name} {'×'.join(map(str, target.shape))} ({error})",
+            ) from error
+
+    def finish(self) -> WrittenMember:
+        tar = self._target.tar
+        del self._array  # closes the frame
+        with self._telling_why_not():
+            self._require_whole()
+        tar.begin(self._target.name, self._path.stat().st_size)
+        with self._path.open("rb", buffering=0) as stream:
+            while data := stream.read(_COPY_BYTES):
+                tar.put(data)
+        return tar.end()
+
+    def _require_whole(self) -> None:
+        """Make sure that the frame opens and has every chunk: a failed write may go untold.
+
+        Raises:
+            RuntimeError: it has not.
+            ValueError: it is another.
+        """
+        import blosc2
+
+        array = blosc2.open(str(self._path), mode="r", dparams=blosc2.DParams(nthreads=1))
+        if not isinstance(array, blosc2.NDArray) or array.shape != self._target.shape:
+            raise ValueError("the frame is not the one that was written")
+        for number in range(array.schunk.nchunks):
+            array.schunk.get_lazychunk(number)
+
+    def close(self) -> None:
+        self._scratch.close()
+
+
+def writer(target: ArrayTarget) -> ArrayWriter:
+    """A writer through Blosc2."""
+    return _Writer(target)
+
+
+def read_blocks(
+    path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """The elements, a chunk row at a time, opened at the frame's place in the tar."""
+    import blosc2
+
+    try:
+        one_thread = blosc2.DParams(nthreads=1)
+        array = blosc2.open(str(path), mode="r", offset=offset, dparams=one_thread)
+        if not isinstance(array, blosc2.NDArray):
+            raise ValueError(f"the frame holds a {type(array).__name__}")
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise ValueError(f"the frame holds {array.dtype} {array.shape}")
+        values = np.empty(0, dtype)
+        for box in _chunk_rows(shape, array.chunks, dtype.itemsize):
+            if not len(values):  # no later box is larger than the first
+                values = np.empty(box_elements(box), dtype)
+            part = values[: box_elements(box)]
+            # What array[box] does too, but there with new memory for every part.
+            array.get_slice_numpy(part, _corners(box))
+            yield part
+    except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
+        raise ValueError(f"Blosc2 frame is damaged: {error}") from error
+
+
+def _corners(box: Box) -> tuple[list[int], list[int]]:
+    """The first place of a box and the one after its last, as Blosc2 takes them."""
+    return [part.start for part in box], [part.stop for part in box]

@@ -1,0 +1,52 @@
+"""``npy``: the elements as they are, after an npy header where the layout has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
+from ctrate_convert.formats.npy_header import header_bytes
+from ctrate_convert.formats.tar import WrittenMember
+
+_BLOCK_BYTES = 2**20
+
+
+class _Writer(ArrayWriter):
+    def __init__(self, target: ArrayTarget) -> None:
+        prefix = header_bytes(target.dtype, target.shape) if target.header else b""
+        self._tar = target.tar
+        self._tar.begin(target.name, len(prefix) + target.elements_bytes, hashed=False)
+        self._tar.put(prefix)
+
+    def put(self, block: NDArray[Any]) -> None:
+        self._tar.put(block.data)
+
+    def finish(self) -> WrittenMember:
+        return self._tar.end()
+
+
+def writer(target: ArrayTarget) -> ArrayWriter:
+    """A writer of raw elements; the member's size is known before they are."""
+    return _Writer(target)
+
+
+def read_blocks(
+    path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """The elements: the last bytes of the member, whatever header precedes them."""
+    left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if left > size_bytes:
+        raise ValueError(f"{size_bytes} bytes cannot hold {shape} of {dtype.name}")
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(offset + size_bytes - left)
+        while left:
+            data = stream.read(min(_BLOCK_BYTES, left))
+            if not data or len(data) % dtype.itemsize:
+                raise ValueError("array data is cut short")
+            left -= len(data)
+            yield np.frombuffer(data, dtype)

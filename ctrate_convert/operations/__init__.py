@@ -1,1 +1,0 @@
-"""What each command does, free of any command-line parsing or printing."""

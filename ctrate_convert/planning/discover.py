@@ -1,0 +1,175 @@
+"""Find the volumes below the data folder, at any depth; the file's stem decides what it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.errors import SettingsError, environment_problem
+from ctrate_convert.store.presence import ASIDE_SUFFIX, PROVEN_SUFFIX
+from ctrate_convert.store.privacy import Permission
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
+_SUFFIX = ".npz"
+_LEFT_ASIDE = "aside for a deletion; if that was killed, `restore` gives the name back"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One NPZ file; ``source`` is its path below the data folder.
+
+    ``problem`` tells why the name cannot be kept, and odd bytes in such names are escaped.
+    ``linked``: the name is a symbolic link, and the numbers are its target's.
+    """
+
+    stem: str
+    source: str
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    linked: bool
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """All files by stem, with what was not looked into.
+
+    ``linked_folders`` are symbolic links to folders, which are not entered; ``unreadable`` are
+    folders and files that could not be opened or are not files, each with the cause.
+    ``permissions`` are all that a file has, and ``holding_folders`` all that hold one.
+    """
+
+    data_folder: Path
+    files: Mapping[str, tuple[FoundFile, ...]]
+    linked_folders: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    permissions: frozenset[Permission]
+    holding_folders: frozenset[Path]
+
+
+def discover(data_folder: Path, *, skip: Path) -> Discovery:
+    """Look through ``data_folder``, entering neither hidden folders nor links nor ``skip``.
+
+    Raises:
+        SettingsError: ``data_folder`` is missing or no folder.
+        EnvironmentProblem: it cannot be read.
+    """
+    if not data_folder.is_dir():
+        raise SettingsError(
+            "--data_folder is no folder" if data_folder.exists() else "--data_folder is missing",
+            where=data_folder,
+            next_command="check the path given as --data_folder",
+        )
+    walk = _Walk(os.fspath(data_folder), os.fspath(skip))
+    files: dict[str, list[FoundFile]] = {}
+    for found in walk:
+        files.setdefault(found.stem, []).append(found)
+    return Discovery(
+        data_folder=data_folder,
+        files={
+            stem: tuple(sorted(group, key=lambda found: found.source))
+            for stem, group in files.items()
+        },
+        linked_folders=tuple(sorted(walk.linked_folders)),
+        unreadable=tuple(sorted(walk.unreadable)),
+        permissions=frozenset(walk.permissions),
+        holding_folders=frozenset(map(Path, walk.holding_folders)),
+    )
+
+
+def printable(name: str) -> str:
+    """``name`` with bytes that are not UTF-8, and control characters, escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def name_problem(name: str) -> str | None:
+    """Why ``name`` cannot be a sample's key; None where it can."""
+    if _KEY.fullmatch(name):
+        return None
+    return "its name may only have letters, digits, '_' and '-', 1 to 80 of them"
+
+
+class _Walk:
+    """Yields the NPZ files; afterwards tells what it did not look into."""
+
+    def __init__(self, root: str, skip: str) -> None:
+        self._root = root
+        self._skip = skip
+        self.linked_folders: list[str] = []
+        self.unreadable: list[str] = []
+        self.permissions: set[Permission] = set()
+        self.holding_folders: set[str] = set()
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            for entry in self._entries(folder):
+                relative = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    if entry.name.endswith((ASIDE_SUFFIX, PROVEN_SUFFIX)):
+                        self._note(relative, _LEFT_ASIDE)
+                    continue
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path != self._skip:
+                            pending.append(relative)
+                    elif entry.is_symlink() and entry.is_dir():
+                        self.linked_folders.append(printable(relative))
+                    elif entry.name.lower().endswith(_SUFFIX):
+                        yield from self._file(entry, relative)
+                except OSError as error:
+                    self._note(relative, error.strerror)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                return list(entries)
+        except OSError as error:
+            if not folder:
+                raise environment_problem(error, "looking through --data_folder") from error
+            self._note(folder, error.strerror)
+            return []
+
+    def _file(self, entry: os.DirEntry[str], relative: str) -> Iterator[FoundFile]:
+        status = entry.stat()
+        if not stat.S_ISREG(status.st_mode):
+            self._note(relative, "not a regular file")
+            return
+        self._note_access(entry, status)
+        stem = entry.name[: -len(_SUFFIX)]
+        problem = name_problem(stem)
+        if problem is None and not _is_utf8(relative):
+            problem = "its folder's name is not UTF-8 text"
+        yield FoundFile(
+            stem=printable(stem),
+            source=relative if problem is None else printable(relative),
+            size_bytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+            linked=entry.is_symlink(),
+            problem=problem,
+        )
+
+    def _note_access(self, entry: os.DirEntry[str], status: os.stat_result) -> None:
+        self.permissions.add(Permission.of(status))
+        self.holding_folders.add(entry.path[: -len(entry.name)])
+        if entry.is_symlink():
+            self.holding_folders.add(os.path.dirname(os.path.realpath(entry.path)))  # noqa: PTH120
+
+    def _note(self, relative: str, cause: str | None) -> None:
+        self.unreadable.append(f"{printable(relative)}: {cause}")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

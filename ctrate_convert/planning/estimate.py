@@ -1,0 +1,154 @@
+"""Estimate the disk space that a plan needs, from headers and texts, not from constants.
+
+An uncompressed array's size follows exactly from its header, a compressed one's from the probe;
+the small members are made and measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.cast import output_dtype
+from ctrate_convert.formats.members import LAYOUTS, small_members
+from ctrate_convert.formats.npy_header import header_bytes
+from ctrate_convert.store.records.plan import (
+    ArrayHeader,
+    PlannedSample,
+    PlannedShard,
+    PlanSettings,
+)
+from ctrate_convert.store.records.record import ArrayRecord
+
+_TAR_BLOCK = 512
+_TAR_END = 1024
+_TAR_RECORD = 10240
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCost:
+    """One sample in bytes.
+
+    ``volume_bytes``: its array uncompressed, in the source's type. ``output_bytes``: its members
+    in the tar. ``scratch_bytes``: the file that its conversion needs for a while beside the tar.
+    """
+
+    source_bytes: int
+    volume_bytes: int
+    output_bytes: int
+    scratch_bytes: int
+
+
+def sample_cost(
+    sample: PlannedSample, settings: PlanSettings, predicted_bytes: int | None = None
+) -> SampleCost:
+    """The cost of one sample; where its header is unknown, its file's size stands for the array.
+
+    ``predicted_bytes`` are what a compressing encoding should make of its array; where they are
+    None, the array is taken as it is.
+    """
+    header = sample.header
+    target = _target(header, settings)
+    if header is None or target is None:
+        volume_bytes = array_bytes = sample.source_size_bytes
+        shape, target = (0, 0, 0), np.dtype(np.int16)
+    else:
+        voxels = math.prod(header.shape)
+        volume_bytes = voxels * np.dtype(header.dtype).itemsize
+        array_bytes = voxels * target.itemsize
+        shape = _three(header.shape)
+    members = small_members(
+        sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
+    )
+    small_bytes = [len(data) for _, data in members]
+    small_bytes[0] += header.extra_bytes if header else 0  # the JSON's
+    prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
+    array_member = len(prefix) + array_bytes
+    if settings.encoding != "npy" and predicted_bytes is not None:
+        array_member = predicted_bytes
+    # Conversion turns Fortran order into C order through a scratch file of the array's size;
+    # a Blosc2 frame grows in one of its own.
+    turned = array_bytes if header is not None and header.fortran_order else 0
+    frame = array_member if settings.encoding == "b2nd" else 0
+    return SampleCost(
+        source_bytes=sample.source_size_bytes,
+        volume_bytes=volume_bytes,
+        output_bytes=_member(array_member) + sum(map(_member, small_bytes)),
+        scratch_bytes=turned + frame,
+    )
+
+
+def tar_bytes(costs: Sequence[SampleCost]) -> int:
+    """The size of a tar that holds these samples."""
+    content = sum(cost.output_bytes for cost in costs) + _TAR_END
+    return -(-content // _TAR_RECORD) * _TAR_RECORD
+
+
+def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers: int = 1) -> int:
+    """The most that disk use grows beyond today's while ``workers`` convert ``shards``.
+
+    The largest first, as a run takes them, and with one more that is written and read back.
+
+    Without deletion that is the whole output, and a scratch file a worker. With deletion along
+    the way, each published shard has given its sources back before the next one is begun, so the
+    peak is where the shards under way weigh most against what was freed by then. Sources of
+    failed samples stay, which a prediction cannot know.
+    """
+    scratch = workers * max((shard.estimated_scratch_bytes for shard in shards), default=0)
+    shards = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
+    output = [shard.estimated_output_bytes for shard in shards]
+    if not deleting:
+        return sum(output) + scratch
+    peak = grown = 0
+    at_once = workers + 1
+    under_way = sum(output[:at_once])
+    for index, shard in enumerate(shards):
+        peak = max(peak, grown + under_way)
+        grown += shard.estimated_output_bytes - shard.source_bytes
+        under_way -= shard.estimated_output_bytes
+        under_way += sum(output[index + at_once :][:1])
+    return max(peak, grown) + scratch
+
+
+def _target(header: ArrayHeader | None, settings: PlanSettings) -> np.dtype[np.generic] | None:
+    if header is None:
+        return None
+    try:
+        return np.dtype(output_dtype(header.dtype, settings.dtype))
+    except SampleError:
+        return None
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    padded = (*shape, 1, 1, 1)
+    return padded[0], padded[1], padded[2]
+
+
+def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) -> ArrayRecord:
+    """A record with numbers as long as CT's are, for what the JSON member takes."""
+    whole = dtype.kind == "i"
+    return ArrayRecord.model_construct(
+        name="",
+        offset=0,
+        size_bytes=0,
+        dtype="int16" if whole else "float16",
+        shape=shape,
+        encoding="npy",
+        blake3="",
+        stored_blake3=None,
+        value_scale=1.0,
+        intensity="unknown",
+        max_abs_error=0.0 if whole else 0.000244140625,
+        value_min=-1024.0 if whole else -1.0,
+        value_max=3071.0 if whole else 1.0,
+        nan_count=0,
+        infinite_count=0,
+    )
+
+
+def _member(payload_bytes: int) -> int:
+    return _TAR_BLOCK + -(-payload_bytes // _TAR_BLOCK) * _TAR_BLOCK

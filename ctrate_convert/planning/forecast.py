@@ -1,0 +1,83 @@
+"""What one row of a probe means for a run: ratio, speed, hours and peak disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctrate_convert.planning.estimate import peak_extra_bytes
+from ctrate_convert.store.records.plan import DType, Encoding, Plan, ProbeRow
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One way to store the whole plan.
+
+    ``times_smaller`` is against the sources as they are on disk. ``mb_per_s`` are 10⁶ bytes of
+    the sources' arrays a CPU second. ``hours`` are CPU time over the workers that find a shard to
+    work on: it is the time a run takes where storage keeps up with them.
+    """
+
+    encoding: Encoding
+    dtype: DType
+    step: float | None
+    chosen: bool
+    advised: bool
+    failure: str
+    output_bytes: int
+    times_smaller: float
+    max_error_hu: float
+    mb_per_s: float
+    hours: float
+    peak_extra_bytes: int
+
+    @property
+    def options(self) -> str:
+        """How to ask for it."""
+        words = [f"--encoding {self.encoding}", f"--dtype {self.dtype}"]
+        return " ".join(words + ([f"--step {self.step:g}"] if self.step else []))
+
+
+def busy_workers(plan: Plan, num_workers: int) -> int:
+    """Of ``num_workers``, those that find a shard to work on: one shard is one worker's."""
+    return min(num_workers, len(plan.shards))
+
+
+def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]:
+    """Every way that was probed, in the probe's order; none where nothing was."""
+    if plan.probe is None:
+        return []
+    workers = busy_workers(plan, num_workers)
+    return [
+        Forecast(
+            encoding=row.encoding,
+            dtype=row.dtype,
+            step=row.step,
+            chosen=row.chosen,
+            advised=row.advised,
+            failure=row.failure,
+            output_bytes=row.output_bytes,
+            times_smaller=plan.estimate.source_bytes / max(1, row.output_bytes),
+            max_error_hu=row.max_error_hu,
+            mb_per_s=plan.probe.volume_bytes / max(row.cpu_s, 1e-9) / 1e6,
+            hours=row.cpu_s / workers / 3600,
+            peak_extra_bytes=_peak(plan, row, workers, deleting=deleting),
+        )
+        for row in plan.probe.rows
+    ]
+
+
+def _peak(plan: Plan, row: ProbeRow, workers: int, *, deleting: bool) -> int:
+    """The plan's own peak, with the shards as large as this way would make them."""
+    if row.chosen:
+        return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
+    scale = row.output_bytes / max(1, plan.estimate.output_bytes)
+    shards = [
+        shard.model_copy(
+            update={
+                "estimated_output_bytes": round(shard.estimated_output_bytes * scale),
+                "estimated_scratch_bytes": row.scratch_bytes,
+            }
+        )
+        for shard in plan.shards
+    ]
+    return peak_extra_bytes(shards, deleting=deleting, workers=workers)

@@ -1,0 +1,43 @@
+"""Read the header of every volume, many at a time: on network storage each read waits long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ctrate_convert.errors import SampleError
+from ctrate_convert.sources.npz import read_array_header
+from ctrate_convert.store.records.plan import ArrayHeader
+
+READERS = 16
+_BATCH = 512
+
+Progress = Callable[[int, int], None]
+
+
+def read_headers(
+    data_folder: Path,
+    sources: Sequence[str],
+    array_key: str | None,
+    progress: Progress | None = None,
+) -> list[ArrayHeader | SampleError]:
+    """The header of each source, or why it could not be read, in the order given.
+
+    ``progress`` is told the number done and of all, now and then and at the end.
+    """
+
+    def read(source: str) -> ArrayHeader | SampleError:
+        try:
+            return read_array_header(data_folder / source, array_key)
+        except SampleError as error:
+            return error
+
+    headers: list[ArrayHeader | SampleError] = []
+    with ThreadPoolExecutor(READERS, thread_name_prefix="header") as pool:
+        # In batches, so that Ctrl+C waits for few reads and the queue stays small.
+        for start in range(0, len(sources), _BATCH):
+            headers.extend(pool.map(read, sources[start : start + _BATCH]))
+            if progress is not None:
+                progress(len(headers), len(sources))
+    return headers

@@ -1,0 +1,95 @@
+"""Join volumes and tables: each key is planned, or excluded for exactly one reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctrate_convert.formats.names import parse_key
+from ctrate_convert.planning.discover import Discovery, FoundFile, name_problem
+from ctrate_convert.planning.split import natural_order
+from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
+
+if TYPE_CHECKING:  # tables.py loads pandas
+    from ctrate_convert.formats.tables import Tables
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The volume of each sample that can be converted, and all that cannot, in natural order."""
+
+    samples: Mapping[str, FoundFile]
+    excluded: tuple[ExcludedSample, ...]
+
+
+def join(
+    found: Discovery, tables: Tables, exclusion_list: Set[str], already_planned: Set[str]
+) -> Joined:
+    """Join all that was found below the data folder with all that stands in the tables.
+
+    Keys in ``already_planned`` are left out: they have their state from an earlier generation.
+    """
+    samples: dict[str, FoundFile] = {}
+    excluded: list[ExcludedSample] = []
+    keys = (found.files.keys() | tables.keys()) - already_planned
+    for key in sorted(keys, key=natural_order):
+        files = found.files.get(key, ())
+        why = _why_not(key, files, tables, exclusion_list)
+        if why is None:
+            samples[key] = files[0]
+        else:
+            excluded.append(_excluded(key, files, *why))
+    return Joined(samples, tuple(excluded))
+
+
+def _excluded(
+    key: str, files: tuple[FoundFile, ...], reason: ExclusionReason, detail: str
+) -> ExcludedSample:
+    return ExcludedSample(
+        key=key,
+        reason=reason,
+        detail=detail,
+        source=files[0].source if files else None,
+        source_size_bytes=sum(file.size_bytes for file in files),
+    )
+
+
+def _why_not(
+    key: str, files: tuple[FoundFile, ...], tables: Tables, exclusion_list: Set[str]
+) -> tuple[ExclusionReason, str] | None:
+    """The first reason, in the order of the checks, for which the key is not converted."""
+    named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
+    listed = [name for name, table in named.items() if key in table]
+    if key in exclusion_list:
+        return "on_exclusion_list", "its name is on an exclusion list"
+    if len(files) > 1:
+        # Which of them is right cannot be known, so neither is touched.
+        return "duplicate_volume", " and ".join(file.source for file in files)
+    problem = _bad_name(key, files, listed)
+    if problem:
+        return "bad_name", problem
+    for table in named.values():
+        if key in table.conflicting:
+            return "conflicting_rows", table.conflicting[key]
+    if key not in tables.reports:
+        return "no_report", f"{tables.reports.path.name} has no row for it"
+    if key not in tables.labels:
+        return "no_labels", f"{tables.labels.path.name} has no row for it"
+    try:
+        tables.label_values(key)
+    except ValueError as error:
+        return "no_labels", f"{tables.labels.path.name}: {error}"
+    if key not in tables.metadata:
+        return "no_metadata", f"{tables.metadata.path.name} has no row for it"
+    if not files:
+        return "no_volume", f"listed in {', '.join(listed)}, but there is no such NPZ file"
+    return None
+
+
+def _bad_name(key: str, files: tuple[FoundFile, ...], listed: list[str]) -> str | None:
+    if not files:
+        return name_problem(key)
+    if files[0].problem is None and not listed and parse_key(key) is None:
+        return "it is not named as CT-RATE names volumes, and stands in no table"
+    return files[0].problem

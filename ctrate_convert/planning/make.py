@@ -1,0 +1,319 @@
+"""Plan: decide once, for good, which volume goes into which shard, and say what it will cost.
+
+A plan is published whole or not at all, as one folder a generation, and never changed. A later
+plan adds a generation with what is new. Of several who plan at the same time one wins, and the
+others plan what that one left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.deleting.trash import require_trash
+from ctrate_convert.errors import (
+    EnvironmentProblem,
+    SampleError,
+    environment_problem,
+)
+from ctrate_convert.planning.discover import Discovery
+from ctrate_convert.planning.draft import planned_sample, write_draft
+from ctrate_convert.planning.headers import Progress, read_headers
+from ctrate_convert.planning.join import join
+from ctrate_convert.planning.prediction import Prediction
+from ctrate_convert.planning.probe.choice import Volume, with_stored_peeked
+from ctrate_convert.planning.probe.trials import Findings, probe
+from ctrate_convert.planning.refusals import (
+    numbers_in_use,
+    refuse_foreign,
+    refuse_other_format,
+)
+from ctrate_convert.planning.split import arrange
+from ctrate_convert.planning.survey import Survey, absolute, nothing_to_convert, take_survey
+from ctrate_convert.planning.warnings import (
+    header_warnings,
+    probe_warnings,
+    survey_warnings,
+)
+from ctrate_convert.store.durable import publish_directory
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.plans import (
+    PlannedBefore,
+    load_excluded,
+    load_plans,
+    load_samples,
+    planned_before,
+)
+from ctrate_convert.store.privacy import granted
+from ctrate_convert.store.records.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
+
+__all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
+
+LOCK_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What planning found and did. ``plan`` is None where nothing was new: nothing was written.
+
+    ``rows`` counts keys by the setting that names their table. ``already_planned`` are samples
+    of earlier generations; ``left_for_later`` what test mode did not take.
+    """
+
+    plan: Plan | None
+    excluded: tuple[ExcludedSample, ...]
+    warnings: tuple[str, ...]
+    volumes_found: int
+    rows: Mapping[str, int]
+    already_planned: int
+    left_for_later: int
+
+
+Approve = Callable[[PlanReport, Mapping[str, ArrayHeader | SampleError]], None]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What the next generation takes, given the earlier ones."""
+
+    earlier: tuple[Plan, ...]
+    before: PlannedBefore
+    keys: tuple[str, ...]
+    retries: tuple[str, ...]
+    excluded: tuple[ExcludedSample, ...]
+    left_for_later: int
+
+
+def make_plan(
+    dataset: Dataset,
+    settings: PlanSettings,
+    progress: Progress | None = None,
+    *,
+    retry_failed: frozenset[str] | None = None,
+    approve: Approve = lambda report, headers: None,
+) -> PlanReport:
+    """Plan all volumes that no earlier generation has planned, and publish that as the next one.
+
+    A sample that failed is planned again where its source could not be read, once it has changed,
+    or with another ``array_key``, ``step`` or ``max_error``; those in ``retry_failed`` are in any
+    case, and then nothing else is. ``progress`` is told how many headers were read, of how many.
+    ``approve`` is told what is about to be published; where it raises, nothing is, and nothing is
+    left behind.
+
+    Raises:
+        SettingsError: a path or table is unusable, or nothing at all can be converted.
+        RefusedError: the directory holds shards of another making or another format.
+        DamageError: an earlier generation or a record was changed.
+        EnvironmentProblem: no space or permission.
+    """
+    settings = absolute(settings)
+    survey = take_survey(settings, dataset.out)
+    try:
+        if settings.trash:
+            require_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)
+        # Refuse, and find nothing new, before anything is made or waited for.
+        selection = _select(dataset, settings, survey, retry_failed)
+        if not selection.keys:
+            return _report(survey, selection)
+        allowed = _who_may_read(dataset, settings, survey)
+        with (
+            _prepared(dataset, allowed),
+            locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
+        ):
+            for _ in range(2):
+                selection = _select(dataset, settings, survey, retry_failed)
+                if not selection.keys:
+                    return _report(survey, selection)
+                report = _publish(dataset, settings, survey, selection, progress, approve)
+                if report is not None:
+                    return report
+                # Where locks exclude nobody, another planner was first: plan what it left.
+    except OSError as error:
+        raise environment_problem(error, "planning") from error
+    raise EnvironmentProblem(
+        "other planners keep publishing into this directory",
+        where=dataset.plans,
+        next_command="give the same command again",
+    )
+
+
+@contextlib.contextmanager
+def _prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
+    """Make the folders; where the block fails and there is no plan yet, take them away again."""
+    existed = dataset.out.exists()
+    dataset.prepare(allowed)
+    with contextlib.ExitStack() as after_a_failure:
+        after_a_failure.callback(dataset.remove_unused, keep_out=existed)
+        yield
+        after_a_failure.pop_all()
+
+
+def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> int:
+    tables = (settings.reports_file, settings.meta_file, settings.labels_file)
+    found = survey.found
+    return granted(
+        found.permissions,
+        map(Path, (*tables, *settings.exclude_file)),
+        found.holding_folders,
+        dataset.out.absolute(),
+    )
+
+
+def _publish(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    selection: _Selection,
+    progress: Progress | None,
+    approve: Approve,
+) -> PlanReport | None:
+    """Publish the next generation; None where another planner has taken its place."""
+    sources = [survey.found.files[key][0].source for key in selection.keys]
+    headers = dict(
+        zip(
+            selection.keys,
+            read_headers(survey.found.data_folder, sources, settings.array_key, progress),
+            strict=True,
+        )
+    )
+    findings, problem = _probe(dataset, settings, survey, headers)
+    draft = write_draft(
+        survey,
+        settings,
+        headers,
+        excluded=selection.excluded,
+        retries=selection.retries,
+        earlier=selection.earlier,
+        prediction=Prediction(findings) if findings else None,
+    )
+    more_warnings = [*header_warnings(headers, settings), *problem]
+    if findings:
+        more_warnings += probe_warnings(findings)
+    report = _report(survey, selection, draft.plan, more_warnings)
+    approve(report, headers)
+    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+        return None
+    return report
+
+
+def _probe(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    headers: Mapping[str, ArrayHeader | SampleError],
+) -> tuple[Findings | None, list[str]]:
+    """What probing shows; without it, why not. It is no reason not to plan."""
+    files = survey.found.files
+    population = [
+        Volume.of(key, header, files[key][0].size_bytes)
+        for key, header in headers.items()
+        if isinstance(header, ArrayHeader)
+    ]
+    if settings.probe == 0 or not population:
+        return None, []
+    folder = survey.found.data_folder
+    paths = {volume.key: folder / files[volume.key][0].source for volume in population}
+    try:
+        found = probe(
+            with_stored_peeked(population, paths),
+            settings,
+            lambda key: planned_sample(survey, key, headers[key]),
+            dataset.plans,
+        )
+    except OSError as error:
+        return None, [
+            f"no volume could be probed ({error}); sizes are given as if nothing were compressed"
+        ]
+    return found, []
+
+
+def _report(
+    survey: Survey,
+    selection: _Selection,
+    plan: Plan | None = None,
+    more_warnings: Iterable[str] = (),
+) -> PlanReport:
+    warnings = survey_warnings(survey, selection.keys, selection.before.keys)
+    return PlanReport(
+        plan=plan,
+        excluded=selection.excluded,
+        warnings=(*warnings, *more_warnings),
+        volumes_found=sum(len(files) for files in survey.found.files.values()),
+        rows={name: len(table) for name, table in survey.tables.by_setting.items()},
+        already_planned=len(selection.before.keys) - len(selection.retries),
+        left_for_later=selection.left_for_later,
+    )
+
+
+def _select(
+    dataset: Dataset,
+    settings: PlanSettings,
+    survey: Survey,
+    retry_failed: frozenset[str] | None,
+) -> _Selection:
+    # Numbers first: a shard seen now cannot be of a plan that is published later.
+    numbers = numbers_in_use(dataset)
+    earlier = load_plans(dataset)
+    refuse_foreign(dataset, earlier, numbers)
+    refuse_other_format(dataset, earlier, settings)
+    before = planned_before(dataset, earlier)
+    mended = _mended(before, survey.found, settings)
+    if retry_failed is not None:
+        mended |= retry_failed & before.failed.keys() & survey.found.files.keys()
+    joined = join(survey.found, survey.tables, survey.exclusion_list, before.keys - mended)
+    excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
+    if not earlier and not joined.samples:
+        raise nothing_to_convert(survey, excluded)
+    wanted = {k: v for k, v in joined.samples.items() if retry_failed is None or k in retry_failed}
+    keys = arrange(wanted, settings)
+    known = before.keys | joined.samples.keys() | {sample.key for sample in excluded}
+    return _Selection(
+        earlier=earlier,
+        before=before,
+        keys=tuple(keys),
+        retries=tuple(key for key in keys if key in mended),
+        excluded=(*excluded, *_excluded_elsewhere(dataset, earlier, settings, known)),
+        left_for_later=len(joined.samples) - len(keys),
+    )
+
+
+def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:
+    """The samples that failed and may not fail again.
+
+    Source, array, step or error bound is another, or storage only did not give the source out.
+    """
+    mended = set()
+    for key, failed in before.failed.items():
+        last = before.failed_with[key]
+        asked_for = (last.array_key, last.step, last.max_error)
+        asks_for = (settings.array_key, settings.step, settings.max_error)
+        if failed.unreadable or asks_for != asked_for:
+            mended |= {key} & found.files.keys()
+        for file in found.files.get(key, ()):
+            then = (failed.source_mtime_ns, failed.source_ctime_ns)
+            if (file.mtime_ns, file.ctime_ns) != then:
+                mended.add(key)
+    return frozenset(mended)
+
+
+def _excluded_elsewhere(
+    dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings, known: Set[str]
+) -> tuple[ExcludedSample, ...]:
+    """What earlier generations excluded in another data folder, so that the list stays whole."""
+    folders = {plan.settings.data_folder for plan in earlier}
+    if folders <= {settings.data_folder}:
+        return ()
+    last = earlier[-1]
+    return tuple(
+        sample.model_copy(update={"source": _in_folder(last.settings.data_folder, sample.source)})
+        for sample in load_excluded(dataset, last)
+        if sample.key not in known
+    )
+
+
+def _in_folder(folder: str, source: str | None) -> str | None:
+    return None if source is None else os.fspath(Path(folder) / source)

@@ -1,0 +1,1 @@
+"""Convert a few volumes for real, in every encoding, before a plan estimates anything."""

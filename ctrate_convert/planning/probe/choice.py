@@ -1,0 +1,167 @@
+"""Which volumes are probed: some of every kind, chosen by their headers alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctrate_convert.planning.probe.part import PART_BYTES
+from ctrate_convert.planning.probe.peek import peek_many
+from ctrate_convert.store.records.plan import ArrayHeader
+
+_MOST = 16
+_MOST_READ_BYTES = 3 * 2**30
+_MOST_CONVERTED_BYTES = 10 * PART_BYTES
+"""Together a few seconds' worth; in bytes, so that the same volumes are chosen every time."""
+
+_CLASSES_PER_OCTAVE = 0.5
+
+
+class Stratum(NamedTuple):
+    """Volumes that should compress alike; each class of sizes is four times the one before."""
+
+    dtype: str
+    deflated: bool
+    fortran_order: bool
+    size_class: int
+
+    @property
+    def family(self) -> tuple[str, bool, bool]:
+        """The same of any size."""
+        return self.dtype, self.deflated, self.fortran_order
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A planned volume as its header describes it; or, by `sum_up`, many of one kind together.
+
+    ``packed_bytes`` is what its compressed size is taken to be proportional to within its kind:
+    the size of a deflated file, and what a stored one would have if it were deflated.
+    """
+
+    key: str
+    stratum: Stratum
+    voxels: int
+    file_bytes: int
+    packed_bytes: float
+
+    @classmethod
+    def of(cls, key: str, header: ArrayHeader, file_bytes: int) -> Volume:
+        """The volume with ``header`` in a file of that size."""
+        voxels = math.prod(header.shape)
+        stratum = Stratum(
+            dtype=header.dtype,
+            deflated=header.compression == "deflated",
+            fortran_order=header.fortran_order,
+            size_class=int(math.log2(max(1, voxels)) * _CLASSES_PER_OCTAVE),
+        )
+        return cls(key, stratum, voxels, file_bytes, packed_bytes=file_bytes)
+
+    def packed(self, share: float) -> Volume:
+        """The same, where deflate would leave ``share`` of the file."""
+        return dataclasses.replace(self, packed_bytes=self.file_bytes * share)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The source's type."""
+        return np.dtype(self.stratum.dtype)
+
+    @property
+    def array_bytes(self) -> int:
+        """Its elements in the source's type."""
+        return self.voxels * self.dtype.itemsize
+
+
+def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
+    """All ``volumes`` of one kind as one: whatever is proportional to size holds for it too."""
+    return Volume(
+        key="",
+        stratum=stratum,
+        voxels=sum(volume.voxels for volume in volumes),
+        file_bytes=sum(volume.file_bytes for volume in volumes),
+        packed_bytes=sum(volume.packed_bytes for volume in volumes),
+    )
+
+
+def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
+    """``population`` with what a look into the stored files tells of them.
+
+    Those that were not looked into are taken for the mean of their kind.
+    """
+    stored = [volume for volume in population if not volume.stratum.deflated]
+    shares = peek_many({volume.key: paths[volume.key] for volume in stored})
+    of_kind: dict[Stratum, list[float]] = {}
+    for volume in stored:
+        if volume.key in shares:
+            of_kind.setdefault(volume.stratum, []).append(shares[volume.key])
+    mean = {stratum: sum(some) / len(some) for stratum, some in of_kind.items()}
+    return [
+        volume.packed(shares.get(volume.key, mean.get(volume.stratum, 1.0)))
+        if not volume.stratum.deflated
+        else volume
+        for volume in population
+    ]
+
+
+def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
+    """The volumes of each kind, from small to large; the kind with the most bytes first."""
+    strata: dict[Stratum, list[Volume]] = {}
+    for volume in population:
+        strata.setdefault(volume.stratum, []).append(volume)
+    for volumes in strata.values():
+        volumes.sort(key=lambda volume: (volume.packed_bytes, volume.key))
+    weights = {stratum: _array_bytes(volumes) for stratum, volumes in strata.items()}
+    return dict(sorted(strata.items(), key=lambda item: (-weights[item[0]], item[0])))
+
+
+def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
+    """``wanted`` volumes, or as many as take a few seconds; first one of each kind.
+
+    More come from where there is more, evenly from the small to the large ones of a kind. Who
+    stops early has seen something of every kind.
+    """
+    strata = by_stratum(population)
+    counts = dict.fromkeys(strata, 0)
+    order: list[Stratum] = []
+    read_bytes = converted_bytes = 0.0
+    for _ in range(min(len(population), _MOST if wanted is None else wanted)):
+        stratum = _next(strata, counts)
+        typical_bytes = _array_bytes(strata[stratum]) / len(strata[stratum])
+        read_bytes += typical_bytes
+        converted_bytes += min(typical_bytes, PART_BYTES)
+        too_much = read_bytes > _MOST_READ_BYTES or converted_bytes > _MOST_CONVERTED_BYTES
+        if wanted is None and order and too_much:
+            break
+        counts[stratum] += 1
+        order.append(stratum)
+    taken = dict.fromkeys(strata, 0)
+    chosen = []
+    for stratum in order:
+        place = (taken[stratum] + 0.5) / counts[stratum]
+        chosen.append(strata[stratum][int(place * len(strata[stratum]))])
+        taken[stratum] += 1
+    return chosen
+
+
+def _next(strata: Mapping[Stratum, list[Volume]], counts: Mapping[Stratum, int]) -> Stratum:
+    """One of each family, then one of each kind; then where each stands for the most bytes."""
+    seen = {stratum.family for stratum, count in counts.items() if count}
+
+    def need(stratum: Stratum) -> tuple[bool, bool, float]:
+        return (
+            stratum.family not in seen,
+            not counts[stratum],
+            _array_bytes(strata[stratum]) / (counts[stratum] + 1),
+        )
+
+    return max((one for one in strata if counts[one] < len(strata[one])), key=need)
+
+
+def _array_bytes(volumes: Sequence[Volume]) -> int:
+    return sum(volume.array_bytes for volume in volumes)

@@ -1,0 +1,211 @@
+"""A part of a large volume that compresses like the whole: boxes from all over it, in one array.
+
+Rows of a chest differ: air in front of it, bone at its back. So the boxes are spread evenly over
+the first two axes, each of all the last axis, on the places where Blosc2's blocks begin, and so
+wide that one row of a box fills the window of deflate, as rows of the whole do. What is left of
+chance is corrected by how well small pieces, of the part and of the whole, deflate.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.cast import BLOCK_VOXELS
+from ctrate_convert.planning.probe.peek import (
+    MANY_PIECES,
+    PIECE_BYTES,
+    DeflatedShare,
+    peek,
+    spread,
+)
+from ctrate_convert.sources.npz import SourceVolume
+
+PART_BYTES = 2**24
+"""Of elements as stored; a smaller volume is its own part."""
+
+PART_KEY = "part"
+"""The part's name in its NPZ."""
+
+_BOX_ROWS = 16
+_BOX_COLUMNS = 32
+_WINDOW_BYTES = 2**15
+_MOST_PLANES = 2**15
+_RUNS = 64
+_PASSED_BYTES = 2**20
+
+_SPREAD = (0.7548776662466927, 0.5698402909980532)
+"""Multiples of these, without their whole part, are spread evenly over the unit square.
+
+Source: M. Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (2018), R2.
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A volume's part as a stored NPZ, and the CPU seconds that reading takes, of both.
+
+    ``times`` is how much larger than the part's the volume's compressed size should be.
+    """
+
+    path: Path
+    voxels: int
+    of_voxels: int
+    times: float
+    read_cpu_s: float
+    of_read_cpu_s: float
+
+    def cpu_of_whole(self, cpu_s: float) -> float:
+        """The volume's conversion in CPU seconds, where the part's takes ``cpu_s``."""
+        beside_reading = max(0.0, cpu_s - self.read_cpu_s)
+        return self.of_read_cpu_s + beside_reading * self.of_voxels / self.voxels
+
+
+def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
+    """Read ``source`` to its end and write a part of it to ``path``.
+
+    The same volume gives the same part.
+
+    Raises:
+        SampleError: the source cannot be read.
+        OSError: the part cannot be written.
+    """
+    with SourceVolume(source, array_key) as volume:
+        shape = volume.npy.shape
+        part, cpu_s, share = (
+            _boxes_of(volume, source.stem)
+            if _looks_like_a_scan(shape, volume.npy.dtype.itemsize)
+            else _runs_of(volume)
+        )
+    np.savez(path, part=part)
+    voxels = int(np.prod(shape, dtype=np.int64))
+    correction = (share.value or 1.0) / (peek(path, MANY_PIECES) or 1.0)
+    return Part(
+        path=path,
+        voxels=part.size,
+        of_voxels=voxels,
+        times=voxels / part.size * correction,
+        read_cpu_s=_read_cpu(path),
+        of_read_cpu_s=cpu_s,
+    )
+
+
+def _boxes_of(volume: SourceVolume, name: str) -> tuple[NDArray[Any], float, DeflatedShare]:
+    """Read ``volume`` to its end; return boxes of it, the CPU seconds, and how pieces deflate."""
+    shape, dtype = volume.npy.shape, volume.npy.dtype
+    rows, columns = _box_shape(shape, dtype.itemsize)
+    boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(name.encode()))
+    order: Any = "F" if volume.npy.fortran_order else "C"
+    part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
+    plane_shape = shape[1::-1] if volume.npy.fortran_order else shape[1:]
+    plane = np.empty(plane_shape, dtype)
+    view = plane.reshape(-1).view(np.uint8).data
+    cpu_s = 0.0
+    share = DeflatedShare()
+    planes = shape[2] if volume.npy.fortran_order else shape[0]
+    for index in range(planes):
+        clock = time.process_time()
+        volume.read_into(view)
+        cpu_s += time.process_time() - clock
+        take = _take_plane if volume.npy.fortran_order else _take_row
+        take(part, boxes, rows, columns, index, plane)
+        for number in range(-(-MANY_PIECES // planes)):
+            offset = spread(index + number * planes, max(1, len(view) - PIECE_BYTES))
+            share.add(view[offset : offset + PIECE_BYTES])
+    return part, cpu_s, share
+
+
+def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
+    """Return False if planes, or what a box takes, are too large for memory, or planes too many."""
+    rows, columns = _box_shape(shape, itemsize)
+    largest = max(shape[0] * shape[1], shape[1] * shape[2], rows * columns * shape[2])
+    return largest * itemsize <= PART_BYTES and max(shape[0], shape[2]) <= _MOST_PLANES
+
+
+def _runs_of(volume: SourceVolume) -> tuple[NDArray[Any], float, DeflatedShare]:
+    """Read ``volume`` as `_boxes_of` does; the part is runs of elements from all over the file."""
+    dtype = volume.npy.dtype
+    part = np.empty((_RUNS, 1, PART_BYTES // (_RUNS * dtype.itemsize)), dtype)
+    elements = volume.npy.data_bytes // dtype.itemsize
+    between_bytes = elements // _RUNS * dtype.itemsize - part[0].nbytes
+    passed = memoryview(bytearray(_PASSED_BYTES))
+    share = DeflatedShare()
+    clock = time.process_time()
+    for run in part:
+        view = run.reshape(-1).view(np.uint8).data
+        volume.read_into(view)
+        left = between_bytes
+        while left and (got := volume.read_into(passed[:left])):
+            left -= got
+        for number in range(MANY_PIECES // _RUNS):
+            offset = spread(number, len(view) - PIECE_BYTES)
+            share.add(view[offset : offset + PIECE_BYTES])
+    while volume.read_into(passed):  # what the division left over
+        pass
+    return part, time.process_time() - clock, share
+
+
+def _take_row(
+    part: NDArray[Any],
+    boxes: list[tuple[int, int]],
+    rows: int,
+    columns: int,
+    index: int,
+    plane: NDArray[Any],
+) -> None:
+    """In C order: plane ``index`` of the first axis."""
+    for number, (row, column) in enumerate(boxes):
+        if row <= index < row + rows:
+            part[number * rows + index - row] = plane[column : column + columns]
+
+
+def _take_plane(
+    part: NDArray[Any],
+    boxes: list[tuple[int, int]],
+    rows: int,
+    columns: int,
+    index: int,
+    plane: NDArray[Any],
+) -> None:
+    """In Fortran order: plane ``index`` of the last axis, its columns first."""
+    for number, (row, column) in enumerate(boxes):
+        box = plane[column : column + columns, row : row + rows]
+        part[number * rows : (number + 1) * rows, :, index] = box.T
+
+
+def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """Rows and columns of a box; columns are a part of all that leaves little over."""
+    least = max(2 * _BOX_COLUMNS, _WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
+    cells = max(1, shape[1] // least)
+    columns = -(-shape[1] // (cells * _BOX_COLUMNS)) * _BOX_COLUMNS
+    return min(_BOX_ROWS, shape[0]), min(columns, shape[1])
+
+
+def _places(
+    shape: tuple[int, ...], box: tuple[int, int], itemsize: int, start: int
+) -> list[tuple[int, int]]:
+    """Where the boxes begin: row and column; none twice, or a compressor finds the copy."""
+    number = max(1, PART_BYTES // (box[0] * box[1] * shape[2] * itemsize))
+    places = []
+    for index in range(number):
+        row, column = (
+            # Cells side by side, so that the edges of the field count as much as its middle.
+            min(int((start + index) * step % 1 * -(-size // width)) * width, size - width)
+            for step, size, width in zip(_SPREAD, shape, box, strict=False)
+        )
+        places.append((row, column))
+    return list(dict.fromkeys(places))
+
+
+def _read_cpu(path: Path) -> float:
+    clock = time.process_time()
+    with SourceVolume(path, PART_KEY) as volume:
+        for _ in volume.blocks(BLOCK_VOXELS):
+            pass
+    return time.process_time() - clock

@@ -1,0 +1,80 @@
+"""How well stored volumes would deflate: small pieces of many of them, compressed and forgotten.
+
+The size of a deflated file tells how well its volume compresses; a stored file's does not. Noise
+differs between scanners by a factor, so that a few converted volumes do not stand for the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from isal import isal_zlib
+
+from ctrate_convert.planning.headers import READERS
+
+MOST_PEEKED = 512
+PIECES, MANY_PIECES = 64, 1024
+PIECE_BYTES = 2**11
+
+_LEVEL = 1
+_GOLDEN = 0.6180339887498949  # its multiples, without their whole part, are spread evenly
+
+
+def peek(path: Path, pieces: int) -> float | None:
+    """The part of its size that deflate would leave of the file; None where it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return _peek(descriptor, pieces)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+def _peek(descriptor: int, pieces: int) -> float | None:
+    size_bytes = os.fstat(descriptor).st_size
+    last = size_bytes - PIECE_BYTES
+    if last < pieces * PIECE_BYTES:  # all of it, then
+        offsets = list(range(0, size_bytes, PIECE_BYTES))
+    else:
+        offsets = [spread(index, last) for index in range(pieces)]
+    share = DeflatedShare()
+    for offset in offsets:
+        share.add(os.pread(descriptor, PIECE_BYTES, offset))
+    return share.value
+
+
+def spread(index: int, size: int) -> int:
+    """A place below ``size``; those of 0, 1, 2, … are spread evenly, however many."""
+    return int((index + 0.5) * _GOLDEN % 1 * size)
+
+
+class DeflatedShare:
+    """What deflate leaves of pieces of data, compressed one by one."""
+
+    def __init__(self) -> None:
+        self._taken = self._left = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Count one more piece."""
+        self._taken += len(piece)
+        self._left += len(isal_zlib.compress(piece, _LEVEL))
+
+    @property
+    def value(self) -> float | None:
+        """The share; None of nothing."""
+        return self._left / self._taken if self._taken else None
+
+
+def peek_many(paths: Mapping[str, Path]) -> dict[str, float]:
+    """What `peek` tells of some of ``paths`` by key, at most `MOST_PEEKED`, evenly chosen."""
+    keys = list(paths)
+    step = max(1.0, len(keys) / MOST_PEEKED)
+    some = [keys[int(place * step)] for place in range(min(len(keys), MOST_PEEKED))]
+    with ThreadPoolExecutor(READERS, thread_name_prefix="peek") as pool:
+        shares = pool.map(lambda key: peek(paths[key], PIECES), some)
+        return {key: share for key, share in zip(some, shares, strict=True) if share is not None}

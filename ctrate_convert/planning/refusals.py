@@ -1,0 +1,68 @@
+"""What a new generation of the plan must not do: take used numbers, or change the format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import next_numbers
+from ctrate_convert.store.records.plan import Plan, PlanSettings
+
+_SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
+
+
+def numbers_in_use(dataset: Dataset) -> dict[int, Path]:
+    """The shard numbers that a tar or a record has."""
+    numbers = {}
+    for folder in (dataset.out, dataset.records):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _SHARD_NUMBER.fullmatch(path.name)
+            if match is not None:
+                numbers[int(match[1])] = path
+    return numbers
+
+
+def refuse_foreign(
+    dataset: Dataset, earlier: tuple[Plan, ...], numbers: Mapping[int, Path]
+) -> None:
+    """Shards are never overwritten, so the numbers to come must be free.
+
+    Raises:
+        RefusedError: they are not.
+    """
+    first_free, _ = next_numbers(earlier)
+    foreign = [numbers[number] for number in sorted(numbers) if number >= first_free]
+    if foreign:
+        raise RefusedError(
+            "the output directory holds shards that no plan here has made",
+            where=dataset.out,
+            seen=f"{len(foreign)}, the first is {foreign[0].name}",
+            expected="an empty directory, or one with its plans" if not earlier else "none",
+            next_command="choose another --output_dir; shards are never overwritten",
+        )
+
+
+def refuse_other_format(
+    dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings
+) -> None:
+    """All shards of a dataset have one format, or no reader could read them in one go.
+
+    Raises:
+        RefusedError: ``settings`` want another.
+    """
+    if not earlier:
+        return
+    first = earlier[0].settings
+    for name in ("layout", "encoding", "dtype"):
+        seen, expected = getattr(settings, name), getattr(first, name)
+        if seen != expected:
+            raise RefusedError(
+                f"--{name} is not the one that this dataset was begun with",
+                where=dataset.out,
+                seen=seen,
+                expected=expected,
+                next_command=f"give --{name} {expected}, or choose another --output_dir",
+            )

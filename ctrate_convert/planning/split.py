@@ -1,0 +1,55 @@
+"""The order of the samples, and how it is cut into shards and tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from ctrate_convert.formats.names import parse_key
+from ctrate_convert.store.records.manifest import GIB
+from ctrate_convert.store.records.plan import PlanSettings
+
+TEST_MODE_SAMPLES = 100
+
+
+def natural_order(key: str) -> tuple[int, str, int, str, int]:
+    """Sorts keys by split, then patient *number*, scan and reconstruction; other names last."""
+    name = parse_key(key)
+    if name is None:
+        return (1, key, 0, "", 0)
+    return (0, name.split, name.patient, name.scan, name.reconstruction)
+
+
+def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
+    """The keys in the plan's order; in test mode its first hundred.
+
+    The same keys and settings give the same order, whatever order the keys come in.
+    """
+    ordered = sorted(keys, key=natural_order)
+    if settings.shuffle_seed is not None:
+        random.Random(settings.shuffle_seed).shuffle(ordered)
+    return ordered[:TEST_MODE_SAMPLES] if settings.test_mode else ordered
+
+
+def shard_ranges(sample_bytes: Sequence[int], settings: PlanSettings) -> list[range]:
+    """Consecutive ranges of samples, one a shard; together they hold every sample once.
+
+    ``sample_bytes`` are the samples' estimated sizes in the shard. Without a wanted shard size
+    each range has ``samples_per_shard`` samples, the last one what is left. With one, a range
+    ends before the sample that would take it past that size, but has at least one sample.
+    """
+    total = len(sample_bytes)
+    if settings.shard_size_gb is None:
+        step = settings.samples_per_shard
+        return [range(start, min(start + step, total)) for start in range(0, total, step)]
+    limit_bytes = settings.shard_size_gb * GIB
+    ranges = []
+    start, size_bytes = 0, 0
+    for index, more_bytes in enumerate(sample_bytes):
+        if index > start and size_bytes + more_bytes > limit_bytes:
+            ranges.append(range(start, index))
+            start, size_bytes = index, 0
+        size_bytes += more_bytes
+    if start < total:
+        ranges.append(range(start, total))
+    return ranges

@@ -1,0 +1,117 @@
+"""What there is to plan from: the volumes below the data folder, the tables, the lists."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctrate_convert.errors import SettingsError
+from ctrate_convert.planning.discover import Discovery, discover
+from ctrate_convert.store.records.plan import ExcludedSample, PlanSettings
+
+if TYPE_CHECKING:  # tables.py loads pandas
+    from ctrate_convert.formats.tables import Tables
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that a plan is made from. ``exclusion_list`` holds the keys on all lists together."""
+
+    found: Discovery
+    tables: Tables
+    exclusion_list: frozenset[str]
+
+
+def take_survey(settings: PlanSettings, output: Path) -> Survey:
+    """Look through the data folder and read the tables that ``settings`` name.
+
+    Raises:
+        SettingsError: one of them is missing or unusable, or ``output`` is the data folder.
+        EnvironmentProblem: the data folder cannot be read.
+    """
+    from ctrate_convert.formats.tables import read_exclusion_list, read_tables
+
+    data_folder = Path(settings.data_folder)
+    if output.resolve() == data_folder:
+        raise SettingsError(
+            "the output directory is the data folder",
+            where=data_folder,
+            next_command="choose an output directory of its own",
+        )
+    if output.exists() and not output.is_dir():
+        raise SettingsError("the output directory is a file", where=output)
+    lists = [read_exclusion_list(Path(path)) for path in settings.exclude_file]
+    return Survey(
+        tables=read_tables(
+            Path(settings.reports_file), Path(settings.labels_file), Path(settings.meta_file)
+        ),
+        found=discover(data_folder, skip=output.resolve()),
+        exclusion_list=frozenset().union(*lists),
+    )
+
+
+def absolute(settings: PlanSettings) -> PlanSettings:
+    """The same settings with every path absolute, its links resolved.
+
+    Raises:
+        SettingsError: a path is not text, so that a plan cannot hold it.
+    """
+    paths = {
+        name: _absolute(name, getattr(settings, name))
+        for name in ("data_folder", "reports_file", "meta_file", "labels_file")
+    }
+    trash = _absolute("trash", settings.trash) if settings.trash else None
+    lists = tuple(_absolute("exclude_file", path) for path in settings.exclude_file)
+    return settings.model_copy(update={**paths, "exclude_file": lists, "trash": trash})
+
+
+def _absolute(name: str, path: str) -> str:
+    resolved = os.fspath(Path(path).expanduser().resolve())
+    try:
+        resolved.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"the path of --{name} is not UTF-8 text",
+            where=ascii(resolved),
+            next_command="rename the folder, or name it through a link with another name",
+        ) from error
+    return resolved
+
+
+def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> SettingsError:
+    """The error for a plan without samples: all that was seen, and names side by side."""
+    tables = survey.tables
+    listed = sorted(tables.keys())
+    stems = list(islice(survey.found.files, _EXAMPLES))
+    seen = [
+        f"{len(survey.found.files)} NPZ names{_such_as(stems)}",
+        *(
+            f"{len(table)} rows in {table.path.name}{_such_as(list(islice(table, _EXAMPLES)))}"
+            for table in tables.by_setting.values()
+        ),
+        "excluded: " + _counts(excluded),
+    ]
+    return SettingsError(
+        "no volume can be converted",
+        where=survey.found.data_folder,
+        seen="; ".join(seen),
+        expected="NPZ files named as the tables' VolumeName without .nii.gz"
+        + _such_as([f"{key}.npz" for key in listed[:1]]),
+        next_command="check --data_folder and the three tables: do they belong to one split?",
+    )
+
+
+def _counts(excluded: Sequence[ExcludedSample]) -> str:
+    counts = Counter(sample.reason for sample in excluded)
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items())) or "none"
+
+
+def _such_as(names: Sequence[str]) -> str:
+    return f" (such as {', '.join(names)})" if names else ""

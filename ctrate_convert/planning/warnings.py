@@ -1,0 +1,142 @@
+"""What a plan's reader should know before converting: each warning says what follows from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+import numpy as np
+
+from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.cast import output_dtype
+from ctrate_convert.planning.intensity import intensity_notes
+from ctrate_convert.planning.probe.trials import Findings
+from ctrate_convert.planning.survey import Survey
+from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
+
+_NAMED = 5
+
+
+def survey_warnings(survey: Survey, planned: Iterable[str], planned_before: Set[str]) -> list[str]:
+    """Warnings about names, links, tables and lists; ``planned`` are this generation's keys."""
+    found, warnings = survey.found, []
+    linked = [key for key in planned if found.files[key][0].linked]
+    if linked:
+        warnings.append(
+            f"{len(linked)} volumes are symbolic links; they are converted, their files are never "
+            f"deleted: {_names(linked)}"
+        )
+    if found.linked_folders:
+        warnings.append(
+            f"{len(found.linked_folders)} linked folders were not entered; give their target as "
+            f"--data_folder to convert what is there: {_names(found.linked_folders)}"
+        )
+    if found.unreadable:
+        warnings.append(
+            f"{len(found.unreadable)} folders or files could not be looked at; a later plan adds "
+            f"what they hold: {_names(found.unreadable)}"
+        )
+    for table in survey.tables.by_setting.values():
+        if table.repeated_rows:
+            warnings.append(
+                f"{table.path.name} repeats {table.repeated_rows} rows word for word; each counts "
+                "once"
+            )
+    return warnings + _list_warnings(survey, planned_before)
+
+
+def _list_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
+    listed = survey.exclusion_list
+    if not listed:
+        return []
+    late = sorted(listed & planned_before)
+    if late:
+        return [
+            f"{len(late)} names on the exclusion lists were planned before they were listed and "
+            f"stay planned: {_names(late)}"
+        ]
+    if listed.isdisjoint(survey.found.files.keys() | survey.tables.keys()):
+        return [
+            f"none of the {len(listed)} names on the exclusion lists is a volume or stands in a "
+            f"table: is it the list of another split? {_names(sorted(listed))}"
+        ]
+    return []
+
+
+def header_warnings(
+    headers: Mapping[str, ArrayHeader | SampleError], settings: PlanSettings
+) -> list[str]:
+    """Warnings about the volumes' types, and the volumes that will fail, as headers show them."""
+    failing: list[str] = []
+    wide: list[str] = []
+    left_out: list[str] = []
+    outputs: Counter[str] = Counter()
+    for key, header in headers.items():
+        try:
+            if isinstance(header, SampleError):
+                raise header
+            target = output_dtype(header.dtype, settings.dtype)
+        except SampleError as error:
+            failing.append(f"{key}: {error.what}")
+            continue
+        outputs[target] += 1
+        if header.left_out:
+            left_out.append(f"{key} ({_names(header.left_out)})")
+        source = np.dtype(header.dtype)
+        if target == "int16" and source.kind in "iu" and not np.can_cast(source, np.int16):
+            wide.append(key)
+    warnings = []
+    if failing:
+        warnings.append(
+            f"{len(failing)} volumes will fail unless they are mended first; the others go on: "
+            f"{_names(failing)}"
+        )
+    if left_out:
+        warnings.append(
+            f"{len(left_out)} volumes have entries that no shard will hold; their sources are kept "
+            f"unless --discard_members names them: {_names(left_out)}"
+        )
+    if len(outputs) > 1:
+        warnings.append(
+            f"the shards will hold more than one array type ({_counts(outputs)}), which some "
+            "readers refuse; --dtype float16 makes them one"
+        )
+    if wide:
+        outcome = "become int32, twice as large" if settings.dtype == "auto" else "fail"
+        warnings.append(
+            f"{len(wide)} volumes have a wider type than int16; those whose values do not fit "
+            f"{outcome}: {_names(wide)}"
+        )
+    if settings.layout == "ctclip" and outputs["int16"]:
+        warnings.append(
+            f"{outputs['int16']} arrays will be int16, but the original loader takes every .bin "
+            "for float16; --dtype float16 is what it reads"
+        )
+    return warnings
+
+
+def probe_warnings(findings: Findings) -> list[str]:
+    """What the probed volumes show: their scale, and what could not be converted, and why."""
+    warnings = []
+    if findings.unreadable:
+        reasons = [f"{key}: {reason}" for key, reason in findings.unreadable.items()]
+        warnings.append(
+            f"{len(reasons)} of the volumes chosen for the probe could not be converted; the "
+            f"promises are made without them: {_names(reasons)}"
+        )
+    if findings.surprises:
+        warnings.append(
+            "errors in the probe that are no known fault of a volume; what they befell is offered "
+            f"only where it is the plan's own choice: {_names(findings.surprises)}"
+        )
+    of = f" (of {len(findings.looked):,} probed volumes)"
+    return warnings + [note + of for note in intensity_notes(findings.looked)]
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

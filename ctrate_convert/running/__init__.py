@@ -1,0 +1,1 @@
+"""Run conversions and deletions in worker processes on this machine."""

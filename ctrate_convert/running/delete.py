@@ -1,0 +1,127 @@
+"""Free the disk: let the sources go of shards that hold them, each compared at that moment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ctrate_convert.deleting.copies import require_copies
+from ctrate_convert.deleting.proposal import Proposal
+from ctrate_convert.deleting.source_states import Source, candidates, survey
+from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
+from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.errors import RefusedError
+from ctrate_convert.running.pool import Message, StopFlag
+from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.run import run_work
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.manifest import merge, planned_shards
+from ctrate_convert.store.pending import Work, load
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.consent import Consent
+
+
+def deletable_sources(dataset: Dataset) -> list[Source]:
+    """Return all sources with their states; nothing is changed."""
+    return list(survey(dataset, load(dataset)))
+
+
+def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Work]:
+    """Return the shards that have sources which may go, or whose deletion was interrupted."""
+    by_index = planned_shards(load(dataset))
+    shards = {
+        source.shard
+        for source in sources
+        if source.shard is not None and (source.state == "deletable" or source.interrupted)
+    }
+    return [by_index[index] for index in sorted(shards)]
+
+
+def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
+    """Refuse, before anybody is asked, a deletion that could not be carried out; make nothing.
+
+    Raises:
+        RefusedError: the output cannot be trusted with a deletion.
+        SettingsError: the trash or the copies cannot serve.
+    """
+    require_trusted(dataset)
+    require_copies(dataset, proposal.copies)
+    if proposal.trash:
+        for folder in sorted({plan.settings.data_folder for plan in proposal.plans}):
+            require_trash(Path(proposal.trash), Path(folder), dataset.out)
+
+
+def with_interrupted(proposal: Proposal | None, work: Sequence[Work]) -> Proposal:
+    """Return the proposal for all of ``work``, also where a killed command has only its word left.
+
+    An interrupted deletion whose file is gone needs its last line in the journal, and no file.
+    """
+    plans = {plan.plan_id: plan for plan, _ in work}
+    shards = tuple(sorted(shard.index for _, shard in work))
+    if proposal is None:
+        return Proposal(tuple(plans.values()), shards, 0, 0, (), (), "")
+    plans = {plan.plan_id: plan for plan in proposal.plans} | plans
+    return dataclasses.replace(proposal, plans=tuple(plans.values()), shards=shards)
+
+
+def delete_sources_of(
+    dataset: Dataset,
+    work: Sequence[Work],
+    consent: Consent,
+    *,
+    num_workers: int,
+    stop: StopFlag | None = None,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> RunResult:
+    """Read each shard of ``work`` again from storage, compare its sources with it, let them go.
+
+    Interrupted deletions of an earlier call are finished on the way.
+
+    Raises:
+        RefusedError: the output cannot be trusted with a deletion.
+        SettingsError: the consent's trash or copies cannot serve.
+    """
+    plans = load(dataset)
+    require_trusted(dataset)
+    require_copies(dataset, consent.copies)
+    if consent.trash:
+        prepare_trash_for(Path(consent.trash), plans, dataset.out)
+    merge(dataset, plans)
+    return run_work(
+        dataset,
+        plans,
+        work,
+        num_workers=num_workers,
+        consent=consent,
+        stop=stop,
+        on_change=on_change,
+    )
+
+
+def refuse_other_trash(dataset: Dataset, trash: str) -> None:
+    """Refuse a further plan's trash where an earlier plan would not use it.
+
+    Raises:
+        RefusedError: an earlier plan proposes to delete sources that are left, and names no trash
+            or another.
+    """
+    plans = load_plans(dataset)
+    others = {
+        plan.plan_id: plan.settings.trash
+        for plan in plans
+        if plan.settings.delete_source_files and plan.settings.trash != trash
+    }
+    if not others:
+        return
+    for one in candidates(survey(dataset, plans), plans, pending=True):
+        if one.plan.plan_id in others:
+            named = others[one.plan.plan_id]
+            raise RefusedError(
+                "an earlier plan proposes to let sources go, and a plan never changes",
+                where=dataset.out,
+                seen=f"--trash {named}" if named else "no --trash",
+                expected=f"--trash {trash}",
+                next_command="`convert` with --delete_source_files and --trash, or `delete` with "
+                "--trash: either moves the sources of every plan",
+            )

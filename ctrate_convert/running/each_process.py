@@ -1,0 +1,137 @@
+"""Runs one function on many values, in a few processes of their own.
+
+For work that holds the interpreter's lock and changes nothing: it is killed when it is not wanted
+any more, at Ctrl+C and when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from ctrate_convert.errors import CtrateError, WorkerDied
+from ctrate_convert.running.parent import hear_signals, signals_held, start_forkserver
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each_in_a_process(
+    function: Callable[[T], R],
+    values: Sequence[T],
+    num_workers: int,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> list[R]:
+    """``function`` of every value, in their order; ``on_done`` is told how many are done of all.
+
+    With one worker, or for one value, it is called here. ``function`` must be found by its name.
+
+    Raises:
+        WorkerDied: a process was killed.
+        CtrateError, OSError: what ``function`` raised.
+    """
+    results: dict[int, R] = {}
+    if num_workers == 1 or len(values) <= 1:
+        for number, value in enumerate(values):
+            results[number] = function(value)
+            on_done(len(results), len(values))
+        return list(results.values())
+    waiting = deque(enumerate(values))
+    workers: dict[Connection, BaseProcess] = {}
+    asked: dict[Connection, int] = {}
+    try:
+        start_forkserver([function.__module__])
+        for _ in range(min(num_workers, len(values))):
+            # Interrupted in between, a worker would be left that nobody knows of.
+            with signals_held():
+                connection, process = _start(function)
+                workers[connection] = process
+            _ask(connection, waiting, asked)
+        while asked:
+            for ready in wait(list(asked)):
+                connection = ready  # type: ignore[assignment]
+                number = asked.pop(connection)
+                results[number] = _answer(connection, workers[connection])
+                _ask(connection, waiting, asked)
+                on_done(len(results), len(values))
+    finally:
+        with (
+            signals_held()
+        ):  # all of them, or the interpreter waits at its end for one that is left
+            for process in workers.values():
+                process.kill()
+        for process in workers.values():
+            process.join()
+    return [results[number] for number in range(len(values))]
+
+
+def _start(function: Callable[[T], R]) -> tuple[Connection, BaseProcess]:
+    context = multiprocessing.get_context("forkserver")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(function, there), daemon=True)
+    process.start()
+    there.close()
+    return here, process
+
+
+def _ask(
+    connection: Connection, waiting: deque[tuple[int, T]], asked: dict[Connection, int]
+) -> None:
+    if waiting:
+        number, value = waiting.popleft()
+        with contextlib.suppress(ConnectionError):  # that it died is seen when it answers
+            connection.send(value)
+        asked[connection] = number
+
+
+def _answer(connection: Connection, process: BaseProcess) -> Any:
+    try:
+        result = connection.recv()
+    except (EOFError, ConnectionError):
+        process.join()
+        raise _died(process.exitcode) from None
+    if isinstance(result, CtrateError | OSError):
+        raise result
+    return result
+
+
+def _died(code: int | None) -> WorkerDied:
+    how = f"exit code {code}"
+    if code is not None and code < 0:
+        how = f"killed by {signal.Signals(-code).name}"
+    return WorkerDied(
+        f"a worker process died: {how}",
+        next_command="give the same command again; with fewer --num_workers if memory is short",
+    )
+
+
+def _serve(function: Callable[[T], R], connection: Connection) -> None:
+    """The worker process: answers until it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which kills us
+    hear_signals()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            value = connection.recv()
+        except EOFError:
+            return
+        try:
+            result: R | CtrateError | OSError = function(value)
+        except (CtrateError, OSError) as error:
+            result = error
+        connection.send(result)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

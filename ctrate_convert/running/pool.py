@@ -1,0 +1,176 @@
+"""Runs one worker process a step of a shard, a few at a time; a killed one costs only its step.
+
+The workers share one queue of shards. While one waits for storage, settling its shard and reading
+it back, another one converts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from ctrate_convert.errors import WorkerDied
+from ctrate_convert.running import worker
+from ctrate_convert.running.parent import signals_held, start_forkserver
+from ctrate_convert.running.worker import (
+    Advanced,
+    Order,
+    ShardDone,
+    ShardFailed,
+    SourcesReleased,
+    Written,
+)
+
+Message = Advanced | Written | ShardDone | SourcesReleased | ShardFailed
+
+_POLL_S = 0.2
+_STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
+FORKSERVER_PRELOAD = ["ctrate_convert.running.worker"]
+
+
+class StopFlag:
+    """Set once by a signal or a caller; workers then stop between two blocks of a volume."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def set(self, reason: str) -> None:
+        """Ask to stop; the first reason counts."""
+        self.reason = self.reason or reason
+
+    def __bool__(self) -> bool:
+        return self.reason is not None
+
+
+@contextmanager
+def stop_on_signals(
+    stop: StopFlag, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[StopFlag]:
+    """Within the block, ``signals`` set ``stop`` instead of killing the process."""
+
+    def handler(number: int, _: object) -> None:
+        stop.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@dataclass
+class _Running:
+    order: Order
+    process: BaseProcess
+    connection: Connection
+    written: bool = False
+
+
+def _has_room(running: Collection[_Running], num_workers: int) -> bool:
+    """One worker that reads its shard back does not count."""
+    return len(running) - any(one.written for one in running) < num_workers
+
+
+def run_orders(
+    orders: Sequence[Order],
+    num_workers: int,
+    stop: StopFlag,
+    on_message: Callable[[Message], None],
+    may_start: Callable[[Order], bool] = lambda order: True,
+) -> None:
+    """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
+
+    One more is begun while one of them has only to settle its shard and to read it back. Every
+    order ends in one `ShardDone`, `SourcesReleased` or `ShardFailed` message, except those not
+    begun before ``stop`` was set. Where a shard that was converted is to let its sources go, that
+    is the next order to be begun: it gives space back. ``on_message`` may set ``stop``. While
+    ``may_start`` says no to the next one, none is begun.
+    """
+    # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
+    start_forkserver(FORKSERVER_PRELOAD)
+    context = multiprocessing.get_context("forkserver")
+    waiting = deque(orders)
+    running: dict[Connection, _Running] = {}
+    told_to_stop_at: float | None = None
+    try:
+        while running or (waiting and not stop):
+            while (
+                waiting
+                and not stop
+                and _has_room(running.values(), num_workers)
+                and may_start(waiting[0])
+            ):
+                started = _start(context, waiting.popleft())
+                running[started.connection] = started
+            if stop and told_to_stop_at is None:
+                told_to_stop_at = time.monotonic()
+                for one in running.values():
+                    one.process.terminate()
+            if told_to_stop_at and time.monotonic() - told_to_stop_at > _STOP_PATIENCE_S:
+                for one in running.values():
+                    one.process.kill()
+            if not running:
+                time.sleep(_POLL_S)
+            for ready in wait(list(running), timeout=_POLL_S):
+                follow = _receive(running, ready, on_message)  # type: ignore[arg-type]
+                if follow is not None:
+                    waiting.appendleft(follow)
+    finally:
+        for one in running.values():
+            one.process.kill()
+            one.process.join()
+
+
+def _start(context: multiprocessing.context.ForkServerContext, order: Order) -> _Running:
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(order, there), daemon=True)
+    with signals_held():
+        process.start()
+    there.close()
+    return _Running(order, process, here)
+
+
+def _receive(
+    running: dict[Connection, _Running],
+    connection: Connection,
+    on_message: Callable[[Message], None],
+) -> Order | None:
+    """Take one message; return the order that follows from it, if any."""
+    one = running[connection]
+    try:
+        message: Message = connection.recv()
+    except (EOFError, OSError):
+        one.process.join()
+        message = _died(one)
+    if isinstance(message, Written):
+        one.written = True
+    elif not isinstance(message, Advanced):
+        del running[connection]
+        connection.close()
+        one.process.join()
+        one.process.close()
+    on_message(message)
+    return one.order.then_release(message) if isinstance(message, ShardDone) else None
+
+
+def _died(one: _Running) -> ShardFailed:
+    code = one.process.exitcode
+    if code is not None and code < 0:
+        how = f"killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += " (often the kernel or the scheduler, out of memory)"
+    else:
+        how = f"exit code {code}"
+    error = WorkerDied(
+        f"the worker of shard {one.order.shard} died: {how}",
+        next_command="give the same command again; it goes on with that shard",
+    )
+    return ShardFailed(one.order.shard, error, "")

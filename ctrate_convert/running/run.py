@@ -1,0 +1,224 @@
+"""Convert what is pending, here: the one path that a local run and an array task share."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ctrate_convert.deleting.finish import finish_deletions
+from ctrate_convert.deleting.trash import prepare_trash_for
+from ctrate_convert.deleting.trusted import require_trusted
+from ctrate_convert.errors import (
+    EnvironmentProblem,
+    WorkerDied,
+)
+from ctrate_convert.running.pool import Message, StopFlag, run_orders
+from ctrate_convert.running.result import RunResult, Tally
+from ctrate_convert.running.space import require_room
+from ctrate_convert.running.worker import Order, ShardFailed
+from ctrate_convert.store.attempts import Attempt, Outcome
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.leavings import remove_stale_partials
+from ctrate_convert.store.manifest import (
+    merge,
+    recorded_shards,
+)
+from ctrate_convert.store.pending import Work, allows, load, pending_work
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.manifest import Manifest
+from ctrate_convert.store.records.plan import Plan
+
+_ENVIRONMENT = "environment"
+
+
+def run_work(
+    dataset: Dataset,
+    plans: Sequence[Plan],
+    work: Sequence[Work],
+    *,
+    num_workers: int,
+    consent: Consent | None = None,
+    scheduler: dict[str, str] | None = None,
+    stop: StopFlag | None = None,
+    lock_patience_s: float = 0.0,
+    may_start: Callable[[int], bool] = lambda claimed_bytes: True,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> RunResult:
+    """Carry out ``work`` with ``num_workers`` processes under one attempt.
+
+    The sources of shards that ``consent`` names are let go, each shard's after it was published;
+    without one no source is touched. ``may_start`` is told what the shards under way will still
+    write; while it says no, no shard is begun but those that only let sources go, and the
+    attempt's progress says so.
+    """
+    stop = StopFlag() if stop is None else stop  # an unset flag is false
+    dataset.prepare()
+    recorded = recorded_shards(dataset)
+    _sweep(dataset, recorded)
+    result = RunResult(
+        samples_total=sum(shard.samples for _, shard in work),
+        source_bytes_total=sum(
+            shard.source_bytes for _, shard in work if shard.index not in recorded
+        ),
+        shards_total=len(work),
+    )
+    if not work:
+        return result
+    attempt = Attempt(dataset, _tasks(work), scheduler)
+    orders = [
+        Order(
+            dataset.out,
+            shard.index,
+            attempt.name,
+            consent=consent.name if consent and allows(consent, plan, shard) else None,
+            patience_s=lock_patience_s,
+            releasing=shard.index in recorded,
+        )
+        # First what only lets sources go: it takes no space, and may give some. Then the largest,
+        # so that no worker is still busy with one when the others are done.
+        for plan, shard in sorted(
+            work, key=lambda one: (one[1].index in recorded, one[1].source_bytes), reverse=True
+        )
+    ]
+    tally = Tally(result, {shard.index: shard for _, shard in work}, recorded)
+
+    def on_message(message: Message) -> None:
+        tally.take(message)
+        if isinstance(message, ShardFailed) and _hits_every_shard(message):
+            stop.set(_ENVIRONMENT)
+        attempt.progress(result.note())
+        on_change(result, message)
+
+    def may_begin(order: Order) -> bool:
+        if order.releasing:
+            return True
+        may = may_start(tally.claimed_bytes())
+        if may == result.paused:
+            result.paused = not may
+            attempt.progress(result.note(), force=True)
+        if may:
+            tally.begin(order.shard)
+        return may
+
+    broken: BaseException | None = None
+    try:
+        run_orders(orders, num_workers, stop, on_message, may_begin)
+    except BaseException as error:
+        broken = error
+        raise
+    finally:
+        if stop.reason and stop.reason != _ENVIRONMENT:
+            result.stopped_by = stop.reason
+        attempt.progress(result.note(), force=True)
+        _end(attempt, result, broken)
+    return result
+
+
+def _sweep(dataset: Dataset, recorded: frozenset[int]) -> None:
+    """Remove what killed writers left behind."""
+    published = frozenset(f"shard-{index:06d}" for index in recorded)
+    for folder in (dataset.out, dataset.records, dataset.plans):
+        remove_stale_partials(folder, published)
+
+
+def _hits_every_shard(failure: ShardFailed) -> bool:
+    """A full disk stops the run; a killed worker costs only its shard."""
+    error = failure.error
+    return isinstance(error, EnvironmentProblem) and not isinstance(error, WorkerDied)
+
+
+def _tasks(work: Iterable[Work]) -> list[int]:
+    return sorted({shard.task for _, shard in work})
+
+
+def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
+    """The attempt's last word; ``broken`` is what the run itself failed of."""
+    outcome: Outcome = "done"
+    reason = told = ""
+    if broken is not None:
+        outcome, reason = "failed", f"{type(broken).__name__}: {broken}"
+        told = "".join(traceback.format_exception(broken))
+    elif result.failed_shards:
+        outcome, first = "failed", next(iter(result.failed_shards.values()))
+        reason, told = first.error.one_line(), first.traceback
+    elif result.busy_shards:
+        outcome, reason = "failed", "another process holds the shard"
+    if result.stopped_by and broken is None:
+        outcome, reason = "interrupted", "; ".join(filter(None, (result.stopped_by, reason)))
+    attempt.end(
+        outcome,
+        reason=reason,
+        traceback=told,
+        shards_done=result.shards_done,
+        shards_failed=sorted(result.failed_shards),
+        samples_converted=result.converted,
+        samples_failed=len(result.failed_samples),
+        max_rss_bytes=result.max_rss_bytes,
+    )
+
+
+def run_pending(
+    dataset: Dataset,
+    *,
+    num_workers: int,
+    consent: Consent | None = None,
+    must_fit: bool = False,
+    warn: Callable[[str], None] | None = None,
+    only_tasks: frozenset[int] | None = None,
+    leave_tasks: frozenset[int] = frozenset(),
+    scheduler: dict[str, str] | None = None,
+    stop: StopFlag | None = None,
+    may_start: Callable[[int], bool] = lambda claimed_bytes: True,
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+) -> tuple[RunResult, Manifest]:
+    """Everything that is pending in ``dataset``, then the merged manifest.
+
+    ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
+    ``must_fit``: nothing is begun that certainly fills the disk. ``warn`` is told where it may.
+    ``consent``: a person allowed that the sources of the shards it names are let go.
+
+    Raises:
+        EnvironmentProblem: it would.
+        RefusedError: sources may be let go, and the output cannot be trusted with that.
+        SettingsError: the consent's trash cannot serve.
+    """
+    plans = load(dataset)
+    if consent:
+        require_trusted(dataset)
+        if consent.trash:
+            prepare_trash_for(Path(consent.trash), plans, dataset.out)
+    dataset.prepare()
+    finish_deletions(dataset, plans)
+    work = [
+        (plan, shard)
+        for plan, shard in pending_work(dataset, plans, consent)
+        if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
+    ]
+    if must_fit or warn:
+        recorded = recorded_shards(dataset)
+        _sweep(dataset, recorded)  # their space is free for what comes
+        words = require_room(
+            dataset,
+            work,
+            recorded,
+            num_workers=num_workers,
+            consent=consent,
+            may_wait=not must_fit,
+        )
+        if words and warn:
+            warn(words)
+    result = run_work(
+        dataset,
+        plans,
+        work,
+        num_workers=num_workers,
+        consent=consent,
+        scheduler=scheduler,
+        stop=stop,
+        may_start=may_start,
+        on_change=on_change,
+    )
+    manifest = merge(dataset, plans)
+    result.failed_before = manifest.samples["failed"] - len(result.failed_samples)
+    return result, manifest

@@ -1,0 +1,275 @@
+"""One step of one shard in a process of its own: convert and publish it, or let its sources go.
+
+Another process than the one that wrote a shard compares it with its sources. A worker that is
+killed costs its step and nothing else. It stops, leaving nothing half done, on SIGTERM and when
+its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from ctrate_convert.deleting.gate import Release, release_sources
+from ctrate_convert.deleting.outcome import Deletion
+from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
+from ctrate_convert.running.parent import begin_work, parent_is_gone
+from ctrate_convert.shards.readback import FileIdentity
+from ctrate_convert.shards.shard import convert_shard, load_record
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.locks import Hold, locked
+from ctrate_convert.store.manifest import merge, planned_shards, superseded_samples
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.plan import Plan, PlannedShard
+
+_REPORT_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Array bytes read and samples finished since the last such message."""
+
+    shard: int
+    array_bytes: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """All samples of the shard are converted; what is left is storage's: fsync and re-read."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """A shard is published and recorded; ``busy``: another process is at it, nothing was done.
+
+    ``verified`` is its file where this worker has just read it back from storage.
+    """
+
+    shard: int
+    converted: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    source_bytes: int = 0
+    output_bytes: int = 0
+    max_rss_bytes: int = 0
+    busy: bool = False
+    fresh: bool = False
+    verified: FileIdentity | None = None
+
+
+@dataclass(frozen=True)
+class SourcesReleased:
+    """The sources of a published shard were let go or kept; ``busy`` as in `ShardDone`."""
+
+    shard: int
+    deletion: Deletion = field(default_factory=Deletion)
+    max_rss_bytes: int = 0
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class ShardFailed:
+    """A shard could not be finished; nothing of it stays behind and no source was harmed."""
+
+    shard: int
+    error: CtrateError
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do: convert ``shard``, or with ``releasing`` let its sources go.
+
+    ``consent`` names the consent under which they may go; None where they stay. ``patience_s`` is
+    how long to wait for a shard that another process holds: a node that went down may leave its
+    lock behind for a while. ``verified`` is the shard's file as this run has just read it.
+    """
+
+    out: Path
+    shard: int
+    attempt: str
+    consent: str | None = None
+    patience_s: float = 0.0
+    releasing: bool = False
+    verified: FileIdentity | None = None
+
+    def then_release(self, done: ShardDone) -> Order | None:
+        """Return the order that lets the sources go of the shard that this one converted."""
+        if self.releasing or self.consent is None or done.busy or not done.output_bytes:
+            return None
+        return dataclasses.replace(self, releasing=True, verified=done.verified)
+
+
+class _Reporter:
+    """Tells the parent how far it is; raises `Interrupted` when it is time to stop."""
+
+    def __init__(self, connection: Connection, shard: int) -> None:
+        self._connection = connection
+        self._shard = shard
+        self._bytes = self._samples = 0
+        self._last = 0.0
+        self.stop_reason: str | None = None
+
+    def __call__(self, array_bytes: int, samples: int) -> None:
+        self.check_stop()
+        self._bytes += array_bytes
+        self._samples += samples
+        if time.monotonic() - self._last >= _REPORT_EVERY_S:
+            self.send()
+
+    def send(self) -> None:
+        """Tell the parent what it does not know yet."""
+        self._last = time.monotonic()
+        self._send(Advanced(self._shard, self._bytes, self._samples))
+        self._bytes = self._samples = 0
+
+    def written(self) -> None:
+        """Tell the parent that another shard may be begun."""
+        self._send(Written(self._shard))
+
+    def _send(self, message: Advanced | Written) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise Interrupted(
+                f"the process that started this worker cannot be told: {error.strerror}"
+            ) from error
+
+    def check_stop(self) -> None:
+        """Raise `Interrupted` when it is time to stop."""
+        if self.stop_reason:
+            raise Interrupted(self.stop_reason)
+
+    def why_stop(self) -> str:
+        """Return why no further source may go: this worker was stopped, or its command is gone."""
+        if self.stop_reason:
+            return self.stop_reason
+        gone = parent_is_gone(self._connection)
+        return "the command that asked for it is gone" if gone else ""
+
+
+def main(order: Order, connection: Connection) -> None:
+    """The worker process: carries out ``order`` and sends messages, the last one how it ended."""
+    reporter = _Reporter(connection, order.shard)
+
+    def stop(number: int, _: object) -> None:
+        reporter.stop_reason = f"stopped by {signal.Signals(number).name}"
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which tells us
+    begin_work(Dataset(order.out))
+    try:
+        message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
+    except CtrateError as error:
+        message = ShardFailed(order.shard, error, traceback.format_exc())
+    except OSError as error:
+        doing = "letting go the sources of" if order.releasing else "converting"
+        problem = environment_problem(error, f"{doing} shard {order.shard}")
+        message = ShardFailed(order.shard, problem, traceback.format_exc())
+    try:
+        connection.send(message)
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    except OSError as error:  # a process that ends with a text prints it and has exit code 1
+        sys.exit(f"the worker of shard {order.shard} cannot tell how it ended: {error.strerror}")
+
+
+def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
+    dataset = Dataset(order.out)
+    plans = load_plans(dataset)
+    plan, shard = planned_shards(plans)[order.shard]
+    with _held(dataset, shard, order.patience_s, reporter) as mine:
+        if order.releasing:
+            deletion = _release(dataset, plans, plan, shard, order, reporter) if mine else None
+            return SourcesReleased(
+                shard.index, deletion or Deletion(), max_rss_bytes=_max_rss_bytes(), busy=not mine
+            )
+        if not mine:
+            return ShardDone(shard.index, busy=True)
+        lock_held = mine is Hold.HELD
+        return _convert(dataset, plans, plan, shard, order, reporter, lock_held=lock_held)
+
+
+def _convert(
+    dataset: Dataset,
+    plans: tuple[Plan, ...],
+    plan: Plan,
+    shard: PlannedShard,
+    order: Order,
+    reporter: _Reporter,
+    *,
+    lock_held: bool,
+) -> ShardDone:
+    published = convert_shard(
+        dataset,
+        plan,
+        shard,
+        order.attempt,
+        reporter,
+        reporter.written,
+        decode=order.consent is None,  # else another process decodes it, beside the sources
+        lock_held=lock_held,
+    )
+    reporter.send()
+    record = published.record
+    merge(dataset, plans, anew=[record] if published.fresh else [])
+    return ShardDone(
+        shard=shard.index,
+        converted=len(record.converted),
+        failed=tuple((sample.key, sample.reason) for sample in record.failed),
+        source_bytes=record.source_bytes,
+        output_bytes=record.tar.size_bytes if record.tar else 0,
+        max_rss_bytes=_max_rss_bytes(),
+        fresh=published.fresh,
+        verified=published.verified,
+    )
+
+
+def _release(
+    dataset: Dataset,
+    plans: tuple[Plan, ...],
+    plan: Plan,
+    shard: PlannedShard,
+    order: Order,
+    reporter: _Reporter,
+) -> Deletion:
+    release = Release(
+        dataset=dataset,
+        plan=plan,
+        shard=shard,
+        record=load_record(dataset, plan, shard.index),
+        consent_name=order.consent or "",
+        superseded=superseded_samples(dataset, plans).get(shard.index, frozenset()),
+        verified=order.verified,
+    )
+    return release_sources(release, reporter.check_stop, reporter.why_stop)
+
+
+def _max_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def _held(
+    dataset: Dataset, shard: PlannedShard, patience_s: float, reporter: _Reporter
+) -> Iterator[Hold]:
+    """Hold the shard's lock; yields `Hold.BUSY` where another has it after ``patience_s``."""
+    path = dataset.lock(f"shard-{shard.index:06d}")
+    deadline = time.monotonic() + patience_s
+    while True:
+        reporter.check_stop()
+        with locked(path, timeout_s=min(1.0, patience_s)) as mine:
+            if mine or time.monotonic() >= deadline:
+                yield mine
+                return

@@ -1,0 +1,317 @@
+"""The independent reader: what a shard's bytes on storage really hold, parsed by ``tarfile``.
+
+One pass over the file gives the shard's SHA-256 and every member's digest together. Nothing here
+shares code with the writer but the digest function itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import tarfile
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import DamageError, RefusedError
+from ctrate_convert.formats.codecs import read_blocks
+from ctrate_convert.formats.members import LAYOUTS
+from ctrate_convert.store.durable import drop_page_cache, open_regular
+from ctrate_convert.store.fresh import FreshStatus, fresh_status_of
+from ctrate_convert.store.records.plan import Layout
+from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, MemberRecord
+from ctrate_convert.store.storage_reader import StorageReader
+
+_BLOCK_BYTES = 2**20
+
+NPY_HEADER_BYTES = 128
+"""What numpy writes for every array of at most three dimensions."""
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What tells that a path still leads to the file that was verified."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result | FreshStatus) -> FileIdentity:
+        """The identity in a stat result."""
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+    def is_file_of(self, other: FileIdentity) -> bool:
+        """Whether it is the same file with the same content, whatever names it got or lost."""
+        return dataclasses.replace(self, ctime_ns=other.ctime_ns) == other
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing found wrong: which sample it hits (None: the shard as a whole), where, and how."""
+
+    shard: str
+    key: str | None
+    what: str
+
+
+_ONLY_READ_SHARD = object()
+
+
+@dataclass(frozen=True)
+class ReadShard:
+    """What one pass over a shard found; only `read_shard` makes one.
+
+    It proves something only where ``damage`` is empty.
+    """
+
+    path: Path
+    identity: FileIdentity
+    sha256: str
+    digests: Mapping[str, str]
+    damage: tuple[Damage, ...]
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _ONLY_READ_SHARD:
+            raise RefusedError("what a shard holds can only be told by reading it")
+
+    def require_sound(self) -> None:
+        """Raise for the first damage found.
+
+        Raises:
+            DamageError: there is any.
+        """
+        if self.damage:
+            first = self.damage[0]
+            more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
+            raise DamageError(f"{first.what}{more}", where=self.path)
+
+
+def read_shard(
+    path: Path,
+    samples: Sequence[ConvertedSample],
+    layout: Layout,
+    *,
+    decode: bool = True,
+) -> ReadShard:
+    """Read all of ``path`` and compare each member of ``samples`` with its recorded digest.
+
+    Without ``decode`` the stored bytes are compared alone, not what a compressed array decodes to.
+
+    Raises:
+        OSError: the file cannot be read at all.
+    """
+    try:
+        opened = open_regular(path)
+    except DamageError as error:
+        damage = Damage(path.name, None, error.what)
+        identity = FileIdentity.of(path.stat())
+        return ReadShard(path, identity, "", {}, (damage,), seal=_ONLY_READ_SHARD)
+    with opened as stream:
+        status = fresh_status_of(stream.fileno())
+        drop_page_cache(stream.fileno())
+        reader = _ShardReader(path.name, layout)
+        found = reader.parse(stream)
+        with StorageReader(stream.fileno()) as storage:
+            reader.read_members(samples, found, storage)
+        if decode:
+            reader.decode_arrays(path, samples)
+        return ReadShard(
+            path,
+            FileIdentity.of(status),
+            reader.sha256.hexdigest(),
+            MappingProxyType(reader.digests),
+            tuple(reader.damage),
+            seal=_ONLY_READ_SHARD,
+        )
+
+
+def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout) -> list[Damage]:
+    """Compare only the members of ``samples`` with their digests, at their recorded offsets.
+
+    Raises:
+        OSError: the file cannot be read at all.
+    """
+    damage = []
+    try:
+        opened = open_regular(path)
+    except DamageError as error:
+        return [Damage(path.name, None, error.what)]
+    with opened as stream:
+        size_bytes = os.fstat(stream.fileno()).st_size
+        drop_page_cache(stream.fileno())
+        for sample in samples:
+            for member in sample.all_members:
+                head = _header_bytes(member, layout)
+                stream.seek(min(member.offset + head, size_bytes))
+                left = member.size_bytes - head
+                digest = blake3.blake3()
+                while left > 0 and (data := stream.read(min(_BLOCK_BYTES, left))):
+                    digest.update(data)
+                    left -= len(data)
+                if left or digest.hexdigest() != _stored_digest(member):
+                    end = member.offset + member.size_bytes
+                    what = f"member {member.name} has changed (bytes {member.offset}–{end})"
+                    damage.append(Damage(path.name, sample.key, what))
+    return damage
+
+
+def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
+    """The array's elements, decoded from the shard, in C order; each block valid until the next.
+
+    Raises:
+        ValueError: the stored bytes are damaged, or hold another type or shape.
+        OSError: the file cannot be read.
+    """
+    dtype = np.dtype(array.dtype).newbyteorder("<")
+    return read_blocks(array.encoding, path, array.offset, array.size_bytes, dtype, array.shape)
+
+
+def _header_bytes(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
+    """What precedes the member's digested bytes."""
+    plain = isinstance(member, ArrayRecord) and member.encoding == "npy"
+    return NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
+
+
+def _stored_digest(member: ArrayRecord | MemberRecord) -> str:
+    """The recorded digest of the member's bytes as they stand in the tar."""
+    if isinstance(member, ArrayRecord) and member.stored_blake3:
+        return member.stored_blake3
+    return member.blake3
+
+
+class _ShardReader:
+    """A single forward pass; everything it reads goes into the SHA-256."""
+
+    def __init__(self, shard: str, layout: Layout) -> None:
+        self.sha256 = hashlib.sha256()
+        self.digests: dict[str, str] = {}
+        self.damage: list[Damage] = []
+        self._shard = shard
+        self._layout = layout
+        self._position = 0
+
+    def read_members(
+        self,
+        samples: Sequence[ConvertedSample],
+        found: dict[str, tarfile.TarInfo],
+        storage: StorageReader,
+    ) -> None:
+        """Check every member of ``samples``, then read on to the end of the file."""
+        self._storage = storage
+        expected = [m.name for s in samples for m in s.all_members]
+        surplus = [name for name in found if name not in set(expected)]
+        if surplus:
+            self._note(None, f"{len(surplus)} members that no record knows, first {surplus[0]}")
+        elif [name for name in found if name in set(expected)] != [
+            name for name in expected if name in found
+        ]:
+            self._note(None, "members are not in the recorded order")
+        for sample in samples:
+            for member in sample.all_members:
+                self._read_member(sample.key, member, found.get(member.name))
+        self._advance(None)
+
+    def parse(self, stream: BinaryIO) -> dict[str, tarfile.TarInfo]:
+        """All members by name, as ``tarfile`` finds them."""
+        found: dict[str, tarfile.TarInfo] = {}
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for info in archive:
+                    if info.name in found:
+                        self._note(None, f"member {info.name} stands there twice")
+                    found[info.name] = info
+                    if not info.isreg():
+                        self._note(None, f"member {info.name} is no regular file")
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            self._note(None, f"tar structure is damaged: {error}")
+        return found
+
+    def _read_member(
+        self, key: str, member: ArrayRecord | MemberRecord, info: tarfile.TarInfo | None
+    ) -> None:
+        if info is None:
+            return self._note(key, f"member {member.name} is missing")
+        if (info.offset_data, info.size) != (member.offset, member.size_bytes):
+            return self._note(
+                key,
+                f"member {member.name} is elsewhere: seen {info.size} bytes at "
+                f"{info.offset_data}, expected {member.size_bytes} at {member.offset}",
+            )
+        if member.offset < self._position:
+            return self._note(key, f"member {member.name} overlaps another")
+        self._advance(member.offset)
+        digest = blake3.blake3()
+        end = member.offset + member.size_bytes
+        if isinstance(member, ArrayRecord) and _header_bytes(member, self._layout):
+            self._read_array_header(key, member, end)
+        self._advance(end, digest.update)
+        seen, expected = digest.hexdigest(), _stored_digest(member)
+        self.digests[member.name] = seen
+        if self._position < end:
+            self._note(key, f"member {member.name} is cut short at byte {self._position}")
+        elif seen != expected:
+            self._note(
+                key,
+                f"member {member.name} has changed (bytes {member.offset}–{end}): seen BLAKE3 "
+                f"{seen[:16]}…, expected {expected[:16]}…",
+            )
+        return None
+
+    def decode_arrays(self, path: Path, samples: Sequence[ConvertedSample]) -> None:
+        """Decode the arrays whose bytes are not their elements, and digest what comes out."""
+        for sample in samples:
+            array = sample.array
+            if array.stored_blake3 is None or self.digests.get(array.name) != array.stored_blake3:
+                continue
+            digest = blake3.blake3()
+            try:
+                for block in array_blocks(path, array):
+                    digest.update(block.data.cast("B"))
+            except ValueError as error:
+                self._note(sample.key, f"member {array.name} cannot be decoded: {error}")
+            self.digests[array.name] = digest.hexdigest()
+            if self.digests[array.name] != array.blake3:
+                self._note(sample.key, f"member {array.name} decodes to other voxels")
+
+    def _read_array_header(self, key: str, member: ArrayRecord, end: int) -> None:
+        stream = io.BytesIO()
+        self._advance(min(member.offset + NPY_HEADER_BYTES, end), stream.write)
+        stream.seek(0)
+        try:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("npy version")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:
+            return self._note(key, f"member {member.name} has a damaged npy header: {error}")
+        if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):
+            self._note(key, f"member {member.name} is {dtype.name} {shape}, not as recorded")
+        return None
+
+    def _advance(
+        self, target: int | None, use: Callable[[memoryview], object] = lambda _: None
+    ) -> None:
+        while target is None or self._position < target:
+            piece = self._storage.take(None if target is None else target - self._position)
+            if not piece:
+                return
+            self.sha256.update(piece)
+            use(piece)
+            self._position += len(piece)
+
+    def _note(self, key: str | None, what: str) -> None:
+        self.damage.append(Damage(self._shard, key, what))

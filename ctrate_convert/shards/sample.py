@@ -1,0 +1,156 @@
+"""One sample into the tar: source → inflate → CRC → cast → tar → digest, a block at a time."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
+from ctrate_convert.formats.codecs import array_writer
+from ctrate_convert.formats.codecs.target import ArrayTarget
+from ctrate_convert.formats.measured import Measured
+from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
+from ctrate_convert.formats.reorder import in_c_order
+from ctrate_convert.formats.tar import TarWriter, WrittenMember
+from ctrate_convert.shards.second_look import largest_excess
+from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.store.records.plan import PlannedSample, PlanSettings
+from ctrate_convert.store.records.record import (
+    ArrayRecord,
+    ConvertedSample,
+    MemberRecord,
+)
+
+OnBytes = Callable[[int], None]
+"""Called with the number of source bytes each block took; may raise to stop."""
+
+
+def convert_sample(
+    sample: PlannedSample,
+    settings: PlanSettings,
+    tar: TarWriter,
+    scratch: Path,
+    on_bytes: OnBytes,
+) -> ConvertedSample:
+    """Write all members of ``sample`` and return what proves it.
+
+    After an exception the tar holds a part of the sample; the caller rolls it back.
+
+    Raises:
+        SampleError: this volume cannot be converted, and why.
+        OSError: the output, not the source, is in the way.
+    """
+    start = tar.position
+    path = Path(settings.data_folder) / sample.source
+    try:
+        return _convert_as(None, path, sample, settings, tar, scratch, on_bytes)
+    except Int16Overflow:
+        if settings.dtype != "auto":
+            raise
+    tar.rollback(start)  # integers stay integers: as int16 where they fit, else as int32
+    return _convert_as("int32", path, sample, settings, tar, scratch, on_bytes)
+
+
+def _convert_as(
+    target: str | None,
+    path: Path,
+    sample: PlannedSample,
+    settings: PlanSettings,
+    tar: TarWriter,
+    scratch: Path,
+    on_bytes: OnBytes,
+) -> ConvertedSample:
+    with SourceVolume(path, settings.array_key) as volume:
+        extra = volume.source_extra()
+        name = target or output_dtype(volume.header.dtype, settings.dtype)
+        dtype = np.dtype(name).newbyteorder("<")
+        caster = _caster(volume, dtype, settings)
+        member = ArrayTarget(
+            tar=tar,
+            name=array_member_name(sample.key, settings.layout, settings.encoding),
+            dtype=dtype,
+            shape=volume.npy.shape,
+            scratch=scratch,
+            header=LAYOUTS[settings.layout].array_has_header,
+            chunk_shape=settings.chunk_shape,
+            attributes={"value_scale": caster.value_scale},
+        )
+        elements = blake3.blake3()
+        with array_writer(settings.encoding, member) as writer:
+            for block in _cast(volume, caster, dtype, scratch, on_bytes):
+                elements.update(block.data.cast("B"))
+                writer.put(block)
+            written = writer.finish()
+        measured = caster.measured()
+        look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
+        measured.check(settings.max_error, look_again)
+        array = _array_record(written, elements.hexdigest(), measured, member, settings)
+        source_key = volume.header.array_key
+        members = [
+            tar.add(name, data)
+            for name, data in small_members(sample, array, source_key, settings.layout, extra)
+        ]
+        return ConvertedSample(
+            key=sample.key,
+            source=volume.fingerprint(sample.source),
+            source_header=volume.header,
+            array=array,
+            members=tuple(MemberRecord(**vars(written)) for written in members),
+        )
+
+
+def _caster(volume: SourceVolume, dtype: np.dtype[Any], settings: PlanSettings) -> Caster:
+    num_voxels = math.prod(volume.npy.shape)
+    return Caster(volume.npy.dtype, dtype, settings.step, num_voxels=num_voxels)
+
+
+def _array_record(
+    written: WrittenMember,
+    elements_blake3: str,
+    measured: Measured,
+    target: ArrayTarget,
+    settings: PlanSettings,
+) -> ArrayRecord:
+    return ArrayRecord.model_validate(
+        {
+            "name": written.name,
+            "offset": written.offset,
+            "size_bytes": written.size_bytes,
+            "dtype": target.dtype.name,
+            "shape": target.shape,
+            "encoding": settings.encoding,
+            "blake3": elements_blake3,
+            "stored_blake3": written.blake3 or None,
+            "value_scale": measured.value_scale,
+            "intensity": measured.intensity,
+            "max_abs_error": measured.max_abs_error,
+            "value_min": measured.value_min,
+            "value_max": measured.value_max,
+            "nan_count": measured.nan_count,
+            "infinite_count": measured.infinite_count,
+        }
+    )
+
+
+def _cast(
+    volume: SourceVolume,
+    caster: Caster,
+    dtype: np.dtype[Any],
+    scratch: Path,
+    on_bytes: OnBytes = lambda _: None,
+) -> Iterator[NDArray[Any]]:
+    """The volume in C order in the shard's type; each block is valid until the next."""
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for block in volume.blocks(BLOCK_VOXELS):
+            on_bytes(block.nbytes)
+            yield caster.cast(block)
+
+    return in_c_order(blocks(), volume.npy, dtype, scratch)

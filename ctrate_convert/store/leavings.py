@@ -1,0 +1,47 @@
+"""What killed processes left behind: hidden partial files, told from the work of live ones."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+from ctrate_convert.store.durable import PARTIAL_SUFFIX
+
+
+def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
+    """Remove partial files that no live writer can still need; returns the bytes given back.
+
+    That is: those of a file stem in ``published``, and those of a writer on this host whose
+    flock the kernel has released. A writer on another host is never judged.
+    """
+    freed_bytes = 0
+    for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
+        name, _, _ = path.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")
+        own = name.endswith(f".{socket.gethostname()}")
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                if own and _writer_is_dead(path, os.O_RDONLY | os.O_DIRECTORY):
+                    shutil.rmtree(path)
+            elif stat.S_ISREG(status.st_mode) and (
+                name.split(".")[1] in published or (own and _writer_is_dead(path, os.O_RDWR))
+            ):
+                path.unlink()
+                freed_bytes += status.st_size
+    return freed_bytes
+
+
+def _writer_is_dead(path: Path, flags: int) -> bool:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,112 @@
+"""A generation's plan stands in two equal files: one that is damaged costs nothing.
+
+Generations of earlier versions have only ``plan.json``; they are read all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.store.durable import read_regular, replace
+from ctrate_convert.store.records.base import parse
+from ctrate_convert.store.records.plan import Plan
+
+PLAN_FILE = "plan.json"
+PLAN_COPY_FILE = "plan.copy.json"
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """One of the two files as it is now: its plan, or why it holds none."""
+
+    path: Path
+    data: bytes
+    found: Plan | DamageError | OSError
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan, where the file is sound."""
+        return self.found if isinstance(self.found, Plan) else None
+
+    @property
+    def is_missing(self) -> bool:
+        """True where there is no such file."""
+        return isinstance(self.found, FileNotFoundError)
+
+    @property
+    def reason(self) -> str:
+        """Why the file holds no plan; empty where it does."""
+        if isinstance(self.found, Plan):
+            return ""
+        if isinstance(self.found, DamageError):
+            seen = f": seen {self.found.seen}, expected {self.found.expected}"
+            return self.found.what + (seen if self.found.seen else "")
+        return "is missing" if self.is_missing else f"cannot be read: {self.found.strerror}"
+
+
+def load_plan(folder: Path) -> Plan:
+    """The generation's plan: from ``plan.json``, or where that is damaged from its copy.
+
+    Raises:
+        DamageError: both are damaged, or the folder is no generation.
+        OSError: neither can be read.
+    """
+    first = _read(folder / PLAN_FILE)
+    if isinstance(first.found, NotADirectoryError):
+        raise DamageError("not a generation of a plan", where=folder) from first.found
+    if first.plan is not None:
+        return first.plan
+    second = _read(folder / PLAN_COPY_FILE)
+    if second.plan is not None:
+        return second.plan
+    if second.is_missing and isinstance(first.found, OSError) and not first.is_missing:
+        raise first.found
+    what = f"the plan cannot be used, and its second copy {second.reason}"
+    if not second.is_missing:
+        what = f"both copies of the plan are damaged; {PLAN_COPY_FILE}: {second.reason}"
+    raise DamageError(
+        f"{what}; {PLAN_FILE}: {first.reason}",
+        where=first.path,
+        next_command="restore one of the two files from a copy; what is published and recorded "
+        "is untouched",
+    )
+
+
+def plan_files(folder: Path) -> tuple[PlanFile, PlanFile]:
+    """Both files of a generation, ``plan.json`` first."""
+    return _read(folder / PLAN_FILE), _read(folder / PLAN_COPY_FILE)
+
+
+def restore_plan_files(folder: Path) -> list[Path]:
+    """Make a damaged or missing file of the two equal to the sound one, durably.
+
+    Returns what was restored. Where they hold two plans, or none, nothing is changed.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    first, second = plan_files(folder)
+    sound, damaged = (second, first) if first.plan is None else (first, second)
+    hold_two_plans = damaged.plan is not None and damaged.plan != sound.plan
+    if sound.plan is None or hold_two_plans or first.data == second.data:
+        return []
+    replace(damaged.path, sound.data)
+    return [damaged.path]
+
+
+def _read(path: Path) -> PlanFile:
+    data = b""
+    try:
+        data = read_regular(path)
+        plan = parse(Plan, data, path)
+    except (DamageError, OSError) as error:
+        return PlanFile(path, data, error)
+    seen = plan.content_id()
+    if seen == plan.plan_id:
+        return PlanFile(path, data, plan)
+    changed = DamageError(
+        "the plan was changed after it was written", where=path, seen=seen, expected=plan.plan_id
+    )
+    return PlanFile(path, data, changed)

@@ -1,0 +1,90 @@
+"""What all records share: frozen, strictly typed, no unknown keys, readable JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from typing_extensions import Self
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.store.durable import read_regular
+
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
+"""A sample's key: the VolumeName without ``.nii.gz``. No dot, no slash: readers split at dots."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+
+SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
+"""A size or place in bytes that a file can have."""
+
+RelativePath = Annotated[
+    str, StringConstraints(pattern=r"(?s)^(?!.*(^|/)\.{0,2}(/|\Z))[^\x00]+\Z", max_length=4096)
+]
+"""A path below the data folder: no leading slash, no empty, ``.`` or ``..`` component."""
+
+
+class Record(BaseModel):
+    """A frozen record. Reading one back refuses unknown keys, wrong types and NaN."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
+    )
+
+    def to_json(self) -> bytes:
+        """One line of JSON in UTF-8, without a line end; the same record gives the same bytes."""
+        return self.model_dump_json().encode()
+
+    def as_stored(self) -> Self:
+        """The record as it will be when read back: with every field set."""
+        return type(self).model_validate_json(self.to_json())
+
+    def stored_sha256(self, *, without: str | None = None) -> str:
+        """The SHA-256 of what was stored, of a record that was read back or is `as_stored`.
+
+        Fields that a later version of the program added, with their defaults, are not in it, so
+        that what an earlier version wrote keeps its hash.
+        """
+        data = self.model_dump_json(exclude_unset=True, exclude={without} if without else None)
+        return sha256_hex(data.encode())
+
+    def to_pretty_json(self) -> bytes:
+        """Indented JSON in UTF-8, for files that people read."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+R = TypeVar("R", bound=Record)
+
+
+def parse(kind: type[R], data: bytes, where: object) -> R:
+    """Read a record of ``kind`` from JSON.
+
+    Raises:
+        DamageError: ``data`` is not such a record; the message names the first wrong place.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DamageError(
+            f"not a valid {kind.__name__}: {first['msg']}" + (f" at {place}" if place else ""),
+            where=where,
+        ) from error
+
+
+def read(kind: type[R], path: Path) -> R:
+    """Read a record of ``kind`` from a file; FileNotFoundError where there is none.
+
+    Raises:
+        DamageError: it is not such a record.
+    """
+    return parse(kind, read_regular(path), path)
+
+
+def sha256_hex(data: bytes) -> str:
+    """The SHA-256 of ``data`` in hexadecimal, as ``sha256sum`` prints it."""
+    return hashlib.sha256(data).hexdigest()

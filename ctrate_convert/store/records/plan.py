@@ -1,0 +1,230 @@
+"""The plan: which sample goes into which shard and task, with every setting, frozen."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes
+
+DType = Literal["auto", "float16", "int16"]
+Layout = Literal["webdataset", "ctclip"]
+Encoding = Literal["npy", "npy.gz", "b2nd"]
+ChunkShape = Literal["cube", "slab"]
+ExclusionReason = Literal[
+    "no_report",
+    "no_labels",
+    "no_metadata",
+    "no_volume",
+    "on_exclusion_list",
+    "duplicate_volume",
+    "conflicting_rows",
+    "bad_name",
+]
+
+
+def _numpy_dtype(text: str) -> str:
+    if not re.fullmatch(r"[<>|=][A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z]{1,20}\])?", text):
+        raise ValueError("not as numpy writes a data type")
+    try:
+        np.dtype(text)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+NumpyDtype = Annotated[str, AfterValidator(_numpy_dtype)]
+"""A data type as ``numpy.dtype.str`` gives it, such as ``<i2``."""
+
+
+class PlanSettings(Record):
+    """Every choice a plan was made with. Paths are absolute; lists come in the order given."""
+
+    data_folder: str
+    reports_file: str
+    meta_file: str
+    labels_file: str
+    exclude_file: tuple[str, ...] = ()
+    array_key: str | None = None
+    samples_per_shard: int = Field(default=100, ge=1)
+    shard_size_gb: float | None = Field(default=None, gt=0)
+    shards_per_task: int = Field(default=1, ge=1)
+    shuffle_seed: int | None = None
+    test_mode: bool = False
+    dtype: DType = "auto"
+    layout: Layout = "webdataset"
+    encoding: Encoding = "npy"
+    chunk_shape: ChunkShape = "cube"
+    step: float | None = Field(default=None, gt=0)
+    max_error: float | None = Field(default=None, ge=0)
+    delete_source_files: bool = False
+    """A proposal: a person is asked before the first deletion, wherever the plan is carried out."""
+    discard_members: tuple[str, ...] = ()
+    """Entries of sources that may be lost with them; a proposal, as `delete_source_files` is."""
+    trash: str | None = None
+    """Where sources are moved instead of being deleted; an absolute path."""
+    probe: int | None = Field(default=0, ge=0)
+    """Volumes to try every encoding on: None is a few seconds' worth, 0 none."""
+
+
+class ArrayHeader(Record):
+    """What the header of a volume's array promises, before its data is read.
+
+    ``extra_bytes`` is how much the source's other entries add to the sample's JSON;
+    ``left_out`` names what of the source no shard will hold.
+    """
+
+    array_key: str
+    dtype: NumpyDtype
+    shape: tuple[int, ...]
+    fortran_order: bool
+    compression: Literal["stored", "deflated"]
+    extra_bytes: SizeBytes = 0
+    left_out: tuple[str, ...] = ()
+
+
+class PlannedSample(Record):
+    """One line of ``samples.jsonl``: a sample with all that the tables know of it, verbatim.
+
+    ``header`` is None where it could not be read at planning; conversion then tells why.
+    """
+
+    key: Key
+    volume_name: str
+    source: RelativePath
+    source_size_bytes: SizeBytes
+    source_mtime_ns: int
+    header: ArrayHeader | None
+    report: dict[str, str]
+    labels: dict[str, int]
+    metadata: dict[str, str]
+
+
+class ExcludedSample(Record):
+    """One line of ``excluded.jsonl``: a volume or a table row that is not converted, and why."""
+
+    key: str
+    reason: ExclusionReason
+    detail: str
+    source: str | None
+    source_size_bytes: SizeBytes = 0
+
+
+class PlannedShard(Record):
+    """One shard: where its samples' lines stand in ``samples.jsonl``, and what it should cost."""
+
+    index: int = Field(ge=0)
+    task: int = Field(ge=0)
+    samples: int = Field(ge=1)
+    lines_offset: SizeBytes
+    lines_size_bytes: int = Field(ge=1)
+    lines_sha256: Sha256
+    source_bytes: int
+    estimated_output_bytes: int
+    estimated_scratch_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file name."""
+        return shard_name(self.index)
+
+
+class PlanEstimate(Record):
+    """What the plan promises, in bytes; measured from headers, file sizes and the probe.
+
+    ``output_bytes`` is exact for the encoding npy, for others what the probe predicts; without a
+    probe it is as if nothing could be compressed.
+    """
+
+    source_bytes: int
+    output_bytes: int
+    largest_volume_bytes: int
+    peak_extra_bytes: int
+
+
+class ProbeRow(Record):
+    """One way to store the arrays: tried on the probed volumes, scaled up to the whole plan.
+
+    ``failure`` tells why it cannot hold ``failed_volumes`` of them; empty where it holds all.
+    ``max_error_hu`` is the largest over all probed voxels, ``max_integer_error`` over those of
+    integer sources alone. ``cpu_s`` is for the whole plan, re-read included; ``scratch_bytes`` is
+    what one worker needs beside its shard. ``advised`` is the one that `prediction` would choose.
+    """
+
+    encoding: Encoding
+    dtype: DType
+    step: float | None
+    failed_volumes: int
+    failure: str
+    output_bytes: int
+    scratch_bytes: int
+    max_error_hu: float
+    max_integer_error: float
+    cpu_s: float
+    chosen: bool
+    advised: bool = False
+
+
+class Probe(Record):
+    """What a sample of the volumes showed before anything was converted.
+
+    ``volume_bytes`` are the arrays of the whole plan in their sources' types: MB/s count these.
+    ``intensities`` counts the probed volumes by what their voxels show them to be.
+    """
+
+    volumes: int
+    unreadable: int
+    integer_volumes: int
+    volume_bytes: int
+    intensities: dict[str, int]
+    rows: tuple[ProbeRow, ...]
+
+    @property
+    def chosen(self) -> ProbeRow:
+        """The row of the plan's own settings."""
+        return next(row for row in self.rows if row.chosen)
+
+
+class Plan(Record):
+    """``plan.json``: one generation of the plan. Later generations add shards and tasks.
+
+    ``retries`` are samples that failed in an earlier generation and get another try in this one;
+    each takes the place of one failed outcome. ``repairs`` are samples that are converted once
+    more, with the number of the damaged shard whose copy the new one supersedes; a generation has
+    nothing but repairs or none. ``excluded`` counts by reason; the newest generation's list stands
+    for the whole dataset.
+    """
+
+    schema_number: Literal[1] = 1
+    plan_id: Sha256
+    generation: int = Field(ge=0)
+    created: str
+    program_version: str
+    settings: PlanSettings
+    table_sha256: dict[str, Sha256]
+    samples: int
+    samples_sha256: Sha256
+    retries: tuple[Key, ...] = ()
+    repairs: dict[Key, int] = Field(default_factory=dict)
+    excluded: dict[str, int]
+    excluded_sha256: Sha256
+    shards: tuple[PlannedShard, ...]
+    estimate: PlanEstimate
+    probe: Probe | None = None
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The numbers of this generation's tasks, in order."""
+        return tuple(dict.fromkeys(shard.task for shard in self.shards))
+
+    def content_id(self) -> str:
+        """The hash of everything stored in the plan but its id; that id, unless it was changed."""
+        return self.stored_sha256(without="plan_id")
+
+
+def shard_name(index: int) -> str:
+    """``shard-000123.tar`` for 123."""
+    return f"shard-{index:06d}.tar"

@@ -1,0 +1,133 @@
+"""The shard record: the proof that one shard was published, and what became of each sample."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ctrate_convert.store.records.base import Blake3, Key, Record, RelativePath, Sha256, SizeBytes
+from ctrate_convert.store.records.plan import ArrayHeader, Encoding
+
+Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
+"""Hounsfield units, raw values to which an intercept still applies, HU/1000, or not to be told."""
+
+
+class SourceFingerprint(Record):
+    """What tells that a source file is still the one that was read, taken by fstat while reading.
+
+    The device number is left out: it differs between nodes of one cluster.
+    """
+
+    source: RelativePath
+    size_bytes: SizeBytes
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class MemberRecord(Record):
+    """One member of the tar: its payload's place and digest."""
+
+    name: str
+    offset: SizeBytes
+    size_bytes: SizeBytes
+    blake3: Blake3
+
+
+class ArrayRecord(Record):
+    """The array member, measured while it was written.
+
+    ``blake3`` is over the array's elements alone (C order, little-endian), whatever the encoding;
+    ``stored_blake3`` over the member's bytes, where those are not the elements themselves.
+    A voxel is its element times ``value_scale``. ``max_abs_error`` is over every voxel; it and
+    the range are in the source's own unit. ``intensity`` is what the voxels show them to be.
+    """
+
+    name: str
+    offset: SizeBytes
+    size_bytes: SizeBytes
+    dtype: Literal["int8", "int16", "int32", "float16"]
+    shape: tuple[int, int, int]
+    encoding: Encoding
+    blake3: Blake3
+    stored_blake3: Blake3 | None
+    value_scale: float
+    intensity: Intensity
+    max_abs_error: float
+    value_min: float
+    value_max: float
+    nan_count: int
+    infinite_count: int
+
+
+class ConvertedSample(Record):
+    """A sample that is in the shard, with all that proves it."""
+
+    key: Key
+    state: Literal["converted"] = "converted"
+    source: SourceFingerprint
+    source_header: ArrayHeader
+    array: ArrayRecord
+    members: tuple[MemberRecord, ...]
+
+    @property
+    def all_members(self) -> tuple[ArrayRecord | MemberRecord, ...]:
+        """The array and the rest, in the order they stand in the tar."""
+        return (self.array, *self.members)
+
+
+class FailedSample(Record):
+    """A sample that is not in the shard, and why; its source stays where it is.
+
+    ``unreadable``: storage did not give it out, so that nothing is known of its content.
+    """
+
+    key: Key
+    state: Literal["failed"] = "failed"
+    reason: str
+    source: RelativePath
+    source_mtime_ns: int
+    source_ctime_ns: int
+    unreadable: bool = False
+
+
+class TarRecord(Record):
+    """The published tar, as it was re-read from storage."""
+
+    size_bytes: SizeBytes
+    sha256: Sha256
+
+
+class Worker(Record):
+    """Who did it: enough to find the log, and to prove a holder dead instead of guessing."""
+
+    attempt: str
+    host: str
+    pid: int
+
+
+class ShardRecord(Record):
+    """``records/shard-000123.json``. ``tar`` is None where every sample of the shard failed.
+
+    ``elapsed_s`` and ``cpu_s`` are of the whole shard, its re-read included.
+    """
+
+    schema_number: Literal[1] = 1
+    plan_id: Sha256
+    shard: int
+    tar: TarRecord | None
+    samples: tuple[ConvertedSample | FailedSample, ...]
+    worker: Worker
+    started: str
+    elapsed_s: float
+    cpu_s: float = 0.0
+    source_bytes: int
+
+    @property
+    def converted(self) -> tuple[ConvertedSample, ...]:
+        """The samples that are in the shard."""
+        return tuple(s for s in self.samples if isinstance(s, ConvertedSample))
+
+    @property
+    def failed(self) -> tuple[FailedSample, ...]:
+        """The samples that are not."""
+        return tuple(s for s in self.samples if isinstance(s, FailedSample))

@@ -1,0 +1,1 @@
+"""The README, the documents, the benchmarks and the golden datasets."""

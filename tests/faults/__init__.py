@@ -1,1 +1,0 @@
-"""Every call that can fail, made to fail: ``python -m tests.faults -h``."""

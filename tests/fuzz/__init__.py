@@ -1,5 +1,0 @@
-"""Fuzz: damaged volumes, tables and files of the dataset directory. ``python -m tests.fuzz -h``.
-
-Whatever is changed, and however: nothing is deleted that no shard holds, nothing outside the data
-folder, no published shard is touched, and every command ends with a documented exit code.
-"""

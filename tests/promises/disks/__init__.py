@@ -1,0 +1,1 @@
+"""Small, full and slow disks."""

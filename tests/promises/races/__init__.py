@@ -1,0 +1,1 @@
+"""Many processes at once lose nothing and do nothing twice."""

@@ -1,0 +1,1 @@
+"""One part of the package a folder, as the package has them."""
