@@ -24,7 +24,7 @@ from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
 from ctrate_convert import Volumes, decoder, open_dataset
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Encoding
 

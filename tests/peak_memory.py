@@ -18,7 +18,7 @@ from ctrate_convert import Volumes
 from ctrate_convert.planning.make import load_plans, make_plan
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.records.plan import PlanSettings
 
 NARROW = slice(7, 19)

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from ctrate_convert.cli import main
 from ctrate_convert.planning.make import load_plans, make_plan
-from ctrate_convert.shards.shard import convert_shard, load_record
+from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.ledger import load_record
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.records.plan import Plan, PlannedShard, PlanSettings
 from ctrate_convert.store.records.record import ShardRecord
 from ctrate_convert.synthetic import SyntheticCtRate

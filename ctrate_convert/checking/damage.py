@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ctrate_convert.errors import DamageError
 from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import damaged_records
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PlanFile, plan_files
 from ctrate_convert.store.plans import (
     EXCLUDED_FILE,
@@ -29,7 +29,7 @@ def mend_command(dataset: Dataset) -> str:
 def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
     """What is wrong with the plans' files and with the records of their shards."""
     found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
-    for index, what in damaged_records(dataset, plans).items():
+    for index, what in Ledger.of(dataset, plans).damaged_records().items():
         name = f"{dataset.records.name}/{dataset.record(index).name}"
         found.append(Damage(name, None, f"{what}; rebuild it with: {mend_command(dataset)}"))
     return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.merger import merge
+from ctrate_convert.store.plans import require_plans
 
 _LONG_ENOUGH_S = 10.0
 
@@ -40,7 +40,7 @@ def reading_speed(dataset: Dataset) -> ReadingSpeed:
     """
     import webdataset  # slow to import where torch is installed
 
-    manifest = merge(dataset, load(dataset))
+    manifest = merge(dataset, require_plans(dataset))
     shards = [str(dataset.out / shard.name) for shard in manifest.shards if shard.samples]
     if not shards:
         raise SettingsError("no shard is published yet", where=dataset.out)

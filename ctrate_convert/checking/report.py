@@ -11,19 +11,12 @@ import numpy as np
 
 from ctrate_convert.checking import timeline
 from ctrate_convert.checking.timeline import Freed, Span
-from ctrate_convert.errors import DamageError
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.intensity import error_in_hu
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.attempts import load_attempts
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import (
-    planned_shards,
-    recorded_shards,
-    superseded_samples,
-)
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.ledger import Ledger, Planned
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 from ctrate_convert.store.records.record import ShardRecord
 
@@ -96,41 +89,33 @@ def report(dataset: Dataset) -> Report:
         SettingsError: there is no plan.
         DamageError: both copies of a plan are damaged.
     """
-    plans = load(dataset)
-    by_index = planned_shards(plans)
-    superseded = superseded_samples(dataset, plans)
-    found = Report(shards_planned=len(by_index), attempts=_attempts(dataset))
-    _add_promises(found, plans)
+    ledger = Ledger.load(dataset)
+    found = Report(shards_planned=len(ledger.planned), attempts=_attempts(dataset))
+    _add_promises(found, ledger.plans)
     spans: list[Span] = []
     freed: list[Freed] = []
-    for index in sorted(recorded_shards(dataset) & by_index.keys()):
-        plan, shard = by_index[index]
-        try:
-            record = load_record(dataset, plan, index)
-        except (DamageError, OSError):
-            continue
-        found.shards.append(_shard_facts(plan, shard, record))
+    for one in ledger.readable():
+        record = one.record
+        found.shards.append(_shard_facts(one.plan, one.shard, record))
         spans.append(_span(record))
         found.failed += [(sample.key, sample.reason) for sample in record.failed]
-        for sample in record.converted:
-            if sample.key in superseded.get(index, ()):
-                continue
+        for sample in one.live:
             array = sample.array
             found.intensities[array.intensity] += 1
             error_hu = error_in_hu(array.max_abs_error, array.intensity)
             found.max_error_hu = max(found.max_error_hu, error_hu)
-        freed += _freed(dataset, index)
+        freed += _freed(dataset, one.shard.index)
     found.deleted_files = len(freed)
     found.freed_bytes = sum(one.size_bytes for one in freed)
     if spans:
-        done = [by_index[shard.shard] for shard in found.shards]
+        done = [ledger.planned[shard.shard] for shard in found.shards]
         _add_course(found, done, spans, freed)
     return found
 
 
 def _add_course(
     found: Report,
-    done: Sequence[tuple[Plan, PlannedShard]],
+    done: Sequence[Planned],
     spans: Sequence[Span],
     freed: Sequence[Freed],
 ) -> None:

@@ -30,34 +30,13 @@ from ctrate_convert.errors import DamageError, ExitCode
 from ctrate_convert.planning.intensity import Scale, intensity_notes
 from ctrate_convert.running.each_process import each_in_a_process
 from ctrate_convert.shards.readback import Damage
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import (
-    manifest_shards,
-    planned_shards,
-    recorded_shards,
-    superseded_samples,
-)
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.ledger import Ledger, Recorded, manifest_shards
 from ctrate_convert.store.records.manifest import ManifestShard
-from ctrate_convert.store.records.plan import Plan
-from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+from ctrate_convert.store.records.record import ConvertedSample
 from ctrate_convert.store.set_aside import aside_notes
 
 UNKNOWN_SHARD = "a shard that no record knows"
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """A shard's record, and those of its samples of which no repair has made another copy."""
-
-    plan: Plan
-    record: ShardRecord
-    live: tuple[ConvertedSample, ...]
-
-    @property
-    def is_whole(self) -> bool:
-        return len(self.live) == len(self.record.converted)
 
 
 @dataclass
@@ -131,7 +110,7 @@ def verify(
     return report
 
 
-def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[_Recorded]]:
+def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[Recorded]]:
     """Everything but the shards.
 
     What is written last is read first, so that nothing that a run writes meanwhile looks foreign.
@@ -139,30 +118,28 @@ def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, lis
     files = FileFindings()
     tars = sorted(dataset.out.glob("shard-*.tar"))
     manifest = readable_manifest(dataset, files)
-    recorded = recorded_shards(dataset)
-    plans = load(dataset)
-    records = _load_records(dataset, plans, recorded, report)
-    check_plans(dataset, plans, files)
-    check_lists(dataset, plans, files)
-    check_journals(dataset, plans, files)
+    ledger = Ledger.load(dataset)
+    records = _load_records(ledger, report)
+    check_plans(dataset, ledger.plans, files)
+    check_lists(dataset, ledger.plans, files)
+    check_journals(dataset, ledger.plans, files)
     files.notes += aside_notes(dataset)
     if manifest is not None:
-        check_manifest(dataset, plans, manifest, recorded, files)
+        check_manifest(ledger, manifest, files)
         entries = manifest_shards(manifest)
         for one in records:
-            entry = entries.get(dataset.shard(one.record.shard).name)
-            if entry is not None:
+            if entry := entries.get(one.shard.name):
                 _check_merged(dataset, one, entry, report, files)
     for path in tars:
         number = path.stem.removeprefix("shard-")
-        if not number.isdigit() or int(number) not in recorded:
+        if not number.isdigit() or int(number) not in ledger.recorded:
             report.damage.append(Damage(path.name, None, UNKNOWN_SHARD))
     return files, records
 
 
 def _check_merged(
     dataset: Dataset,
-    shard: _Recorded,
+    shard: Recorded,
     entry: ManifestShard,
     report: VerifyReport,
     files: FileFindings,
@@ -173,35 +150,24 @@ def _check_merged(
         what = "this record was changed after it was merged into the manifest; " + _rebuild(dataset)
         report.damage.append(Damage(dataset.record(record.shard).name, None, what))
         return
-    superseded = {one.key for one in record.converted} - {one.key for one in shard.live}
-    check_entry(entry, record, superseded, files)
+    check_entry(entry, record, shard.superseded, files)
 
 
-def _load_records(
-    dataset: Dataset, plans: Sequence[Plan], recorded: frozenset[int], report: VerifyReport
-) -> list[_Recorded]:
-    by_index = planned_shards(plans)
-    superseded = superseded_samples(dataset, plans)
-    found = []
-    for index in sorted(recorded):
-        path = dataset.record(index)
-        if index not in by_index:
-            report.damage.append(Damage(path.name, None, "a record that no plan knows"))
+def _load_records(ledger: Ledger, report: VerifyReport) -> list[Recorded]:
+    dataset, found = ledger.dataset, []
+    for index in sorted(ledger.recorded - ledger.planned.keys()):
+        name = dataset.record(index).name
+        report.damage.append(Damage(name, None, "a record that no plan knows"))
+    for one in ledger.shards():
+        if isinstance(one, Recorded):
+            found.append(one)
             continue
-        plan, _ = by_index[index]
-        try:
-            record = load_record(dataset, plan, index)
-        except DamageError as error:
-            what = f"{error.one_line()}; {_rebuild(dataset)}"
-            report.damage.append(Damage(path.name, None, what))
-            continue
-        except OSError as error:
-            what = f"cannot be read: {error.strerror}; {_rebuild(dataset)}"
-            report.damage.append(Damage(path.name, None, what))
-            continue
-        gone = superseded.get(index, frozenset())
-        live = tuple(sample for sample in record.converted if sample.key not in gone)
-        found.append(_Recorded(plan, record, live))
+        if isinstance(one.error, DamageError):
+            what = one.error.one_line()
+        else:
+            what = f"cannot be read: {one.error.strerror}"
+        name = dataset.record(one.shard.index).name
+        report.damage.append(Damage(name, None, f"{what}; {_rebuild(dataset)}"))
     return found
 
 
@@ -209,7 +175,7 @@ def _rebuild(dataset: Dataset) -> str:
     return f"rebuild it from its shard with: {mend_command(dataset)}"
 
 
-def _intensity_notes(files: FileFindings, records: Sequence[_Recorded]) -> list[str]:
+def _intensity_notes(files: FileFindings, records: Sequence[Recorded]) -> list[str]:
     """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
     scales = []
     for shard in records:
@@ -222,7 +188,7 @@ def _intensity_notes(files: FileFindings, records: Sequence[_Recorded]) -> list[
     return list(intensity_notes(scales))
 
 
-def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> bool:
+def _is_present(dataset: Dataset, shard: Recorded, report: VerifyReport) -> bool:
     record = shard.record
     if record.tar is None:
         return False
@@ -250,8 +216,8 @@ def _is_present(dataset: Dataset, shard: _Recorded, report: VerifyReport) -> boo
 
 
 def _choose(
-    present: list[_Recorded], num_samples: int | None
-) -> list[tuple[_Recorded, list[ConvertedSample]]]:
+    present: list[Recorded], num_samples: int | None
+) -> list[tuple[Recorded, list[ConvertedSample]]]:
     if num_samples is None:
         return [(shard, list(shard.live)) for shard in present]
     every = [(at, sample) for at, shard in enumerate(present) for sample in shard.live]

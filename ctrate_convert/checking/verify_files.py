@@ -33,7 +33,7 @@ from ctrate_convert.store.records.plan import Plan
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedSource:
     """What the plan's line of one sample says, as far as it is looked at again."""
 
     source: str
@@ -49,7 +49,7 @@ class FileFindings:
 
     damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    planned: dict[int, Mapping[str, Planned]] = field(default_factory=dict)
+    planned: dict[int, Mapping[str, PlannedSource]] = field(default_factory=dict)
 
     def damaged(self, name: str, what: str) -> None:
         """Take down what is wrong with a file of that name, under ``.run`` if it is there."""
@@ -68,7 +68,7 @@ def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
                 found.damaged(f"{folder}/{SAMPLES_FILE}", what)
                 continue
             found.planned[shard.index] = {
-                one.key: Planned(one.source, one.metadata.get("RescaleIntercept", ""))
+                one.key: PlannedSource(one.source, one.metadata.get("RescaleIntercept", ""))
                 for one in samples
             }
         try:
@@ -142,7 +142,7 @@ def _journal_line(name: str, number: int, raw: bytes, found: FileFindings) -> Jo
     return None
 
 
-def _is_planned(line: JournalLine, planned: Mapping[str, Planned]) -> bool:
+def _is_planned(line: JournalLine, planned: Mapping[str, PlannedSource]) -> bool:
     return line.key in planned and planned[line.key].source == line.source
 
 

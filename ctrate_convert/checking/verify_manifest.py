@@ -11,9 +11,10 @@ from ctrate_convert.checking.damage import told
 from ctrate_convert.checking.verify_files import FileFindings
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import manifest_shards
+from ctrate_convert.store.ledger import Ledger, manifest_shards
+from ctrate_convert.store.merger import sum_up
 from ctrate_convert.store.records.base import read
-from ctrate_convert.store.records.manifest import GIB, MIB, Manifest, ManifestShard
+from ctrate_convert.store.records.manifest import Manifest, ManifestShard
 from ctrate_convert.store.records.plan import Plan, shard_name
 from ctrate_convert.store.records.record import ShardRecord
 
@@ -33,79 +34,47 @@ def readable_manifest(dataset: Dataset, found: FileFindings) -> Manifest | None:
     return None
 
 
-def check_manifest(
-    dataset: Dataset,
-    plans: Sequence[Plan],
-    manifest: Manifest,
-    recorded: frozenset[int],
-    found: FileFindings,
-) -> None:
+def check_manifest(ledger: Ledger, manifest: Manifest, found: FileFindings) -> None:
     """Its settings, plans and sums, and that each of its shards has a record.
 
     What was planned or recorded since it was merged is not in it, and no damage.
     """
-    again = _again(dataset)
-    for name, seen, expected in _facts(manifest, plans):
+    again = _again(ledger.dataset)
+    for name, seen, expected in _facts(manifest, ledger.plans):
         if seen != expected:
             found.damaged(_NAME, f"{name}: seen {seen}, expected {expected}; {again}")
-    records = {shard_name(index): dataset.record(index).name for index in recorded}
+    recorded = {shard_name(index) for index in ledger.recorded}
     listed = manifest_shards(manifest)
-    planned = {shard.name: dataset.record(shard.index).name for p in plans for shard in p.shards}
-    for name in listed.keys() - records.keys():
+    planned = {shard.name: shard.index for _, shard in ledger.planned.values()}
+    for name in listed.keys() - recorded:
         if name in planned:
-            found.damaged(planned[name], f"is missing, and the manifest lists {name}")
+            record = ledger.dataset.record(planned[name]).name
+            found.damaged(record, f"is missing, and the manifest lists {name}")
         else:
             found.damaged(_NAME, f"lists {name}, which no plan knows; {again}")
-    unmerged = len(records.keys() - listed.keys())
+    unmerged = len(recorded - listed.keys())
     if unmerged:
         found.notes.append(
             f"{_NAME} lacks {unmerged} recorded shards: {_NOT_KNOWN}. Bring it up to date with: "
-            + _merge(dataset)
+            + _merge(ledger.dataset)
         )
 
 
 def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object, object]]:
     """What it says and what it must, by name: the sums are those of its own entries."""
     known = plans[: len(manifest.plans)]
-    facts: list[tuple[str, object, object]] = [
-        ("plans", manifest.plans, tuple(plan.plan_id for plan in known))
-    ]
-    if not known or facts[0][1] != facts[0][2]:
-        return facts
-    first, states = known[0].settings, manifest.samples
-    additions = {shard.name for plan in known if plan.repairs for shard in plan.shards}
-    retries = sum(len(plan.retries) for plan in known)
-    entries = [entry for entry in manifest.shards if entry.name not in additions]
-    converted = sum(entry.samples + len(entry.superseded) for entry in entries)
-    failed = sum(entry.failed for entry in entries)
-    planned = sum(plan.samples for plan in known if not plan.repairs)
-    excluded = sum(known[-1].excluded.values())
-    size_bytes = sum(entry.size_bytes for entry in manifest.shards if entry.samples)
-    expected_states = {
-        "converted": converted,
-        "failed": failed - retries,
-        "pending": planned - converted - failed,
-        "excluded": excluded,
-        "total": planned - retries + excluded,
-    }
-    average_mb = round(size_bytes / MIB / converted, 3) if converted else 0.0
+    if not known or manifest.plans != tuple(plan.plan_id for plan in known):
+        return [("plans", manifest.plans, tuple(plan.plan_id for plan in known))]
+    expected = sum_up(known, manifest.shards)
     return [
-        ("num_shards", manifest.num_shards, sum(1 for one in manifest.shards if one.samples)),
-        ("samples_per_shard", manifest.samples_per_shard, first.samples_per_shard),
-        ("total_samples", manifest.total_samples, converted),
-        ("total_size_mb", manifest.total_size_mb, round(size_bytes / MIB, 3)),
-        ("total_size_gb", manifest.total_size_gb, round(size_bytes / GIB, 6)),
-        ("average_sample_size_mb", manifest.average_sample_size_mb, average_mb),
-        ("dtype", manifest.dtype, first.dtype),
-        ("layout", manifest.layout, first.layout),
-        ("encoding", manifest.encoding, first.encoding),
-        ("samples", states, expected_states),
-        ("excluded", manifest.excluded, known[-1].excluded),
+        (name, getattr(manifest, name), getattr(expected, name))
+        for name in Manifest.model_fields
+        if name != "shards"
     ]
 
 
 def check_entry(
-    entry: ManifestShard, record: ShardRecord, superseded: set[str], found: FileFindings
+    entry: ManifestShard, record: ShardRecord, superseded: frozenset[str], found: FileFindings
 ) -> None:
     """What the manifest says of a shard whose record is the one it was merged from.
 

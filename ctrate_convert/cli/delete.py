@@ -27,7 +27,7 @@ from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import require_plans
 
 _NAMED = 20
 _MEANING = {
@@ -85,12 +85,12 @@ def command(
     sources = deletable_sources(dataset)
     work = deletable_work(dataset, sources)
     if dry_run or not work:
-        damage = find_damage(dataset, load(dataset))
+        damage = find_damage(dataset, require_plans(dataset))
         _show(dataset, sources, damage, as_json=as_json)
         kept = not dry_run and any(source.state == "kept" for source in sources)
         return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
     proposal = propose(
-        candidates(sources, load(dataset), pending=False),
+        candidates(sources, require_plans(dataset), pending=False),
         discard_members=discard_members,
         trash=str(options.trash_folder(trash) or ""),
         copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
@@ -110,7 +110,7 @@ def command(
             dataset, work, consent, num_workers=num_workers, stop=stop, on_change=progress
         )
     after = deletable_sources(dataset)
-    damage = find_damage(dataset, load(dataset))
+    damage = find_damage(dataset, require_plans(dataset))
     if as_json:
         show.as_json({**_facts(after, result), "damage": damage})
     else:

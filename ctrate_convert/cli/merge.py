@@ -12,8 +12,8 @@ from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.run import print_states
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import manifest_summary, merge
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.merger import manifest_summary, merge
+from ctrate_convert.store.plans import require_plans
 
 
 @click.command("merge")
@@ -27,7 +27,7 @@ def command(out: Path, as_json: bool) -> int:
       ctrate-convert merge /data/shards
     """
     dataset = Dataset(out)
-    plans = load(dataset)
+    plans = require_plans(dataset)
     dataset.prepare()
     manifest = merge(dataset, plans)
     damage = find_damage(dataset, plans)

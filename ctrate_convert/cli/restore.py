@@ -9,7 +9,7 @@ import click
 from ctrate_convert.cli import options, show
 from ctrate_convert.deleting.restore import restore
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import require_plans
 
 _NAMED = 20
 
@@ -45,7 +45,7 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
             "got the name back."
         )
     if report.restored:
-        folders = sorted({plan.settings.data_folder for plan in load(Dataset(out))})
+        folders = sorted({plan.settings.data_folder for plan in require_plans(Dataset(out))})
         show.line(
             f"Back in: {', '.join(folders)}. Next: ctrate-convert delete {out}, which shows all."
         )

@@ -33,7 +33,8 @@ from ctrate_convert.running.run import run_work
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load, pending_work
+from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB
 
@@ -102,13 +103,10 @@ def _convert(
     scheduler: dict[str, str],
 ) -> RunResult:
     try:
-        plans = load(dataset)
+        plans = require_plans(dataset)
         consent = _believed(dataset, consent_name)
-        work = [
-            (plan, shard)
-            for plan, shard in pending_work(dataset, plans, consent)
-            if shard.task == task
-        ]
+        pending = Ledger.of(dataset, plans).pending(consent)
+        work = [one for one in pending if one.shard.task == task]
     except (CtrateError, OSError) as error:
         Attempt(dataset, [task], scheduler).end(
             "failed",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from ctrate_convert.planning.make import make_plan
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load
-from ctrate_convert.store.plans import planned_before
+from ctrate_convert.store.plans import planned_before, require_plans
 
 
 def failed_samples(dataset: Dataset) -> frozenset[str]:
     """The keys that failed where they were planned last."""
-    return frozenset(planned_before(dataset, load(dataset)).failed)
+    return frozenset(planned_before(dataset, require_plans(dataset)).failed)
 
 
 def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
@@ -18,6 +17,6 @@ def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
     keys = failed_samples(dataset)
     if not keys:
         return frozenset()
-    settings = load(dataset)[-1].settings.model_copy(update={"test_mode": False})
+    settings = require_plans(dataset)[-1].settings.model_copy(update={"test_mode": False})
     plan = make_plan(dataset, settings, retry_failed=keys).plan
     return frozenset(plan.tasks) if plan else frozenset()

@@ -13,7 +13,7 @@ from ctrate_convert.cluster.states.view import Picture, Task
 from ctrate_convert.cluster.submissions import ArrayIntent, Resources, job_name
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.space import require_room
-from ctrate_convert.store.manifest import planned_shards, recorded_shards
+from ctrate_convert.store.ledger import Ledger
 
 _FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
 
@@ -141,10 +141,9 @@ def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -
     Raises:
         EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
     """
-    recorded = recorded_shards(picture.dataset)
-    by_index = planned_shards(picture.plans)
+    ledger = Ledger.of(picture.dataset, picture.plans)
     work = [
-        by_index[shard.index]
+        ledger.planned[shard.index]
         for group in selection.groups
         for task in group.tasks
         for shard in task.shards
@@ -153,7 +152,7 @@ def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -
     words = require_room(
         picture.dataset,
         work,
-        recorded,
+        ledger.recorded,
         num_workers=workers * profile.array_parallelism,
         least_workers=1,  # how many run at once is the scheduler's affair
         consent=None,

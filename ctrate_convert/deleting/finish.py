@@ -11,12 +11,11 @@ from pathlib import Path
 from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.entries import gone_line
 from ctrate_convert.errors import DamageError, environment_problem
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.durable import append_lines, fsync_open_directory, open_beneath
 from ctrate_convert.store.journals import folder_inodes, open_intents, read_journal
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.manifest import planned_shards
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.journal import JournalLine
 from ctrate_convert.store.records.plan import Plan
@@ -30,7 +29,8 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
         EnvironmentProblem: a journal cannot be read or written, or a folder cannot be synced.
     """
     there = set(dataset.journals.glob("shard-*.jsonl"))
-    for index, (plan, _) in planned_shards(plans).items():
+    ledger = Ledger.of(dataset, plans)
+    for index in ledger.planned:
         if dataset.journal(index) not in there:
             continue
         try:
@@ -38,7 +38,7 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
                 continue
             with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=0) as mine:
                 if mine:
-                    _finish(dataset, plan, index)
+                    _finish(ledger, index)
         except OSError as error:
             raise environment_problem(error, "finishing an interrupted deletion") from error
 
@@ -49,13 +49,14 @@ def _open_ends(journal: Sequence[JournalLine]) -> list[JournalLine]:
     return [line for line in newest.values() if line.event in ("intent", "undecided")]
 
 
-def _finish(dataset: Dataset, plan: Plan, index: int) -> None:
-    folder = Path(plan.settings.data_folder)
+def _finish(ledger: Ledger, index: int) -> None:
+    dataset = ledger.dataset
+    folder = Path(ledger.planned[index].plan.settings.data_folder)
     journal = read_journal(dataset, index)
     for line in _open_ends(journal):
         put_back(folder, line.source)
     intents = open_intents(journal)
-    sources = _recorded_sources(dataset, plan, index) if intents else {}
+    sources = _recorded_sources(ledger, index) if intents else {}
     inodes = folder_inodes(journal)
     noted = []
     for key, line in intents.items():
@@ -69,9 +70,9 @@ def _finish(dataset: Dataset, plan: Plan, index: int) -> None:
         append_lines(dataset.journal(index), noted)
 
 
-def _recorded_sources(dataset: Dataset, plan: Plan, index: int) -> dict[str, SourceFingerprint]:
+def _recorded_sources(ledger: Ledger, index: int) -> dict[str, SourceFingerprint]:
     try:
-        record = load_record(dataset, plan, index)
+        record = ledger.record(index)
     except (FileNotFoundError, DamageError):
         return {}
     return {sample.key: sample.source for sample in record.converted}

@@ -10,7 +10,6 @@ from typing import Literal, TypeVar
 from ctrate_convert.deleting.proposal import Candidate
 from ctrate_convert.deleting.trash import last_lines, lies_in_trash
 from ctrate_convert.errors import DamageError
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.journals import (
     folder_inodes,
     is_done,
@@ -20,11 +19,7 @@ from ctrate_convert.store.journals import (
     restored_words,
 )
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import (
-    planned_shards,
-    recorded_shards,
-    superseded_samples,
-)
+from ctrate_convert.store.ledger import Ledger, Planned
 from ctrate_convert.store.plans import load_excluded, load_samples
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.plan import Plan, PlannedShard
@@ -60,18 +55,17 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
 
     What damaged lines of a plan describe is left out; `find_damage` names them.
     """
-    recorded = recorded_shards(dataset)
+    ledger = Ledger.of(dataset, plans)
     retried = {key for plan in plans for key in plan.retries}
-    superseded = superseded_samples(dataset, plans)
-    for index, (plan, shard) in planned_shards(plans).items():
-        if index in recorded:
+    for index, (plan, shard) in ledger.planned.items():
+        if index in ledger.recorded:
             try:
-                record = load_record(dataset, plan, index)
+                one = ledger.shard(index)
             except (DamageError, OSError):
-                yield from _of_damaged_record(dataset, plan, shard, superseded)
+                yield from _of_damaged_record(dataset, plan, shard, ledger.superseded)
                 continue
-            for source in _of_record(dataset, plan, record, retried):
-                if source.key in superseded.get(index, ()):
+            for source in _of_record(dataset, plan, one.record, retried):
+                if source.key in one.superseded:
                     continue  # it comes with its new shard
                 if plan.repairs and source.state == "failed":
                     continue  # it came with the shard that holds it still
@@ -178,11 +172,11 @@ def candidates(
     sources: Iterable[Source], plans: Sequence[Plan], *, pending: bool
 ) -> Iterator[Candidate]:
     """Give the sources that may go: those of converted samples, and with ``pending`` of others."""
-    by_index = planned_shards(plans)
+    planned = {shard.index: Planned(plan, shard) for plan in plans for shard in plan.shards}
     states = {"deletable", "pending"} if pending else {"deletable"}
     for source in sources:
-        if source.shard in by_index and source.state in states:
-            plan, shard = by_index[source.shard]
+        if source.shard in planned and source.state in states:
+            plan, shard = planned[source.shard]
             yield Candidate(
                 plan,
                 shard.index,

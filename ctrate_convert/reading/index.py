@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ctrate_convert.errors import DamagedShardWarning, DamageError, SettingsError
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import load_manifest
+from ctrate_convert.store.ledger import load_manifest
 from ctrate_convert.store.records.base import parse, sha256_hex
 from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.plan import Encoding, Layout

@@ -16,26 +16,26 @@ from ctrate_convert.running.pool import Message, StopFlag
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import run_work
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge, planned_shards
-from ctrate_convert.store.pending import Work, load
-from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.ledger import Ledger, Planned
+from ctrate_convert.store.merger import merge
+from ctrate_convert.store.plans import load_plans, require_plans
 from ctrate_convert.store.records.consent import Consent
 
 
 def deletable_sources(dataset: Dataset) -> list[Source]:
     """Return all sources with their states; nothing is changed."""
-    return list(survey(dataset, load(dataset)))
+    return list(survey(dataset, require_plans(dataset)))
 
 
-def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Work]:
+def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Planned]:
     """Return the shards that have sources which may go, or whose deletion was interrupted."""
-    by_index = planned_shards(load(dataset))
+    planned = Ledger.load(dataset).planned
     shards = {
         source.shard
         for source in sources
         if source.shard is not None and (source.state == "deletable" or source.interrupted)
     }
-    return [by_index[index] for index in sorted(shards)]
+    return [planned[index] for index in sorted(shards)]
 
 
 def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
@@ -52,7 +52,7 @@ def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
             require_trash(Path(proposal.trash), Path(folder), dataset.out)
 
 
-def with_interrupted(proposal: Proposal | None, work: Sequence[Work]) -> Proposal:
+def with_interrupted(proposal: Proposal | None, work: Sequence[Planned]) -> Proposal:
     """Return the proposal for all of ``work``, also where a killed command has only its word left.
 
     An interrupted deletion whose file is gone needs its last line in the journal, and no file.
@@ -67,7 +67,7 @@ def with_interrupted(proposal: Proposal | None, work: Sequence[Work]) -> Proposa
 
 def delete_sources_of(
     dataset: Dataset,
-    work: Sequence[Work],
+    work: Sequence[Planned],
     consent: Consent,
     *,
     num_workers: int,
@@ -82,7 +82,7 @@ def delete_sources_of(
         RefusedError: the output cannot be trusted with a deletion.
         SettingsError: the consent's trash or copies cannot serve.
     """
-    plans = load(dataset)
+    plans = require_plans(dataset)
     require_trusted(dataset)
     require_copies(dataset, consent.copies)
     if consent.trash:

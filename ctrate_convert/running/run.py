@@ -20,11 +20,9 @@ from ctrate_convert.running.worker import Order, ShardFailed
 from ctrate_convert.store.attempts import Attempt, Outcome
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.leavings import remove_stale_partials
-from ctrate_convert.store.manifest import (
-    merge,
-    recorded_shards,
-)
-from ctrate_convert.store.pending import Work, allows, load, pending_work
+from ctrate_convert.store.ledger import Ledger, Planned, allows, recorded_numbers
+from ctrate_convert.store.merger import merge
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest
 from ctrate_convert.store.records.plan import Plan
@@ -35,7 +33,7 @@ _ENVIRONMENT = "environment"
 def run_work(
     dataset: Dataset,
     plans: Sequence[Plan],
-    work: Sequence[Work],
+    work: Sequence[Planned],
     *,
     num_workers: int,
     consent: Consent | None = None,
@@ -54,7 +52,7 @@ def run_work(
     """
     stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
-    recorded = recorded_shards(dataset)
+    recorded = recorded_numbers(dataset)
     _sweep(dataset, recorded)
     result = RunResult(
         samples_total=sum(shard.samples for _, shard in work),
@@ -128,7 +126,7 @@ def _hits_every_shard(failure: ShardFailed) -> bool:
     return isinstance(error, EnvironmentProblem) and not isinstance(error, WorkerDied)
 
 
-def _tasks(work: Iterable[Work]) -> list[int]:
+def _tasks(work: Iterable[Planned]) -> list[int]:
     return sorted({shard.task for _, shard in work})
 
 
@@ -183,25 +181,26 @@ def run_pending(
         RefusedError: sources may be let go, and the output cannot be trusted with that.
         SettingsError: the consent's trash cannot serve.
     """
-    plans = load(dataset)
+    plans = require_plans(dataset)
     if consent:
         require_trusted(dataset)
         if consent.trash:
             prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
     finish_deletions(dataset, plans)
+    ledger = Ledger.of(dataset, plans)
     work = [
-        (plan, shard)
-        for plan, shard in pending_work(dataset, plans, consent)
-        if (only_tasks is None or shard.task in only_tasks) and shard.task not in leave_tasks
+        one
+        for one in ledger.pending(consent)
+        if (only_tasks is None or one.shard.task in only_tasks)
+        and one.shard.task not in leave_tasks
     ]
     if must_fit or warn:
-        recorded = recorded_shards(dataset)
-        _sweep(dataset, recorded)  # their space is free for what comes
+        _sweep(dataset, ledger.recorded)  # their space is free for what comes
         words = require_room(
             dataset,
             work,
-            recorded,
+            ledger.recorded,
             num_workers=num_workers,
             consent=consent,
             may_wait=not must_fit,

@@ -10,7 +10,7 @@ from pathlib import Path
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import Work, allows
+from ctrate_convert.store.ledger import Planned, allows
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB
 from ctrate_convert.store.records.plan import Plan, PlannedShard
@@ -49,7 +49,7 @@ class SpaceWatch:
 
 def require_room(
     dataset: Dataset,
-    work: Sequence[Work],
+    work: Sequence[Planned],
     recorded: frozenset[int],
     *,
     num_workers: int,

@@ -24,10 +24,11 @@ from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
 from ctrate_convert.running.parent import begin_work, parent_is_gone
 from ctrate_convert.shards.readback import FileIdentity
-from ctrate_convert.shards.shard import convert_shard, load_record
+from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import Hold, locked
-from ctrate_convert.store.manifest import merge, planned_shards, superseded_samples
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
@@ -188,10 +189,10 @@ def main(order: Order, connection: Connection) -> None:
 def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
     dataset = Dataset(order.out)
     plans = load_plans(dataset)
-    plan, shard = planned_shards(plans)[order.shard]
+    plan, shard = Ledger.of(dataset, plans).planned[order.shard]
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if order.releasing:
-            deletion = _release(dataset, plans, plan, shard, order, reporter) if mine else None
+            deletion = _release(dataset, plans, order, reporter) if mine else None
             return SourcesReleased(
                 shard.index, deletion or Deletion(), max_rss_bytes=_max_rss_bytes(), busy=not mine
             )
@@ -239,18 +240,17 @@ def _convert(
 def _release(
     dataset: Dataset,
     plans: tuple[Plan, ...],
-    plan: Plan,
-    shard: PlannedShard,
     order: Order,
     reporter: _Reporter,
 ) -> Deletion:
+    one = Ledger.of(dataset, plans).shard(order.shard)
     release = Release(
         dataset=dataset,
-        plan=plan,
-        shard=shard,
-        record=load_record(dataset, plan, shard.index),
+        plan=one.plan,
+        shard=one.shard,
+        record=one.record,
         consent_name=order.consent or "",
-        superseded=superseded_samples(dataset, plans).get(shard.index, frozenset()),
+        superseded=one.superseded,
         verified=order.verified,
     )
     return release_sources(release, reporter.check_stop, reporter.why_stop)

@@ -28,8 +28,8 @@ from ctrate_convert.sources.npz import fetch_ahead
 from ctrate_convert.store.durable import PartialFile, create_once, fsync_directory, read_regular
 from ctrate_convert.store.fresh import fresh_status
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import load_record
 from ctrate_convert.store.plans import load_samples
-from ctrate_convert.store.records.base import read
 from ctrate_convert.store.records.plan import Plan, PlannedSample, PlannedShard
 from ctrate_convert.store.records.record import (
     ConvertedSample,
@@ -137,24 +137,6 @@ def _published_as(final: Path, read_back: ReadShard | None) -> FileIdentity | No
         identity = FileIdentity.of(fresh_status(final))
         return identity if identity.is_file_of(read_back.identity) else None
     return None
-
-
-def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
-    """The record of one shard; FileNotFoundError where there is none.
-
-    Raises:
-        DamageError: it is no record, or one of another plan or shard.
-    """
-    path = dataset.record(shard)
-    record = read(ShardRecord, path)
-    if (record.plan_id, record.shard) != (plan.plan_id, shard):
-        raise DamageError(
-            "record belongs to another plan or shard",
-            where=path,
-            seen=f"shard {record.shard} of plan {record.plan_id[:12]}",
-            expected=f"shard {shard} of plan {plan.plan_id[:12]}",
-        )
-    return record
 
 
 def _convert_samples(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.errors import DamageError
+from ctrate_convert.errors import DamageError, SettingsError
 from ctrate_convert.store.durable import open_regular, read_regular
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plan_copies import PLAN_FILE, load_plan
@@ -55,6 +55,23 @@ def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
         _check_continues(plan, plans, folder)
         plans.append(plan)
     return tuple(plans)
+
+
+def require_plans(dataset: Dataset) -> tuple[Plan, ...]:
+    """Return all plans of the dataset, of which there is at least one.
+
+    Raises:
+        SettingsError: there is none.
+        DamageError: as `load_plans`.
+    """
+    plans = load_plans(dataset)
+    if not plans:
+        raise SettingsError(
+            "no plan here",
+            where=dataset.out,
+            next_command="ctrate-convert plan --output_dir OUT …, or: ctrate-convert demo",
+        )
+    return plans
 
 
 def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[PlannedSample, ...]:

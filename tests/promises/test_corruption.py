@@ -17,7 +17,7 @@ import pytest
 
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.store.manifest import merge
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from tests.support import (
     Converted,

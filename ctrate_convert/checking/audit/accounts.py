@@ -27,7 +27,7 @@ from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.store.attempts import now_text
 from ctrate_convert.store.durable import make_directories, publish_directory
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.audit import (
     DAMAGE_KINDS,
     AuditedSource,
@@ -82,7 +82,7 @@ def audit(
         EnvironmentProblem: the files cannot be written.
         WorkerDied: a process was killed.
     """
-    plans = load(dataset)
+    plans = require_plans(dataset)
     evidence = gather(dataset, plans)
     gone = find_gone(plans, evidence)
     checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)

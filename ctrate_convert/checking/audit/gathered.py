@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctrate_convert.errors import DamageError
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.durable import read_regular
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import planned_shards, recorded_shards
+from ctrate_convert.store.ledger import Ledger, Planned, Recorded
 from ctrate_convert.store.plans import load_samples
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.audit import AuditRemark, RemarkKind
 from ctrate_convert.store.records.base import parse
 from ctrate_convert.store.records.journal import JournalLine
 from ctrate_convert.store.records.plan import Plan, PlannedShard
-from ctrate_convert.store.records.record import ShardRecord
 
 
 class Place(NamedTuple):
@@ -34,15 +32,6 @@ class Place(NamedTuple):
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A shard's record, and the samples of which a repair has made another copy since."""
-
-    plan: Plan
-    record: ShardRecord
-    superseded: frozenset[str]
-
-
 @dataclass
 class Evidence:
     """By shard number: the planned sources by key, the journal, the record; and what is amiss.
@@ -50,7 +39,7 @@ class Evidence:
     ``strangers`` are lines of journals whose shards no plan knows.
     """
 
-    shards: Mapping[int, tuple[Plan, PlannedShard]]
+    shards: Mapping[int, Planned]
     planned: dict[int, dict[str, Place]] = field(default_factory=dict)
     journals: dict[int, list[JournalLine]] = field(default_factory=dict)
     recorded: dict[int, Recorded] = field(default_factory=dict)
@@ -78,7 +67,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
 
     What cannot be read is remarked upon, never raised.
     """
-    found = Evidence(planned_shards(plans))
+    found = Evidence(Ledger.of(dataset, plans).planned)
     for index, (plan, shard) in found.shards.items():
         found.planned[index] = _planned(dataset, plan, shard, found)
         for place in found.planned[index].values():
@@ -90,10 +79,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
         if path.name not in known:
             found.remark("journal", path, "a journal of a shard that no plan knows")
             found.strangers += _read_journal(path, found)
-    records = _load_records(dataset, found)
-    for index, record in records.items():
-        superseded = _superseded(plans, records, index)
-        found.recorded[index] = Recorded(found.shards[index][0], record, superseded)
+    _load_records(dataset, plans, found)
     return found
 
 
@@ -133,32 +119,15 @@ def _read_journal(path: Path, found: Evidence) -> list[JournalLine]:
     return lines
 
 
-def _load_records(dataset: Dataset, found: Evidence) -> dict[int, ShardRecord]:
-    records = {}
-    for index in sorted(recorded_shards(dataset)):
-        path = dataset.record(index)
-        if index not in found.shards:
-            found.remark("record", path, "a record that no plan knows")
-            continue
-        try:
-            records[index] = load_record(dataset, found.shards[index][0], index)
-        except (DamageError, OSError) as error:
-            found.remark("record", path, _told(error))
-    return records
-
-
-def _superseded(
-    plans: Sequence[Plan], records: Mapping[int, ShardRecord], index: int
-) -> frozenset[str]:
-    return frozenset(
-        sample.key
-        for plan in plans
-        if index in plan.repairs.values()
-        for shard in plan.shards
-        if shard.index in records
-        for sample in records[shard.index].converted
-        if plan.repairs.get(sample.key) == index
-    )
+def _load_records(dataset: Dataset, plans: Sequence[Plan], found: Evidence) -> None:
+    ledger = Ledger.of(dataset, plans)
+    for index in sorted(ledger.recorded - ledger.planned.keys()):
+        found.remark("record", dataset.record(index), "a record that no plan knows")
+    for one in ledger.shards():
+        if isinstance(one, Recorded):
+            found.recorded[one.shard.index] = one
+        else:
+            found.remark("record", dataset.record(one.shard.index), _told(one.error))
 
 
 def _told(error: DamageError | OSError) -> str:

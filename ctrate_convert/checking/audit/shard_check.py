@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ctrate_convert.checking.audit.gathered import Recorded
 from ctrate_convert.errors import DamageError
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.shards.readback import NPY_HEADER_BYTES, check_members, read_shard
 from ctrate_convert.store.durable import drop_page_cache, open_regular
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Recorded
 from ctrate_convert.store.records.plan import Layout
 from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, MemberRecord
 

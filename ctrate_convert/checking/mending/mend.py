@@ -13,15 +13,11 @@ from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.durable import create_once
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.manifest import (
-    damaged_records,
-    load_manifest,
-    manifest_shards,
-    merge,
-)
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plan_copies import restore_plan_files
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 from ctrate_convert.store.set_aside import set_aside
 
@@ -60,7 +56,7 @@ def mend(dataset: Dataset, found: VerifyReport) -> MendReport:
     """
     done = MendReport()
     try:
-        plans = load(dataset)
+        plans = require_plans(dataset)
         dataset.prepare()
         mended = _restore_plans(dataset, plans, done)
         rebuilt = _rebuild_records(dataset, plans, done)
@@ -87,30 +83,28 @@ def _restore_plans(dataset: Dataset, plans: Sequence[Plan], done: MendReport) ->
 
 
 def _rebuild_records(dataset: Dataset, plans: Sequence[Plan], done: MendReport) -> list[int]:
-    manifest = load_manifest(dataset)
-    merged = manifest_shards(manifest) if manifest else {}
-    damaged = damaged_records(dataset, plans)
+    ledger = Ledger.of(dataset, plans)
+    damaged = ledger.damaged_records()
     rebuilt = []
-    for plan in plans:
-        for shard in plan.shards:
-            missing = not os.path.lexists(dataset.record(shard.index))
-            if shard.index not in damaged and not (
-                missing and os.path.lexists(dataset.shard(shard.index))
-            ):
-                continue
-            name = dataset.record(shard.index).name
-            entry = merged.get(shard.name)
-            try:
-                _rebuild(dataset, plan, shard, entry.sha256 if entry else None, done)
-            except DamageError as error:
-                done.not_rebuilt.append((name, error.one_line()))
-            except _Busy:
-                done.not_rebuilt.append((name, "another process is at this shard"))
-            else:
-                done.rebuilt.append(name)
-                rebuilt.append(shard.index)
-                if entry is None:
-                    done.uncompared.append(name)
+    for plan, shard in ledger.planned.values():
+        missing = not os.path.lexists(dataset.record(shard.index))
+        if shard.index not in damaged and not (
+            missing and os.path.lexists(dataset.shard(shard.index))
+        ):
+            continue
+        name = dataset.record(shard.index).name
+        entry = ledger.merged.get(shard.name)
+        try:
+            _rebuild(dataset, plan, shard, entry.sha256 if entry else None, done)
+        except DamageError as error:
+            done.not_rebuilt.append((name, error.one_line()))
+        except _Busy:
+            done.not_rebuilt.append((name, "another process is at this shard"))
+        else:
+            done.rebuilt.append(name)
+            rebuilt.append(shard.index)
+            if entry is None:
+                done.uncompared.append(name)
     return rebuilt
 
 

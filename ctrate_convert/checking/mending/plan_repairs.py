@@ -14,11 +14,10 @@ from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.draft import draft_of
 from ctrate_convert.planning.make import LOCK_PATIENCE_S
 from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.durable import publish_directory
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.manifest import recorded_shards, superseded_samples
 from ctrate_convert.store.plans import load_excluded, load_plans, load_samples
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.plan import Plan, PlannedSample
@@ -74,24 +73,23 @@ def _repairable(
 ) -> dict[str, tuple[PlannedSample, int]]:
     """By key: the line that it was planned with, and the damaged shard that holds it so far."""
     folder = Path(original.settings.data_folder)
-    superseded = superseded_samples(dataset, plans)
+    ledger = Ledger.of(dataset, plans)
     under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}
     found = {}
     for shard in original.shards:
         if shard.index not in damaged:
             continue
-        done = under_way | superseded.get(shard.index, frozenset())
-        held = {one.key for one in load_record(dataset, original, shard.index).converted}
+        live = {one.key for one in ledger.shard(shard.index).live}
         for sample in load_samples(dataset, original, shard):
             put_back(folder, sample.source)  # a killed deletion may have left it aside
             exists = presence(folder, sample.source) is Presence.THERE
-            if sample.key in held - done and exists:
+            if sample.key in live - under_way and exists:
                 found[sample.key] = (sample, shard.index)
     return found
 
 
 def _unfinished(dataset: Dataset, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-    recorded = recorded_shards(dataset)
+    recorded = Ledger.of(dataset, plans).recorded
     return tuple(
         plan
         for plan in plans

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from ctrate_convert.running.pool import Message, StopFlag
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import run_pending
 from ctrate_convert.shards.readback import check_members
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import merge, planned_shards, superseded_samples
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.merger import merge
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.records.record import ConvertedSample
@@ -67,15 +67,14 @@ def repair(
     Raises:
         DamageError: a plan or a record was changed: a repair rests on them.
     """
-    plans = load(dataset)
-    finish_deletions(dataset, plans)  # a source that a killed command has aside is there
-    by_index = planned_shards(plans)
+    ledger = Ledger.load(dataset)
+    finish_deletions(dataset, ledger.plans)  # a source that a killed command has aside is there
     damaged = {
         index
-        for index, (_, shard) in by_index.items()
+        for index, (_, shard) in ledger.planned.items()
         if shard.name in found.damaged_shards and dataset.record(index).exists()
     }
-    names = {by_index[index][1].name for index in damaged}
+    names = {ledger.planned[index].shard.name for index in damaged}
     report = RepairReport(other_damage=sum(1 for one in found.damage if one.shard not in names))
     unfinished = plan_repairs(dataset, damaged)
     if unfinished:
@@ -87,14 +86,13 @@ def repair(
             on_change=on_change,
         )
         report.conversion, report.failed = result.exit_code, result.failed_samples
-    plans = load(dataset)
+    plans = require_plans(dataset)
     merge(dataset, plans)  # also what a killed repair had no time to merge
-    superseded = superseded_samples(dataset, plans)
+    ledger = Ledger.of(dataset, plans)
     for index in sorted(damaged):
-        plan, shard = by_index[index]
-        gone = superseded.get(index, frozenset())
-        live = [one for one in load_record(dataset, plan, index).converted if one.key not in gone]
-        report.repaired += len(gone)
+        one = ledger.shard(index)
+        plan, shard, live = one.plan, one.shard, one.live
+        report.repaired += len(one.superseded)
         if not live:
             report.superseded.append(shard.name)
         broken = {key for key, _ in report.failed}
@@ -115,8 +113,8 @@ def repair(
 
 
 def _damaged(
-    dataset: Dataset, plan: Plan, index: int, samples: list[ConvertedSample]
-) -> list[ConvertedSample]:
+    dataset: Dataset, plan: Plan, index: int, samples: Sequence[ConvertedSample]
+) -> Sequence[ConvertedSample]:
     try:
         findings = check_members(dataset.shard(index), samples, plan.settings.layout)
     except OSError:

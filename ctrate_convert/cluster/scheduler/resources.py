@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Sequence
 
 from ctrate_convert.cluster.scheduler.limits import PartitionLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.cluster.submissions import Resources
-from ctrate_convert.errors import DamageError
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import planned_shards, recorded_shards
+from ctrate_convert.store.ledger import Ledger, Recorded
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 MIB = 2**20
@@ -55,13 +52,13 @@ def default_resources(
 
 def measured_bytes_per_s(dataset: Dataset, plans: Sequence[Plan]) -> float | None:
     """NPZ bytes a second of one worker, from the newest records; None before the first one."""
-    by_index = planned_shards(plans)
+    ledger = Ledger.of(dataset, plans)
+    newest = sorted(ledger.recorded & ledger.planned.keys())[-_SPEED_RECORDS:]
     source_bytes, elapsed_s = 0, 0.0
-    for index in sorted(recorded_shards(dataset) & by_index.keys())[-_SPEED_RECORDS:]:
-        with contextlib.suppress(DamageError):
-            record = load_record(dataset, by_index[index][0], index)
-            source_bytes += record.source_bytes
-            elapsed_s += record.elapsed_s
+    for one in ledger.shards(newest):
+        if isinstance(one, Recorded):
+            source_bytes += one.record.source_bytes
+            elapsed_s += one.record.elapsed_s
     return source_bytes / elapsed_s if source_bytes and elapsed_s else None
 
 

@@ -10,7 +10,7 @@ from ctrate_convert.cluster.submissions import SubmissionFiles, load_submissions
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.attempts import PastAttempt, load_attempts
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.pending import load
+from ctrate_convert.store.plans import require_plans
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def task_log(
     Raises:
         SettingsError: there is no such task or attempt.
     """
-    known = {number for plan in load(dataset) for number in plan.tasks}
+    known = {number for plan in require_plans(dataset) for number in plan.tasks}
     if task not in known:
         raise SettingsError(f"no task {task}", where=dataset.out, expected=f"0-{max(known)}")
     mine = [one for one in load_attempts(dataset) if task in one.start.tasks]

@@ -26,18 +26,11 @@ from ctrate_convert.cluster.submissions import (
     load_submissions,
     process_start,
 )
-from ctrate_convert.errors import EnvironmentProblem
-from ctrate_convert.shards.shard import load_record
 from ctrate_convert.store.attempts import PastAttempt, load_attempts
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import (
-    damaged_records,
-    merge,
-    planned_shards,
-    recorded_shards,
-)
-from ctrate_convert.store.pending import load
-from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.merger import current_entries, sum_up
+from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_number
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,8 @@ class Looker:
             DamageError: a plan or an intent was changed.
         """
         now = datetime.now(timezone.utc)
-        plans = load(self.dataset)
+        before = Ledger.load(self.dataset)
+        plans = before.plans
         submissions = load_submissions(self.dataset)
         by_task: dict[int, list[PlannedShard]] = {}
         for plan in plans:
@@ -125,12 +119,12 @@ class Looker:
             self.client,
             submissions,
             load_attempts(self.dataset, self._ended),
-            _open(by_task, recorded_shards(self.dataset)),
+            _open(by_task, before.recorded),
             now,
         )
         # After the scheduler was asked: a job that it calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
-        samples, recorded, damaged = _records(self.dataset, plans)
+        samples, recorded, damaged = _records(Ledger.of(self.dataset, plans))
         elements = elements_of(submissions, sight, attempts)
         tasks = []
         for number, shards in by_task.items():
@@ -229,42 +223,9 @@ def _sign_of_life(attempt: PastAttempt) -> bool | None:
     return None  # the id may be another process's by now: its progress note tells
 
 
-def _records(
-    dataset: Dataset, plans: tuple[Plan, ...]
-) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
-    """Samples by state, the shards whose record was verified, and what is wrong with others."""
-    damaged = damaged_records(dataset, plans)
-    try:
-        manifest = merge(dataset, plans)
-        if not damaged:
-            numbers = frozenset(int(s.name[6:-4]) for s in manifest.shards)
-            return _states(manifest.samples), numbers, {}
-    except EnvironmentProblem:
-        pass  # somebody else's dataset: then count without writing
-    by_index = planned_shards(plans)
-    good: set[int] = set()
-    converted = failed = 0
-    for index in sorted((recorded_shards(dataset) & by_index.keys()) - damaged.keys()):
-        plan, _ = by_index[index]
-        record = load_record(dataset, plan, index)
-        good.add(index)
-        if plan.repairs:  # another copy of a sample, not a sample
-            continue
-        converted += len(record.converted)
-        failed += len(record.failed)
-    planned = sum(shard.samples for plan, shard in by_index.values() if not plan.repairs)
-    retries = sum(len(plan.retries) for plan in plans)
-    return (
-        {
-            "converted": converted,
-            "failed": failed - retries,
-            "pending": planned - converted - failed,
-            "excluded": sum(plans[-1].excluded.values()),
-        },
-        frozenset(good),
-        damaged,
-    )
-
-
-def _states(samples: dict[str, int]) -> dict[str, int]:
-    return {state: number for state, number in samples.items() if state != "total"}
+def _records(ledger: Ledger) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
+    """Return samples by state, the shards whose record holds, and what is wrong with others."""
+    damaged = ledger.damaged_records()
+    manifest = sum_up(ledger.plans, current_entries(ledger, ledger.merged, leave_out=damaged))
+    states = {state: number for state, number in manifest.samples.items() if state != "total"}
+    return states, frozenset(shard_number(one.name) for one in manifest.shards), damaged

@@ -228,3 +228,8 @@ class Plan(Record):
 def shard_name(index: int) -> str:
     """``shard-000123.tar`` for 123."""
     return f"shard-{index:06d}.tar"
+
+
+def shard_number(name: str) -> int:
+    """123 for ``shard-000123.tar``."""
+    return int(name.removeprefix("shard-").removesuffix(".tar"))

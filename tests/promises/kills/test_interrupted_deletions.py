@@ -17,6 +17,7 @@ from ctrate_convert.store import presence as presence_module
 from ctrate_convert.store.durable import append_lines
 from ctrate_convert.store.fresh import FreshStatus
 from ctrate_convert.store.journals import journal_line, open_intents, read_journal
+from ctrate_convert.store.ledger import Planned
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.presence import Presence, aside_name, presence
 from ctrate_convert.synthetic import SyntheticCtRate
@@ -131,7 +132,7 @@ def test_a_consent_to_no_file_deletes_none(nested: Converted) -> None:
     key = nested.made.keys[0]
     intend(nested, key)
     plan = load_plans(nested.dataset)[0]
-    nothing = with_interrupted(None, [(plan, plan.shards[0])])
+    nothing = with_interrupted(None, [Planned(plan, plan.shards[0])])
     consent = nothing.accept(nested.dataset, "delete --yes")
     release = Release(nested.dataset, plan, plan.shards[0], nested.record(), consent.name)
     found = release_sources(release)

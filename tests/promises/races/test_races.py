@@ -34,12 +34,12 @@ from ctrate_convert.running import worker
 from ctrate_convert.running.worker import Order, ShardDone
 from ctrate_convert.shards import shard as converter
 from ctrate_convert.sources.npz import SourceVolume
-from ctrate_convert.store import fresh
-from ctrate_convert.store import manifest as merger
+from ctrate_convert.store import fresh, merger
 from ctrate_convert.store.durable import PartialFile
 from ctrate_convert.store.journals import is_done, open_intents, read_journal
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import load_manifest, merge
+from ctrate_convert.store.ledger import load_manifest
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.presence import ASIDE_SUFFIX, PROVEN_SUFFIX, aside_name, proven_name
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate

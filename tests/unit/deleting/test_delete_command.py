@@ -9,7 +9,8 @@ from pathlib import Path
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.manifest import load_manifest, merge
+from ctrate_convert.store.ledger import load_manifest
+from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from tests.support import (
     DELETE,

@@ -1,0 +1,251 @@
+"""The ledger: what plans, records, manifest and journals say together of shards and samples.
+
+It is the one place that answers which shards are planned, recorded, damaged or pending, and which
+copy of a sample counts. It holds no state of its own: everything follows from the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from ctrate_convert.errors import DamageError
+from ctrate_convert.store.durable import read_regular
+from ctrate_convert.store.journals import read_journal, settled_keys
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.base import read, sha256_hex
+from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.manifest import Manifest, ManifestShard
+from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_name
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+
+_RECORD_NAME = re.compile(r"shard-([0-9]{6,9})\.json")
+
+
+class Planned(NamedTuple):
+    """A planned shard, with the plan that it belongs to."""
+
+    plan: Plan
+    shard: PlannedShard
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded shard. ``superseded``: its samples of which a repair has recorded another copy."""
+
+    plan: Plan
+    shard: PlannedShard
+    record: ShardRecord
+    superseded: frozenset[str]
+
+    @property
+    def live(self) -> tuple[ConvertedSample, ...]:
+        """The converted samples whose copy in this shard counts."""
+        return tuple(one for one in self.record.converted if one.key not in self.superseded)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if all converted samples count."""
+        return not any(one.key in self.superseded for one in self.record.converted)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A shard whose record is there and cannot be relied on."""
+
+    plan: Plan
+    shard: PlannedShard
+    error: DamageError | OSError
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One dataset as it was when ``recorded``, the numbers of the shards with a record, was listed.
+
+    Records are read when they are asked for: a published record never changes.
+    """
+
+    dataset: Dataset
+    plans: tuple[Plan, ...]
+    recorded: frozenset[int]
+
+    @classmethod
+    def load(cls, dataset: Dataset) -> Ledger:
+        """List the records and load all plans.
+
+        The records are listed first, since plans are published before their records: so no record
+        that a run writes meanwhile looks like one that no plan knows.
+
+        Raises:
+            SettingsError: there is no plan.
+            DamageError: both copies of a plan are damaged.
+        """
+        recorded = recorded_numbers(dataset)
+        return cls(dataset, require_plans(dataset), recorded)
+
+    @classmethod
+    def of(cls, dataset: Dataset, plans: Sequence[Plan]) -> Ledger:
+        """List the records of ``plans`` that were loaded before."""
+        return cls(dataset, tuple(plans), recorded_numbers(dataset))
+
+    @cached_property
+    def planned(self) -> dict[int, Planned]:
+        """Every planned shard by its number."""
+        return {shard.index: Planned(plan, shard) for plan in self.plans for shard in plan.shards}
+
+    @cached_property
+    def merged(self) -> dict[str, ManifestShard]:
+        """What the manifest says of each shard, by the shard's name."""
+        manifest = load_manifest(self.dataset)
+        return manifest_shards(manifest) if manifest else {}
+
+    @cached_property
+    def superseded(self) -> dict[int, frozenset[str]]:
+        """By shard number: the samples of which a repair has published and recorded another copy.
+
+        Where the record of a repair's shard is damaged, the manifest tells which ones it had.
+        """
+        found: dict[int, set[str]] = {}
+        for plan in self.plans:
+            for shard in plan.shards if plan.repairs else ():
+                try:
+                    record = load_record(self.dataset, plan, shard.index)
+                    keys = {one.key for one in record.converted}
+                except FileNotFoundError:
+                    continue
+                except (DamageError, OSError):
+                    keys = self._merged_as_superseded(plan)
+                for key in keys & plan.repairs.keys():
+                    found.setdefault(plan.repairs[key], set()).add(key)
+        return {shard: frozenset(keys) for shard, keys in found.items()}
+
+    def record(self, index: int) -> ShardRecord:
+        """Return the record of one planned shard.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamageError: it is no record, or one of another plan or shard.
+        """
+        return load_record(self.dataset, self.planned[index].plan, index)
+
+    def shard(self, index: int) -> Recorded:
+        """Return one recorded shard; raises as `record` does."""
+        return Recorded(
+            *self.planned[index], self.record(index), self.superseded.get(index, frozenset())
+        )
+
+    def shards(self, among: Collection[int] | None = None) -> Iterator[Recorded | Unreadable]:
+        """Give every recorded shard that a plan knows, in order; with ``among`` only those."""
+        for index in sorted(self.recorded & self.planned.keys()):
+            if among is not None and index not in among:
+                continue
+            try:
+                yield self.shard(index)
+            except (DamageError, OSError) as error:
+                yield Unreadable(*self.planned[index], error)
+
+    def readable(self) -> Iterator[Recorded]:
+        """Give every recorded shard whose record can be relied on, in order."""
+        return (one for one in self.shards() if isinstance(one, Recorded))
+
+    def damaged_records(self) -> dict[int, str]:
+        """Return the shards whose record cannot be relied on, by number, and why.
+
+        A record that is missing counts where the manifest lists its shard. One whose bytes are
+        those that were merged is not parsed again.
+        """
+        damaged = {}
+        for index, (plan, shard) in self.planned.items():
+            entry = self.merged.get(shard.name)
+            try:
+                data = read_regular(self.dataset.record(index))
+                if entry is not None and sha256_hex(data) == entry.record_sha256:
+                    continue
+                record = load_record(self.dataset, plan, index)
+            except FileNotFoundError:
+                if entry is not None:
+                    damaged[index] = "is missing, and the manifest lists its shard"
+            except DamageError as error:
+                damaged[index] = error.what
+            except OSError as error:
+                damaged[index] = f"cannot be read: {error.strerror}"
+            else:
+                if entry is not None and record.stored_sha256() != entry.record_sha256:
+                    damaged[index] = "was changed after it was merged into the manifest"
+        return damaged
+
+    def pending(self, consent: Consent | None = None) -> list[Planned]:
+        """Return shards without a record, and recorded ones whose sources ``consent`` lets go."""
+        return [
+            Planned(plan, shard)
+            for index, (plan, shard) in self.planned.items()
+            if index not in self.recorded
+            or (allows(consent, plan, shard) and not self._deletion_settled(shard))
+        ]
+
+    def _deletion_settled(self, shard: PlannedShard) -> bool:
+        """Return True if each sample's deletion was done or given up, as far as the journal says.
+
+        The source of a superseded sample is the business of the shard that holds it now.
+        """
+        superseded = self.superseded.get(shard.index, frozenset())
+        settled = superseded | settled_keys(read_journal(self.dataset, shard.index))
+        return bool(settled) and len(settled) >= shard.samples
+
+    def _merged_as_superseded(self, plan: Plan) -> set[str]:
+        return {
+            key
+            for key, shard in plan.repairs.items()
+            if (entry := self.merged.get(shard_name(shard))) and key in entry.superseded
+        }
+
+
+def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:
+    """Return True if ``consent`` names this shard of this plan."""
+    return consent is not None and plan.plan_id in consent.plans and consent.names(shard.index)
+
+
+def recorded_numbers(dataset: Dataset) -> frozenset[int]:
+    """Return the numbers of all shards that have a record; one directory listing."""
+    numbers = {
+        int(name[1]): path
+        for path in dataset.records.glob("shard-*.json")
+        if (name := _RECORD_NAME.fullmatch(path.name))
+    }
+    return frozenset(number for number, path in numbers.items() if path == dataset.record(number))
+
+
+def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
+    """Return the record of one shard.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamageError: it is no record, or one of another plan or shard.
+    """
+    path = dataset.record(shard)
+    record = read(ShardRecord, path)
+    if (record.plan_id, record.shard) != (plan.plan_id, shard):
+        raise DamageError(
+            "record belongs to another plan or shard",
+            where=path,
+            seen=f"shard {record.shard} of plan {record.plan_id[:12]}",
+            expected=f"shard {shard} of plan {plan.plan_id[:12]}",
+        )
+    return record
+
+
+def load_manifest(dataset: Dataset) -> Manifest | None:
+    """Return the manifest as it stands; None where it is missing or damaged: it is a cache."""
+    with contextlib.suppress(FileNotFoundError, DamageError):
+        return read(Manifest, dataset.manifest)
+    return None
+
+
+def manifest_shards(manifest: Manifest) -> dict[str, ManifestShard]:
+    """Return the manifest's shards by name."""
+    return {shard.name: shard for shard in manifest.shards}
