@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.selection import refuse_in_the_dark
-from ctrate_convert.cluster.states.view import Looker, Picture
+from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker
 from ctrate_convert.errors import RefusedError, SettingsError
 from ctrate_convert.store.layout import Dataset
 
@@ -33,27 +33,25 @@ def cancel(
         EnvironmentProblem: the scheduler could not be told.
     """
     client = client or SlurmClient()
-    picture = Looker(dataset, client).look()
-    refuse_in_the_dark(picture)
-    known = {task.number for task in picture.tasks}
+    view = Looker(dataset, client).look()
+    refuse_in_the_dark(view)
+    known = {task.number for task in view.tasks}
     unknown = sorted(set(tasks) - known)
     if unknown:
         raise SettingsError(f"no task {unknown[0]}", where=dataset.out, expected=f"0-{max(known)}")
     chosen = [
-        task
-        for task in picture.tasks
-        if task.live is not None and (not tasks or task.number in tasks)
+        task for task in view.tasks if task.live is not None and (not tasks or task.number in tasks)
     ]
     jobs = [task.job for task in chosen if task.job]
     if not tasks:
-        jobs += _finalisers(picture)
+        jobs += _finalisers(view)
     if not jobs:
         raise RefusedError(
             "nothing is live that could be cancelled",
             where=dataset.out,
             next_command=f"ctrate-convert status {dataset.out}",
         )
-    for files in picture.submissions:
+    for files in view.submissions:
         mine = [
             task
             for task in chosen
@@ -65,14 +63,14 @@ def cancel(
     return Cancelled(tuple(task.number for task in chosen), tuple(jobs))
 
 
-def _finalisers(picture: Picture) -> list[str]:
+def _finalisers(view: ClusterView) -> list[str]:
     """The finalisers that have not reported yet."""
     return [
         answer.job_id
-        for files in picture.submissions
+        for files in view.submissions
         if files.report() is None
         for place, array in enumerate(files.submission.arrays)
         if array.kind == "finalise"
-        and (answer := files.answer(place)) is not None
+        and (answer := view.answers[files.submission.number, place]) is not None
         and answer.job_id
     ]

@@ -10,10 +10,12 @@ from submitit.core.utils import DelayedSubmission
 
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.cluster.scheduler.client import SlurmClient
-from ctrate_convert.cluster.states.view import Looker
+from ctrate_convert.cluster.states.cluster_view import Looker
 from ctrate_convert.cluster.submissions import FinalReport, load_submissions, now_text
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.merger import merge
+from ctrate_convert.store.plans import require_plans
 
 _SAMPLES = 100
 
@@ -32,7 +34,7 @@ class Finalise:
 
 
 def finalise(dataset: Dataset, submission: int) -> FinalReport:
-    """Merge (by looking), verify a hundred samples byte by byte, and keep what was found.
+    """Merge, verify a hundred samples byte by byte, and keep what was found.
 
     Raises:
         SettingsError: there is no such submission.
@@ -40,14 +42,15 @@ def finalise(dataset: Dataset, submission: int) -> FinalReport:
     mine = [f for f in load_submissions(dataset) if f.submission.number == submission]
     if not mine:
         raise SettingsError(f"no submission {submission:04d}", where=dataset.submissions)
-    picture = Looker(dataset, SlurmClient()).look()
+    merge(dataset, require_plans(dataset))
+    view = Looker(dataset, SlurmClient()).look()
     verified = verify(
         dataset, num_samples=_SAMPLES, check_precision=False, full=False, num_workers=1
     )
-    tasks = [task for task in picture.tasks if task.number in mine[0].submission.tasks]
+    tasks = [task for task in view.tasks if task.number in mine[0].submission.tasks]
     report = FinalReport(
         time=now_text(),
-        samples=picture.samples,
+        samples=view.samples,
         tasks=dict(Counter(task.verdict.state for task in tasks)),
         not_done=tuple(
             f"task {task.number}: {task.verdict.state}, {task.verdict.reason}"
@@ -57,7 +60,7 @@ def finalise(dataset: Dataset, submission: int) -> FinalReport:
         shards_checked=verified.shards,
         samples_checked=verified.samples_checked,
         damage=tuple(f"{d.shard} {d.key or ''}: {d.what}" for d in verified.damage),
-        unavailable=tuple(map(str, picture.unavailable)),
+        unavailable=tuple(map(str, view.unavailable)),
     )
     mine[0].write_report(report)
     return report

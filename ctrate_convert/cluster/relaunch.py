@@ -10,8 +10,8 @@ from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.scheduler.limits import ClusterLimits, PartitionLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile, load_profile, profile_from
 from ctrate_convert.cluster.selection import Group, Selection, usual_resources
+from ctrate_convert.cluster.states.cluster_view import ClusterView, Task
 from ctrate_convert.cluster.states.evidence import Cause
-from ctrate_convert.cluster.states.view import Picture, Task
 from ctrate_convert.cluster.submissions import Resources, load_submissions
 from ctrate_convert.cluster.submit import Submitted, submit_selected
 from ctrate_convert.deleting.consents import load_consent, why_not_believed
@@ -58,9 +58,9 @@ def relaunch(
     """
     client = client or SlurmClient()
 
-    def select(picture: Picture, limits: ClusterLimits) -> Selection:
+    def select(view: ClusterView, limits: ClusterLimits) -> Selection:
         return failed_selection(
-            picture,
+            view,
             profile,
             limits,
             given=given,
@@ -75,7 +75,7 @@ def relaunch(
 
 
 def failed_selection(
-    picture: Picture,
+    view: ClusterView,
     profile: ClusterProfile,
     limits: ClusterLimits,
     *,
@@ -89,15 +89,15 @@ def failed_selection(
     Raises:
         RefusedError: there is none.
     """
-    out = picture.dataset.out
+    out = view.dataset.out
     wanted = {"failed", "unknown"} if include_unknown else {"failed"}
     chosen = [
         task
-        for task in picture.tasks
+        for task in view.tasks
         if not task.is_held
         and (task.verdict.state in wanted or (task.number in also and _is_pending(task)))
     ]
-    unknown = [t for t in picture.tasks if t.verdict.state == "unknown" and t not in chosen]
+    unknown = [t for t in view.tasks if t.verdict.state == "unknown" and t not in chosen]
     notes = []
     if unknown:
         notes.append(
@@ -109,16 +109,16 @@ def failed_selection(
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    usual = usual_resources(picture, chosen, profile, limits)
+    usual = usual_resources(view, chosen, profile, limits)
     groups: dict[tuple[str, Resources, str], list[Task]] = {}
     for task in chosen:
         before = task.element.resources if task.element else None
         base = _as_given(before or usual, given)
         resources = limits.partition.cap(_more(base, task, profile, given))
-        consent = "" if keep_sources else _consent(picture, task)
+        consent = "" if keep_sources else _consent(view, task)
         groups.setdefault((_why(task), resources, consent), []).append(task)
     notes += _notes_on_limits(groups, limits.partition)
-    notes += _notes_on_consents(picture, groups)
+    notes += _notes_on_consents(view, groups)
     return Selection(
         tuple(
             Group(why, tuple(tasks), resources, consent)
@@ -128,9 +128,9 @@ def failed_selection(
     )
 
 
-def _consent(picture: Picture, task: Task) -> str:
+def _consent(view: ClusterView, task: Task) -> str:
     """Return the consent that the task's newest submission was given; a relaunch asks nobody."""
-    for files in reversed(picture.submissions):
+    for files in reversed(view.submissions):
         for array in files.submission.arrays:
             if task.number in array.tasks:
                 return array.consent
@@ -138,10 +138,10 @@ def _consent(picture: Picture, task: Task) -> str:
 
 
 def _notes_on_consents(
-    picture: Picture, groups: Mapping[tuple[str, Resources, str], list[Task]]
+    view: ClusterView, groups: Mapping[tuple[str, Resources, str], list[Task]]
 ) -> list[str]:
     """Say by whose word sources go, where any do: a relaunch asks nobody."""
-    dataset = picture.dataset
+    dataset = view.dataset
     notes = []
     for name in sorted({consent for _, _, consent in groups if consent}):
         doubt = why_not_believed(dataset, name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ctrate_convert.cluster.scheduler.limits import ClusterLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.cluster.scheduler.resources import default_resources
-from ctrate_convert.cluster.states.view import Picture, Task
+from ctrate_convert.cluster.states.cluster_view import ClusterView, Task
 from ctrate_convert.cluster.submissions import ArrayIntent, Resources, job_name
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.space import require_room
@@ -41,33 +41,33 @@ class Selection:
         return sum(len(group.tasks) for group in self.groups)
 
 
-Select = Callable[[Picture, ClusterLimits], Selection]
+Select = Callable[[ClusterView, ClusterLimits], Selection]
 
 
 def pending_selection(
-    picture: Picture, profile: ClusterProfile, limits: ClusterLimits, consent: str = ""
+    view: ClusterView, profile: ClusterProfile, limits: ClusterLimits, consent: str = ""
 ) -> Selection:
     """Return the tasks that nobody has tried or holds, to delete by ``consent`` if there is one.
 
     Raises:
         RefusedError: there is none, or it cannot be known.
     """
-    free = [task for task in picture.tasks if task.verdict.state == "pending" and not task.is_held]
-    held = [task for task in picture.tasks if task.is_held and task.verdict.state != "done"]
+    free = [task for task in view.tasks if task.verdict.state == "pending" and not task.is_held]
+    held = [task for task in view.tasks if task.is_held and task.verdict.state != "done"]
     notes = []
     if held:
         jobs = sorted({task.job.partition("_")[0] for task in held if task.job})
         at = f", job {', '.join(jobs)}" if jobs else ", a submission that is under way"
         notes.append(f"{_count(held)} live or being submitted{at}")
-    out = picture.dataset.out
+    out = view.dataset.out
     for state, command in (
         ("failed", f"ctrate-convert relaunch {out}"),
         ("unknown", f"ctrate-convert status {out}"),
     ):
-        others = [t for t in picture.tasks if t.verdict.state == state and not t.is_held]
+        others = [t for t in view.tasks if t.verdict.state == state and not t.is_held]
         if others:
             notes.append(f"{_count(others)} {state}; see: {command}")
-    local = [t for t in picture.tasks if t.verdict.state == "running" and not t.is_held]
+    local = [t for t in view.tasks if t.verdict.state == "running" and not t.is_held]
     if local:
         notes.append(f"{_count(local)} being converted by hand")
     if not free:
@@ -76,36 +76,36 @@ def pending_selection(
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    resources = usual_resources(picture, free, profile, limits)
+    resources = usual_resources(view, free, profile, limits)
     return Selection((Group("pending", tuple(free), resources, consent),), tuple(notes))
 
 
 def usual_resources(
-    picture: Picture, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
+    view: ClusterView, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
 ) -> Resources:
     """What ``tasks`` get where nobody asked for anything else."""
     return default_resources(
-        picture.dataset,
-        picture.plans,
+        view.dataset,
+        view.plans,
         [task.shards for task in tasks],
-        picture.attempts,
+        view.attempts,
         profile,
         limits.partition,
     )
 
 
-def refuse_in_the_dark(picture: Picture) -> None:
+def refuse_in_the_dark(view: ClusterView) -> None:
     """Raise where the queue could not be asked, and so nobody knows what is live.
 
     Raises:
         RefusedError: that is so.
     """
-    if not picture.queue_asked:
+    if not view.queue_asked:
         raise RefusedError(
             "the scheduler cannot be asked which tasks are live: "
-            + "; ".join(map(str, picture.unavailable)),
-            where=picture.dataset.out,
-            next_command=f"ctrate-convert status {picture.dataset.out}, once squeue answers",
+            + "; ".join(map(str, view.unavailable)),
+            where=view.dataset.out,
+            next_command=f"ctrate-convert status {view.dataset.out}, once squeue answers",
         )
 
 
@@ -133,7 +133,7 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
     return Selection(tuple(groups), (*selection.notes, note))
 
 
-def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -> Selection:
+def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) -> Selection:
     """Return ``selection``, noting where the output may not have the room.
 
     What elements delete gives space back only as they go, so that it is not counted upon.
@@ -141,7 +141,7 @@ def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -
     Raises:
         EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
     """
-    ledger = Ledger.of(picture.dataset, picture.plans)
+    ledger = Ledger.of(view.dataset, view.plans)
     work = [
         ledger.planned[shard.index]
         for group in selection.groups
@@ -150,7 +150,7 @@ def with_room(picture: Picture, selection: Selection, profile: ClusterProfile) -
     ]
     workers = max((group.resources.cpus_per_task for group in selection.groups), default=1)
     words = require_room(
-        picture.dataset,
+        view.dataset,
         work,
         ledger.recorded,
         num_workers=workers * profile.array_parallelism,

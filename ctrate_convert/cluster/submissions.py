@@ -155,22 +155,25 @@ class SubmissionFiles:
             return read(ArrayAnswer, self._answer_path(array))
         return None
 
-    def write_answer(
+    def make_answer(
         self, array: int, *, job_id: str | None, found_by: FoundBy, words: str = ""
     ) -> ArrayAnswer:
-        """Write down what became of one array, unless that is known already; what holds now."""
-        mine = ArrayAnswer(
+        """Return what became of one array, as of now, without writing it down."""
+        return ArrayAnswer(
             job_name=self.submission.arrays[array].job_name,
             job_id=job_id,
             found_by=found_by,
             time=now_text(),
             words=words,
         )
-        try:
-            if create_once(self._answer_path(array), mine.to_pretty_json()):
-                return mine
-        except PermissionError:
-            return mine  # someone else's dataset: we may look, not write
+
+    def write_answer(
+        self, array: int, *, job_id: str | None, found_by: FoundBy, words: str = ""
+    ) -> ArrayAnswer:
+        """Write down what became of one array, unless that is known; return what holds now."""
+        mine = self.make_answer(array, job_id=job_id, found_by=found_by, words=words)
+        if create_once(self._answer_path(array), mine.to_pretty_json()):
+            return mine
         return self.answer(array) or mine
 
     def _answer_path(self, array: int) -> Path:

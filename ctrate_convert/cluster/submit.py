@@ -26,7 +26,7 @@ from ctrate_convert.cluster.selection import (
     that_fit,
     with_room,
 )
-from ctrate_convert.cluster.states.view import Looker, Picture, Task
+from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker, Task
 from ctrate_convert.cluster.submissions import (
     ArrayIntent,
     Resources,
@@ -92,7 +92,7 @@ def submit(
         client,
         command="submit",
         dry_run=dry_run,
-        select=lambda picture, limits: pending_selection(picture, profile, limits, consent),
+        select=lambda view, limits: pending_selection(view, profile, limits, consent),
     )
 
 
@@ -109,28 +109,28 @@ def submit_selected(
     looker = Looker(dataset, client)
     limits: ClusterLimits | None = None
 
-    def choose() -> tuple[Picture, Selection, ClusterLimits]:
+    def choose() -> tuple[ClusterView, Selection, ClusterLimits]:
         nonlocal limits
-        picture = looker.look()
-        refuse_in_the_dark(picture)
+        view = looker.look(write_answers=not dry_run)
+        refuse_in_the_dark(view)
         limits = limits or cluster_limits(client, profile, user_name())
-        selection = that_fit(select(picture, limits), limits)
-        return picture, with_room(picture, selection, profile), limits
+        selection = that_fit(select(view, limits), limits)
+        return view, with_room(view, selection, profile), limits
 
     if dry_run:
-        picture, selection, limits = choose()
-        arrays = arrays_of(selection, limits, profile, new_token(), _next_number(picture))
-        intent = _intent(picture, profile, command, arrays)
+        view, selection, limits = choose()
+        arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
+        intent = _intent(view, profile, command, arrays)
         files = SubmissionFiles(dataset, intent)
         scripts = _scripts(files, profile, selection, client)
         return Submitted(None, (), scripts, (*selection.notes, *limits.notes))
     dataset.prepare()
     with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
         for _ in range(_TRIES):
-            picture, selection, limits = choose()
-            arrays = arrays_of(selection, limits, profile, new_token(), _next_number(picture))
+            view, selection, limits = choose()
+            arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
             # Everything that can be refused here is refused before the intent is written.
-            intent = _intent(picture, profile, command, arrays)
+            intent = _intent(view, profile, command, arrays)
             scripts = _scripts(SubmissionFiles(dataset, intent), profile, selection, client)
             published = publish(dataset, intent)
             if published is not None:
@@ -193,10 +193,10 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
 
 
 def _intent(
-    picture: Picture, profile: ClusterProfile, command: str, arrays: tuple[ArrayIntent, ...]
+    view: ClusterView, profile: ClusterProfile, command: str, arrays: tuple[ArrayIntent, ...]
 ) -> Submission:
     return Submission(
-        number=_next_number(picture),
+        number=_next_number(view),
         created=now_text(),
         command=command,
         user=user_name(),
@@ -204,14 +204,14 @@ def _intent(
         pid=os.getpid(),
         pid_started=process_start(os.getpid()),
         program_version=__version__,
-        plans=tuple(plan.plan_id for plan in picture.plans),
+        plans=tuple(plan.plan_id for plan in view.plans),
         profile=profile.model_dump(mode="json"),
         arrays=arrays,
     )
 
 
-def _next_number(picture: Picture) -> int:
-    return max((files.submission.number for files in picture.submissions), default=0) + 1
+def _next_number(view: ClusterView) -> int:
+    return max((files.submission.number for files in view.submissions), default=0) + 1
 
 
 def _scripts(

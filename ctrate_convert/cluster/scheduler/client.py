@@ -28,7 +28,7 @@ _DROPPED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SRUN_")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER"})
 _KEPT_FOR_SBATCH = frozenset({"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"})
 
-# sbatch says these when it has lost sight of a request that the controller may have accepted.
+# sbatch says these when it has lost said of a request that the controller may have accepted.
 _UNCLEAR = re.compile(r"timed out|timeout|Zero Bytes|Transport|Connection reset", re.IGNORECASE)
 _JOB_ID = re.compile(r"\b(?:job )?(\d+)\b")
 

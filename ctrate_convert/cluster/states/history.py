@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
-from ctrate_convert.cluster.states.view import Looker
+from ctrate_convert.cluster.states.cluster_view import Looker
 from ctrate_convert.cluster.submissions import FinalReport
 from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.store.layout import Dataset
@@ -42,23 +42,23 @@ class History:
 
 def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
     """Everything that was ever submitted for this dataset."""
-    picture = Looker(dataset, client or SlurmClient()).look()
-    by_number = {task.number: task for task in picture.tasks}
+    view = Looker(dataset, client or SlurmClient()).look()
+    by_number = {task.number: task for task in view.tasks}
     newest: dict[int, int] = {}
-    for files in picture.submissions:
+    for files in view.submissions:
         for place, array in enumerate(files.submission.arrays):
-            answer = files.answer(place)
+            answer = view.answers[files.submission.number, place]
             if answer is None or answer.job_id is not None:
                 newest.update(dict.fromkeys(array.tasks, files.submission.number))
     arrays = []
     reports = {}
-    for files in picture.submissions:
+    for files in view.submissions:
         intent = files.submission
         report = files.report()
         if report is not None:
             reports[intent.number] = report
         for place, array in enumerate(intent.arrays):
-            answer = files.answer(place)
+            answer = view.answers[intent.number, place]
             if array.kind == "finalise":
                 continue
             outcome: Counter[str] = Counter()
@@ -86,5 +86,5 @@ def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
         arrays=tuple(arrays),
         reports=reports,
         consents=tuple(load_consents(dataset)),
-        unavailable=tuple(map(str, picture.unavailable)),
+        unavailable=tuple(map(str, view.unavailable)),
     )

@@ -57,10 +57,10 @@ def task_log(
 def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path | None:
     for files in reversed(submissions):
         for place, array in enumerate(files.submission.arrays):
-            answer = files.answer(place)
-            if task in array.tasks and answer is not None and answer.job_id:
-                path = files.log(place, answer.job_id, array.tasks.index(task))
-                return path if path.exists() else None
+            if task in array.tasks:
+                # By its index alone: the command that submitted may have lost sbatch's answer.
+                logs = files.logs(place).glob(f"*_{array.tasks.index(task)}_0_log.out")
+                return next(logs, None)
     return None
 
 
@@ -75,10 +75,10 @@ def _log_of(submissions: list[SubmissionFiles], attempt: PastAttempt) -> Path | 
         if facts.get("submission") != str(files.submission.number):
             continue
         for place, _ in enumerate(files.submission.arrays):
-            answer = files.answer(place)
-            job_id = answer.job_id if answer else None
-            if job_id and job_id == facts.get("array_job_id"):
-                return files.log(place, job_id, int(facts["array_task_id"]))
+            if "array_job_id" in facts:
+                path = files.log(place, facts["array_job_id"], int(facts["array_task_id"]))
+                if path.exists():
+                    return path
     return None
 
 

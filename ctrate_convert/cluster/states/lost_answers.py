@@ -24,7 +24,7 @@ Place = tuple[int, int]
 """A submission's number and the array's place in it."""
 
 
-def settle(
+def find_answers(
     submissions: Sequence[SubmissionFiles],
     answers: MutableMapping[Place, ArrayAnswer | None],
     queue: Sequence[QueueRow],
@@ -34,12 +34,14 @@ def settle(
     now: datetime,
     *,
     may_give_up: bool = False,
+    write: bool = False,
 ) -> bool:
-    """Fill in ``answers`` by the arrays' unique names; True while some stay open.
+    """Fill in ``answers`` by the arrays' unique names; return True while some stay open.
 
-    With ``may_give_up`` the queue was asked: what is not there, and whose submitter is certainly
-    gone, is written down as never accepted. Safe even where an array came and went unseen: what
-    counts is that it does not live.
+    With ``may_give_up`` the queue was asked: an array that is not there, and whose submitter is
+    certainly gone, counts as never accepted. That is safe even where an array came and went
+    unseen: what counts is that it does not live. With ``write`` each answer is written down, so
+    that a submitter that turns up later after all learns that it was given up.
     """
     found: dict[str, tuple[str, FoundBy]] = {}
     for account in accounts:
@@ -53,15 +55,14 @@ def settle(
             continue
         files = by_number[place[0]]
         job_id, found_by = found.get(name, ("", "nobody"))
+        answer = files.write_answer if write else files.make_answer
         if not job_id:
             job_id, found_by = _told_by_attempts(attempts, files, place[1])
         if job_id:
-            answers[place] = files.write_answer(place[1], job_id=job_id, found_by=found_by)
+            answers[place] = answer(place[1], job_id=job_id, found_by=found_by)
         elif may_give_up and _is_over(files, place[1], now):
             words = "the submitter is gone and the scheduler does not know the job"
-            answers[place] = files.write_answer(
-                place[1], job_id=None, found_by="nobody", words=words
-            )
+            answers[place] = answer(place[1], job_id=None, found_by="nobody", words=words)
         else:
             still_open = True
     return still_open

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
+from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker, Task
 from ctrate_convert.cluster.states.evidence import State
-from ctrate_convert.cluster.states.view import Looker, Picture, Task
 from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.layout import Dataset
@@ -48,7 +48,7 @@ class Status:
     straggler_limit_s: float | None
     unavailable: tuple[str, ...]
     consents: tuple[Consent, ...]
-    picture: Picture
+    view: ClusterView
 
     def facts(self) -> dict[str, object]:
         """What ``--json`` gives."""
@@ -73,8 +73,8 @@ class Status:
     @property
     def is_settled(self) -> bool:
         """Whether it is known that nothing is going to change by itself."""
-        return self.picture.queue_asked and not any(
-            task.is_held or task.verdict.state == "running" for task in self.picture.tasks
+        return self.view.queue_asked and not any(
+            task.is_held or task.verdict.state == "running" for task in self.view.tasks
         )
 
 
@@ -89,37 +89,37 @@ class StatusReader:
         return status_of(self._looker.look())
 
 
-def status_of(picture: Picture) -> Status:
-    """What the picture shows, in numbers."""
+def status_of(view: ClusterView) -> Status:
+    """What the view shows, in numbers."""
     finished = [
         seconds
-        for task in picture.tasks
-        if task.verdict.state == "done" and (seconds := _elapsed_s(task, picture.taken_at))
+        for task in view.tasks
+        if task.verdict.state == "done" and (seconds := _elapsed_s(task, view.taken_at))
     ]
     limit = _STRAGGLER * statistics.median(finished) if finished else None
     running = [
         task.attempts[-1]
-        for task in picture.tasks
+        for task in view.tasks
         if task.verdict.state == "running" and task.attempts and task.attempts[-1].end is None
     ]
     by_attempt = {attempt.start.attempt: attempt for attempt in running}
     speed = sum(_speed(attempt) for attempt in by_attempt.values())
     left = sum(
         shard.source_bytes
-        for task in picture.tasks
+        for task in view.tasks
         if task.verdict.state != "done"
         for shard in task.shards
     ) - sum(a.progress.source_bytes_done for a in by_attempt.values() if a.progress)
     return Status(
-        lines=tuple(_line(task, picture.taken_at, limit) for task in picture.tasks),
-        samples=picture.samples,
-        freed_bytes=sum(a.progress.freed_bytes for a in picture.attempts if a.progress),
+        lines=tuple(_line(task, view.taken_at, limit) for task in view.tasks),
+        samples=view.samples,
+        freed_bytes=sum(a.progress.freed_bytes for a in view.attempts if a.progress),
         source_bytes_per_s=speed,
         eta_s=max(0, left) / speed if speed else None,
         straggler_limit_s=limit,
-        unavailable=tuple(map(str, picture.unavailable)),
-        consents=tuple(load_consents(picture.dataset)),
-        picture=picture,
+        unavailable=tuple(map(str, view.unavailable)),
+        consents=tuple(load_consents(view.dataset)),
+        view=view,
     )
 
 

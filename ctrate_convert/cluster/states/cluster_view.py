@@ -1,27 +1,29 @@
 """One look at everything: plans, records, attempts, submissions, and one squeue and one sacct.
 
-Every command works on such a picture. Looking also settles submissions whose answer got lost.
+Every command works on such a view. Looking changes nothing on disk and waits for no lock, unless a
+command that submits has it write down what became of arrays whose answer got lost.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
 from ctrate_convert.cluster.scheduler.query import AccountRow, JobKey, QueueRow
 from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, job_of, judge
-from ctrate_convert.cluster.states.task_state import (
+from ctrate_convert.cluster.states.scheduler_view import (
     PLAIN_JOB_NAME,
-    Sight,
+    SchedulerView,
     ask,
     elements_of,
     task_by_hand,
 )
 from ctrate_convert.cluster.submissions import (
+    ArrayAnswer,
     SubmissionFiles,
     load_submissions,
     process_start,
@@ -74,7 +76,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ClusterView:
     """What was found, and what could not be asked."""
 
     dataset: Dataset
@@ -83,6 +85,7 @@ class Picture:
     tasks: tuple[Task, ...]
     samples: dict[str, int]
     attempts: tuple[PastAttempt, ...]
+    answers: Mapping[tuple[int, int], ArrayAnswer | None]
     unavailable: tuple[Unavailable, ...]
     taken_at: datetime
 
@@ -94,14 +97,14 @@ class Picture:
 
 @dataclass
 class Looker:
-    """Takes pictures of one dataset; keeps what cannot change between two of them."""
+    """Takes views of one dataset; keeps what cannot change between two of them."""
 
     dataset: Dataset
     client: SlurmClient
     _ended: dict[str, PastAttempt] = field(default_factory=dict)
 
-    def look(self) -> Picture:
-        """Everything as it is now.
+    def look(self, *, write_answers: bool = False) -> ClusterView:
+        """Return everything as it is now.
 
         Raises:
             SettingsError: there is no plan.
@@ -115,17 +118,18 @@ class Looker:
         for plan in plans:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
-        sight = ask(
+        said = ask(
             self.client,
             submissions,
             load_attempts(self.dataset, self._ended),
             _open(by_task, before.recorded),
             now,
+            write_answers=write_answers,
         )
         # After the scheduler was asked: a job that it calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         samples, recorded, damaged = _records(Ledger.of(self.dataset, plans))
-        elements = elements_of(submissions, sight, attempts)
+        elements = elements_of(submissions, said, attempts)
         tasks = []
         for number, shards in by_task.items():
             mine = tuple(a for a in attempts if number in a.start.tasks)
@@ -135,21 +139,22 @@ class Looker:
                     tuple(shards),
                     mine,
                     elements.get(number, []),
-                    sight,
+                    said,
                     now,
                     recorded=recorded,
                     damaged=next((damaged[s.index] for s in shards if s.index in damaged), None),
                     out=os.fspath(self.dataset.out.absolute()),
                 )
             )
-        return Picture(
+        return ClusterView(
             self.dataset,
             plans,
             tuple(submissions),
             tuple(tasks),
             samples,
             tuple(attempts),
-            tuple(sight.unavailable),
+            said.answers,
+            tuple(said.unavailable),
             now,
         )
 
@@ -167,7 +172,7 @@ def _task(
     shards: tuple[PlannedShard, ...],
     attempts: tuple[PastAttempt, ...],
     elements: Sequence[Element],
-    sight: Sight,
+    said: SchedulerView,
     now: datetime,
     *,
     recorded: frozenset[int],
@@ -181,13 +186,13 @@ def _task(
     names = {one.job_name for one in elements}
     rows = [
         row
-        for row in sight.queue
+        for row in said.queue
         if (row.key in keys and row.name in names)
         or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
     ]
     live = [row for row in rows if row.live]
     newest = (element.answer.job_id, element.index) if element and element.answer else None
-    accounts = tuple(row for row in sight.accounts if row.key == newest)
+    accounts = tuple(row for row in said.accounts if row.key == newest)
     facts = Facts(
         task=number,
         recorded=all(shard.index in recorded for shard in shards),
@@ -197,7 +202,7 @@ def _task(
         element=element,
         live=live[-1] if live else None,
         ended=next((row for row in rows if row.key == newest and not row.live), None),
-        queue_asked=sight.queue_asked,
+        queue_asked=said.queue_asked,
         accounts=accounts,
         sign_of_life=_sign_of_life(attempts[-1]) if attempts else None,
         now=now,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
 from ctrate_convert.cluster.scheduler.query import AccountRow, QueueRow
 from ctrate_convert.cluster.states.evidence import Element
-from ctrate_convert.cluster.states.lost_answers import settle
+from ctrate_convert.cluster.states.lost_answers import find_answers
 from ctrate_convert.cluster.submissions import ArrayAnswer, SubmissionFiles
 from ctrate_convert.store.attempts import PastAttempt
 
@@ -20,7 +20,7 @@ PLAIN_JOB_NAME = "ctrate-convert-array"
 
 
 @dataclass
-class Sight:
+class SchedulerView:
     """What the scheduler said."""
 
     queue: list[QueueRow] = field(default_factory=list)
@@ -36,16 +36,21 @@ def ask(
     attempts: Sequence[PastAttempt],
     open_tasks: set[int],
     now: datetime,
-) -> Sight:
-    """At most one squeue, where a task is open, and one sacct, where there ever was a job."""
-    sight = Sight()
+    *,
+    write_answers: bool = False,
+) -> SchedulerView:
+    """Ask with at most one squeue, if a task is open, and one sacct, if there ever was a job.
+
+    With ``write_answers`` what became of arrays whose answer got lost is written down.
+    """
+    said = SchedulerView()
     names: dict[str, tuple[int, int]] = {}
     wanted: set[str] = set()
     since = now
     for files in submissions:
         for number, array in enumerate(files.submission.arrays):
             place = (files.submission.number, number)
-            answer = sight.answers[place] = files.answer(number)
+            answer = said.answers[place] = files.answer(number)
             if answer is not None and answer.job_id is None:
                 continue
             since = min(since, files.submission.created_at)
@@ -67,38 +72,48 @@ def ask(
     ask = bool(wanted or plain or by_hand)
     queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
     if isinstance(queue, Unavailable):
-        sight.unavailable.append(queue)
-        sight.queue_asked = False
+        said.unavailable.append(queue)
+        said.queue_asked = False
     else:
-        sight.queue = queue
-    by_name = settle(submissions, sight.answers, sight.queue, [], attempts, names, now)
-    ids = {answer.job_id for place in names.values() if (answer := sight.answers[place])} | plain
+        said.queue = queue
+    by_name = find_answers(
+        submissions,
+        said.answers,
+        said.queue,
+        [],
+        attempts,
+        names,
+        now,
+        write=write_answers,
+    )
+    ids = {answer.job_id for place in names.values() if (answer := said.answers[place])} | plain
     accounts = client.sacct(
         job_ids=() if by_name else filter(None, ids),
         names=names if by_name else (),
         since=since - timedelta(hours=1),
     )
     if isinstance(accounts, Unavailable):
-        sight.unavailable.append(accounts)
+        said.unavailable.append(accounts)
     else:
         # Ids wrap and may name somebody else's old job: the name, which is unique, decides.
-        sight.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
+        said.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
     if by_name:
-        settle(
+        find_answers(
             submissions,
-            sight.answers,
-            sight.queue,
-            sight.accounts,
+            said.answers,
+            said.queue,
+            said.accounts,
             attempts,
             names,
             now,
-            may_give_up=sight.queue_asked,
+            may_give_up=said.queue_asked,
+            write=write_answers,
         )
-    return sight
+    return said
 
 
 def elements_of(
-    submissions: Sequence[SubmissionFiles], sight: Sight, attempts: Sequence[PastAttempt]
+    submissions: Sequence[SubmissionFiles], said: SchedulerView, attempts: Sequence[PastAttempt]
 ) -> dict[int, list[Element]]:
     """The elements of each task, oldest first, those that never came to be left out."""
     found: dict[int, list[Element]] = {}
@@ -106,7 +121,7 @@ def elements_of(
         number = files.submission.number
         cancelled = {task for cancel in files.cancels() for task in cancel.tasks}
         for place, array in enumerate(files.submission.arrays):
-            answer = sight.answers[number, place]
+            answer = said.answers[number, place]
             if answer is not None and answer.job_id is None:
                 continue
             for index, task in enumerate(array.tasks):
