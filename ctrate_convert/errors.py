@@ -6,7 +6,8 @@ CtrateError
 ├── DamageError          3  bytes on disk are not what a record says they are
 ├── RefusedError         4  going on would not be safe
 ├── EnvironmentProblem   5  space, permission, a file system or a scheduler in the way
-│   └── WorkerDied          a worker process was killed; other shards go on
+│   └── WorkerDied          a worker process died; other shards go on
+│       └── WorkerKilled    by SIGKILL, which the kernel sends where memory runs out
 └── Interrupted        130  Ctrl+C or SIGTERM; the same command goes on
 """
 
@@ -118,7 +119,11 @@ class EnvironmentProblem(CtrateError):
 
 
 class WorkerDied(EnvironmentProblem):
-    """A worker process was killed; its shard is converted anew by the same command."""
+    """A worker process died; its shard is converted anew by the same command."""
+
+
+class WorkerKilled(WorkerDied):
+    """A worker process was killed by SIGKILL: often the kernel or the scheduler, out of memory."""
 
 
 class Interrupted(CtrateError):

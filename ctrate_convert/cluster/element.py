@@ -27,7 +27,12 @@ from ctrate_convert.errors import (
     RefusedError,
 )
 from ctrate_convert.running.parent import start_forkserver
-from ctrate_convert.running.pool import FORKSERVER_PRELOAD, StopFlag, stop_on_signals
+from ctrate_convert.running.pool import (
+    FORKSERVER_PRELOAD,
+    TIME_LIMIT_WARNING,
+    StopFlag,
+    stop_on_signals,
+)
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import run_work
 from ctrate_convert.running.space import SpaceWatch
@@ -35,10 +40,9 @@ from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB
-
-WARNING_SIGNAL = signal.SIGUSR2
 
 _LOCK_PATIENCE_S = 300.0
 """A requeued element may meet the lock that its own earlier run on a lost node left behind."""
@@ -62,8 +66,8 @@ class ConvertTask:
         ``consent`` names the consent under which sources go; without one they stay.
         """
         # Slurm signals every process of a step; only this one may act on the warning.
-        start_forkserver(FORKSERVER_PRELOAD, ignored=(WARNING_SIGNAL,))
-        with stop_on_signals(StopFlag(), (WARNING_SIGNAL, signal.SIGTERM)) as stop:
+        start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
+        with stop_on_signals(StopFlag(), (TIME_LIMIT_WARNING, signal.SIGTERM)) as stop:
             result = _convert(
                 Dataset(Path(out)),
                 task,
@@ -73,9 +77,9 @@ class ConvertTask:
                 stop,
                 scheduler_facts(os.environ) | {"submission": str(submission)},
             )
-        if stop.reason == WARNING_SIGNAL.name and _is_worth_another_run(result, warning_s):
+        if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
             # submitit's own handler is back: it calls `checkpoint`, requeues and exits.
-            signal.raise_signal(WARNING_SIGNAL)
+            signal.raise_signal(TIME_LIMIT_WARNING)
         if result.stopped_by:
             raise Interrupted(f"stopped by {result.stopped_by}")
         for failure in result.failed_shards.values():
@@ -108,8 +112,9 @@ def _convert(
         pending = Ledger.of(dataset, plans).pending(consent)
         work = [one for one in pending if one.shard.task == task]
     except (CtrateError, OSError) as error:
-        Attempt(dataset, [task], scheduler).end(
+        Attempt(dataset, [task], scheduler, num_workers).end(
             "failed",
+            cause=EndCause.ERROR,
             reason=error.one_line() if isinstance(error, CtrateError) else str(error),
             traceback=traceback.format_exc(),
             shards_done=0,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from ctrate_convert.errors import WorkerDied
+from ctrate_convert.errors import WorkerDied, WorkerKilled
 from ctrate_convert.running import worker
 from ctrate_convert.running.parent import signals_held, start_forkserver
 from ctrate_convert.running.worker import (
@@ -32,6 +32,10 @@ Message = Advanced | Written | ShardDone | SourcesReleased | ShardFailed
 
 _POLL_S = 0.2
 _STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
+
+TIME_LIMIT_WARNING = signal.SIGUSR2
+"""What a scheduler is asked to send some time before it ends the job."""
+
 FORKSERVER_PRELOAD = ["ctrate_convert.running.worker"]
 
 
@@ -169,7 +173,8 @@ def _died(one: _Running) -> ShardFailed:
             how += " (often the kernel or the scheduler, out of memory)"
     else:
         how = f"exit code {code}"
-    error = WorkerDied(
+    kind = WorkerKilled if code == -signal.SIGKILL else WorkerDied
+    error = kind(
         f"the worker of shard {one.order.shard} died: {how}",
         next_command="give the same command again; it goes on with that shard",
     )

@@ -12,8 +12,9 @@ from ctrate_convert.deleting.trusted import require_trusted
 from ctrate_convert.errors import (
     EnvironmentProblem,
     WorkerDied,
+    WorkerKilled,
 )
-from ctrate_convert.running.pool import Message, StopFlag, run_orders
+from ctrate_convert.running.pool import TIME_LIMIT_WARNING, Message, StopFlag, run_orders
 from ctrate_convert.running.result import RunResult, Tally
 from ctrate_convert.running.space import require_room
 from ctrate_convert.running.worker import Order, ShardFailed
@@ -23,6 +24,7 @@ from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.ledger import Ledger, Planned, allows, recorded_numbers
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest
 from ctrate_convert.store.records.plan import Plan
@@ -63,7 +65,7 @@ def run_work(
     )
     if not work:
         return result
-    attempt = Attempt(dataset, _tasks(work), scheduler)
+    attempt = Attempt(dataset, _tasks(work), scheduler, num_workers)
     orders = [
         Order(
             dataset.out,
@@ -133,19 +135,25 @@ def _tasks(work: Iterable[Planned]) -> list[int]:
 def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
     """The attempt's last word; ``broken`` is what the run itself failed of."""
     outcome: Outcome = "done"
+    cause = EndCause.DONE
     reason = told = ""
     if broken is not None:
-        outcome, reason = "failed", f"{type(broken).__name__}: {broken}"
+        outcome, cause, reason = "failed", EndCause.ERROR, f"{type(broken).__name__}: {broken}"
         told = "".join(traceback.format_exception(broken))
     elif result.failed_shards:
         outcome, first = "failed", next(iter(result.failed_shards.values()))
+        killed = isinstance(first.error, WorkerKilled)
+        cause = EndCause.WORKER_KILLED if killed else EndCause.ERROR
         reason, told = first.error.one_line(), first.traceback
     elif result.busy_shards:
-        outcome, reason = "failed", "another process holds the shard"
+        outcome, cause, reason = "failed", EndCause.BUSY, "another process holds the shard"
     if result.stopped_by and broken is None:
         outcome, reason = "interrupted", "; ".join(filter(None, (result.stopped_by, reason)))
+        warned = result.stopped_by == TIME_LIMIT_WARNING.name
+        cause = EndCause.TIME_LIMIT_WARNING if warned else EndCause.SIGNAL
     attempt.end(
         outcome,
+        cause=cause,
         reason=reason,
         traceback=told,
         shards_done=result.shards_done,

@@ -17,7 +17,7 @@ from typing import Literal
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import create_once, make_directories, replace_unsynced
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.records.attempt import AttemptEnd, AttemptProgress, AttemptStart
+from ctrate_convert.store.records.attempt import AttemptEnd, AttemptProgress, AttemptStart, EndCause
 from ctrate_convert.store.records.base import read
 
 Outcome = Literal["done", "failed", "interrupted"]
@@ -34,7 +34,11 @@ class Attempt:
     """One run of ``tasks`` in this process, as the dataset directory keeps it."""
 
     def __init__(
-        self, dataset: Dataset, tasks: Sequence[int], scheduler: dict[str, str] | None = None
+        self,
+        dataset: Dataset,
+        tasks: Sequence[int],
+        scheduler: dict[str, str] | None = None,
+        workers: int | None = None,
     ) -> None:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.name = f"{stamp}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -48,6 +52,7 @@ class Attempt:
             pid=os.getpid(),
             started=now_text(),
             scheduler=scheduler or {},
+            workers=workers,
         )
         make_directories(self.folder)
         create_once(self.folder / "start.json", start.to_pretty_json())
@@ -63,6 +68,7 @@ class Attempt:
         self,
         outcome: Outcome,
         *,
+        cause: EndCause,
         reason: str,
         traceback: str,
         shards_done: int,
@@ -76,6 +82,7 @@ class Attempt:
         end = AttemptEnd(
             attempt=self.name,
             outcome=outcome,
+            cause=cause,
             reason=reason,
             traceback=traceback,
             finished=now_text(),

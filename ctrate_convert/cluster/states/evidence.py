@@ -16,6 +16,7 @@ from typing import Literal
 from ctrate_convert.cluster.scheduler.query import OUT_OF_MEMORY, UNSUCCESSFUL, AccountRow, QueueRow
 from ctrate_convert.cluster.submissions import ArrayAnswer, Resources
 from ctrate_convert.store.attempts import PastAttempt
+from ctrate_convert.store.records.attempt import EndCause
 
 State = Literal["done", "failed", "running", "pending", "unknown"]
 Cause = Literal["memory", "time", "node", "other"]
@@ -30,8 +31,6 @@ _CAUSES: dict[str, Cause] = {
     "NODE_FAIL": "node",
     "BOOT_FAIL": "node",
 }
-_KILLED = "killed by SIGKILL"
-_WARNED = "SIGUSR2"
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,14 @@ class Verdict:
     cause: Cause = "other"
 
 
+_STOPPED_AT_THE_WARNING = Verdict(
+    "failed",
+    "attempt",
+    "TIMEOUT: stopped at the warning before the time limit, not one shard done",
+    "time",
+)
+
+
 def judge(facts: Facts) -> Verdict:
     """The first rung that holds decides."""
     if facts.recorded:
@@ -160,7 +167,9 @@ def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Ver
     if facts.ended is not None and facts.ended.state in UNSUCCESSFUL:
         state, why = facts.ended.state, facts.ended.reason
         text = f"{state}: {why}" if why and state == "FAILED" else state
-        return _enriched(Verdict("failed", "squeue", text, _cause(state)), last)
+        if state == "FAILED" and _was_warned(last):
+            return _STOPPED_AT_THE_WARNING
+        return Verdict("failed", "squeue", text, _cause(state))
     if last is not None and last.end is None and _is_fresh(last, facts.now):
         return Verdict("running", "attempt", "its progress note is fresh")
     if facts.queue_asked and last is not None and last.end is not None:
@@ -190,15 +199,14 @@ def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
     if end.outcome == "done":
         return Verdict("unknown", "attempt", "the attempt says done, yet there is no record")
     if end.outcome == "interrupted":
-        if _WARNED in end.reason:
-            words = "TIMEOUT: stopped at the warning before the time limit, not one shard done"
-            return Verdict("failed", "attempt", words, "time")
+        if end.why is EndCause.TIME_LIMIT_WARNING:
+            return _STOPPED_AT_THE_WARNING
         return Verdict("failed", "attempt", f"stopped by {end.reason}")
     # Accounting may hear of an end later than files do: a run that it calls running tells nothing.
     runs = [row for row in facts.accounts if row.ended and _overlaps(row, last)]
     out_of_memory = any(row.out_of_memory for row in runs)
     if not out_of_memory and not runs:
-        out_of_memory = _KILLED in end.reason
+        out_of_memory = end.why is EndCause.WORKER_KILLED
     if out_of_memory:
         return Verdict("failed", "attempt", f"{OUT_OF_MEMORY}: {end.reason}", "memory")
     return Verdict("failed", "attempt", end.reason)
@@ -210,20 +218,17 @@ def _of_account(account: AccountRow, last: PastAttempt | None) -> Verdict:
     text = account.state
     if account.state == "FAILED":
         text += f", exit code {account.exit_code}"
-    return _enriched(Verdict("failed", "sacct", text, _cause(account.state)), last)
+    if account.state == "FAILED" and _was_warned(last):
+        return _STOPPED_AT_THE_WARNING
+    return Verdict("failed", "sacct", text, _cause(account.state))
 
 
-def _enriched(verdict: Verdict, last: PastAttempt | None) -> Verdict:
-    """A plain FAILED is told better by the attempt that was stopped."""
-    if (
-        verdict.reason.startswith("FAILED")
-        and last is not None
-        and last.end is not None
-        and _WARNED in last.end.reason
-    ):
-        words = "TIMEOUT: stopped at the warning before the time limit, not one shard done"
-        return Verdict("failed", "attempt", words, "time")
-    return verdict
+def _was_warned(last: PastAttempt | None) -> bool:
+    """Return True if the attempt says that it was stopped at the warning.
+
+    Slurm calls such a run a plain FAILED.
+    """
+    return last is not None and last.end is not None and last.end.why is EndCause.TIME_LIMIT_WARNING
 
 
 def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
