@@ -13,7 +13,7 @@ from ctrate_convert.checking import timeline
 from ctrate_convert.checking.timeline import Freed, Span
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.intensity import error_in_hu
-from ctrate_convert.store.attempts import load_attempts
+from ctrate_convert.store.attempts import PastAttempt, load_attempts
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, Planned
@@ -90,7 +90,9 @@ def report(dataset: Dataset) -> Report:
         DamageError: both copies of a plan are damaged.
     """
     ledger = Ledger.load(dataset)
-    found = Report(shards_planned=len(ledger.planned), attempts=_attempts(dataset))
+    attempts = load_attempts(dataset)
+    noted = {one.start.attempt: one.start.workers for one in attempts if one.start.workers}
+    found = Report(shards_planned=len(ledger.planned), attempts=_attempts(attempts))
     _add_promises(found, ledger.plans)
     spans: list[Span] = []
     freed: list[Freed] = []
@@ -109,6 +111,7 @@ def report(dataset: Dataset) -> Report:
     found.freed_bytes = sum(one.size_bytes for one in freed)
     if spans:
         done = [ledger.planned[shard.shard] for shard in found.shards]
+        found.workers = timeline.most_workers(spans, noted)
         _add_course(found, done, spans, freed)
     return found
 
@@ -119,7 +122,6 @@ def _add_course(
     spans: Sequence[Span],
     freed: Sequence[Freed],
 ) -> None:
-    found.workers = timeline.most_workers(spans)
     found.wall_s = timeline.wall_s(spans)
     predicted_cpu_s = found.total("predicted_cpu_s")
     if predicted_cpu_s is not None:
@@ -185,8 +187,7 @@ def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
     yield from gone.values()
 
 
-def _attempts(dataset: Dataset) -> AttemptFacts:
-    attempts = load_attempts(dataset)
+def _attempts(attempts: Sequence[PastAttempt]) -> AttemptFacts:
     ends = [attempt.end for attempt in attempts if attempt.end]
     ended = Counter[str](end.outcome for end in ends)
     if len(ends) < len(attempts):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,11 +55,12 @@ def wall_s(spans: Sequence[Span]) -> float:
     return total_s
 
 
-def most_workers(spans: Iterable[Span]) -> int:
-    """The most workers that were there at once, of all attempts together.
+def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) -> int:
+    """Return the most workers that were there at once, of all attempts together.
 
-    Each attempt begins a shard a worker, and more only as those are written. How many are under
-    way later does not tell: beside the workers one shard is read back.
+    ``noted`` has the number of workers by attempt. An attempt of an earlier version noted none.
+    For that it is inferred: each attempt begins a shard a worker, and more only as those are
+    written. How many are under way later does not tell: beside the workers one shard is read back.
     """
     attempts: dict[str, list[Span]] = {}
     for span in spans:
@@ -70,6 +71,8 @@ def most_workers(spans: Iterable[Span]) -> int:
         ramp_s = _RAMP * statistics.median(span.elapsed_s for span in own)
         begun = sum(span.started_s <= first_s + ramp_s for span in own)
         workers = begun if ramp_s >= _TOLD_TO_S else 1
+        if noted and own[0].attempt in noted:
+            workers = min(noted[own[0].attempt], len(own))
         # Of two attempts in turn the first may seem to end after the second began.
         ended_s = max(first_s, max(span.ended_s for span in own) - _TOLD_TO_S)
         changes += [(first_s, workers), (ended_s, -workers)]

@@ -184,6 +184,14 @@ def test_spans_tell_workers_and_seconds(spans: list[Span], seconds: float, worke
         assert most_workers(order) == workers
 
 
+def test_the_number_of_workers_that_an_attempt_noted_counts() -> None:
+    """But never more than it had shards; what noted none is inferred."""
+    spans = [span(0, 0.2, attempt="a"), span(0, 0.2, attempt="a"), span(50, 9, attempt="b")]
+    assert most_workers(spans, {"a": 2}) == 2
+    assert most_workers(spans, {"a": 8, "b": 8}) == 2
+    assert most_workers(spans, {}) == 1
+
+
 def test_disk_is_highest_before_what_was_freed_then() -> None:
     """A shard weighs from its beginning, a deletion once it was done."""
     spans = [span(0, 10, 100), span(10, 10, 100), span(20, 10, 100)]
