@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numkong
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.bound import ErrorLimit, Spread
+from ctrate_convert.formats.halves import widen
 from ctrate_convert.formats.tiling import Box
 from ctrate_convert.reading.index import ArrayMember
 
@@ -120,7 +120,7 @@ class Floats:
         """
         restored = self._singles(len(ours))
         if ours.dtype == np.float16:
-            numkong.astype(ours, "float32", out=restored)
+            widen(ours, restored)
         else:
             np.copyto(restored, ours)
         if self._scale != 1.0:

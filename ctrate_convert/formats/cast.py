@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numkong
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.bound import Spread
+from ctrate_convert.formats.halves import halve, widen
 from ctrate_convert.formats.hounsfield import IntensityHistogram
 from ctrate_convert.formats.measured import Measured
 
@@ -133,8 +133,8 @@ class Caster:
 
     def _halve(self, values: Values, result: Values) -> None:
         back = self._back[: len(values)]
-        numkong.astype(values, "float16", out=result)
-        numkong.astype(result, "float32", out=back)
+        halve(values, result)
+        widen(result, back)
         np.subtract(values, back, out=back)
         low, high = float(back.min()), float(back.max())
         if np.isinf(low) or np.isinf(high):
