@@ -6,17 +6,56 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ctrate_convert.errors import DamagedShardWarning
+    from ctrate_convert.errors import (
+        CtrateError,
+        DamagedShardWarning,
+        DamageError,
+        EnvironmentProblem,
+        Interrupted,
+        RefusedError,
+        SampleError,
+        SettingsError,
+        UnreadableSource,
+        WorkerDied,
+    )
     from ctrate_convert.reading.decoder import decoder
     from ctrate_convert.reading.pipeline import open_dataset
     from ctrate_convert.reading.volumes import Volumes
 
-__all__ = ["DamagedShardWarning", "Volumes", "__version__", "decoder", "open_dataset"]
+__all__ = [
+    "CtrateError",
+    "DamageError",
+    "DamagedShardWarning",
+    "EnvironmentProblem",
+    "Interrupted",
+    "RefusedError",
+    "SampleError",
+    "SettingsError",
+    "UnreadableSource",
+    "Volumes",
+    "WorkerDied",
+    "__version__",
+    "decoder",
+    "open_dataset",
+]
 
 __version__ = "0.1.0"
 
+_ERRORS = (
+    "CtrateError",
+    "DamageError",
+    "DamagedShardWarning",
+    "EnvironmentProblem",
+    "Interrupted",
+    "RefusedError",
+    "SampleError",
+    "SettingsError",
+    "UnreadableSource",
+    "WorkerDied",
+)
+
 _FROM = {
-    "DamagedShardWarning": "ctrate_convert.errors",
+    **dict.fromkeys(_ERRORS, "ctrate_convert.errors"),
     "Volumes": "ctrate_convert.reading.volumes",
     "decoder": "ctrate_convert.reading.decoder",
     "open_dataset": "ctrate_convert.reading.pipeline",
