@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
 import traceback
@@ -15,7 +16,13 @@ import click
 
 from ctrate_convert import __version__
 from ctrate_convert.cli import terminal
-from ctrate_convert.errors import CtrateError, ExitCode, Interrupted, environment_problem
+from ctrate_convert.errors import (
+    CtrateError,
+    ExitCode,
+    Interrupted,
+    SettingsError,
+    environment_problem,
+)
 from ctrate_convert.running import interrupts
 from ctrate_convert.store.privacy import forbid
 
@@ -51,7 +58,35 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"ctrate_convert.cli.{cmd_name}").command
+        if not any(one.name == "verbose" for one in command.params):
+            command.params.append(_verbose_option())
         return command
+
+
+def _verbose_option() -> click.Option:
+    return click.Option(
+        ["--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=lambda context, option, wanted: _be_verbose() if wanted else None,
+        help="Tell each step on standard error, and tracebacks of errors.",
+    )
+
+
+def _be_verbose() -> None:
+    """Send the log of every step to standard error, as one safe line each."""
+    handler = _Notes()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("ctrate_convert")
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+
+
+class _Notes(logging.Handler):
+    """Prints through the one place that lets nothing command a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        terminal.note(self.format(record))
 
 
 @click.group(
@@ -107,7 +142,7 @@ def main() -> NoReturn:
         code = _say(
             CtrateError(
                 f"unexpected {type(error).__name__}: {error}",
-                next_command="set CTRATE_CONVERT_TRACEBACK=1 to see where, and report it",
+                next_command="give the same command with --verbose to see where, and report it",
             )
         )
     with contextlib.suppress(BrokenPipeError):
@@ -117,17 +152,29 @@ def main() -> NoReturn:
 
 def _say(error: CtrateError) -> ExitCode:
     terminal.note("error: " + "\n".join(error.lines()))
+    _say_as_json(error)
     return error.exit_code
+
+
+def _say_as_json(error: CtrateError) -> None:
+    """Print the error to standard output too, for a program that asked for ``--json``."""
+    if "--json" in sys.argv[1:]:
+        from ctrate_convert.cli import show
+
+        with contextlib.suppress(BrokenPipeError):
+            show.error_as_json(error)
 
 
 def _say_usage(error: click.ClickException) -> ExitCode:
     text = io.StringIO()
     error.show(text)
     terminal.note(text.getvalue().rstrip("\n"))
+    _say_as_json(SettingsError(error.format_message()))
     return ExitCode.USAGE
 
 
 def _say_where() -> None:
-    """The traceback of the exception being handled, for those who ask for it."""
-    if os.environ.get("CTRATE_CONVERT_TRACEBACK"):
+    """Print the traceback of the exception being handled, for those who ask for it."""
+    verbose = logging.getLogger("ctrate_convert").isEnabledFor(logging.DEBUG)
+    if verbose or os.environ.get("CTRATE_CONVERT_TRACEBACK"):
         terminal.note(traceback.format_exc().rstrip("\n"))

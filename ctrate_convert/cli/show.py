@@ -18,8 +18,20 @@ from rich.table import Table
 from rich.text import Text
 
 from ctrate_convert.cli.terminal import ask, json_shown, line, note, shown_in_line
+from ctrate_convert.errors import CtrateError
 
-__all__ = ["as_json", "ask", "console", "count", "duration", "line", "note", "size", "table"]
+__all__ = [
+    "as_json",
+    "ask",
+    "console",
+    "count",
+    "duration",
+    "error_as_json",
+    "line",
+    "note",
+    "size",
+    "table",
+]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -62,10 +74,29 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console().print(grid)
 
 
+JSON_SCHEMA_NUMBER = 1
+"""Of every ``--json`` report and error; raised where a field is renamed, removed or redefined."""
+
+
 def as_json(report: Any) -> None:
-    """``report`` as indented JSON on standard output."""
-    text = json.dumps(_plain(report), indent=1, ensure_ascii=False, allow_nan=False)
+    """Print ``report``, a record or mapping, as indented JSON that names its schema number."""
+    plain = {"schema_number": JSON_SCHEMA_NUMBER, **_plain(report)}
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
     click.echo(json_shown(text))
+
+
+def error_as_json(error: CtrateError) -> None:
+    """Print ``error`` as JSON: its kind, its exit code and its facts."""
+    facts = ("what", "where", "seen", "expected", "next_command")
+    as_json(
+        {
+            "error": {
+                "kind": type(error).__name__,
+                "exit_code": int(error.exit_code),
+                **{name: getattr(error, name) for name in facts},
+            }
+        }
+    )
 
 
 def _plain(value: Any) -> Any:

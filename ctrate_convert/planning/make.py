@@ -8,6 +8,7 @@ others plan what that one left.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class PlanReport:
     left_for_later: int
 
 
+_log = logging.getLogger(__name__)
+
 Approve = Callable[[PlanReport, Mapping[str, ArrayHeader | SampleError]], None]
 
 
@@ -112,6 +115,7 @@ def make_plan(
     """
     settings = absolute(settings)
     survey = take_survey(settings, dataset.out)
+    _log.info("%d volumes found below %s", len(survey.found.files), settings.data_folder)
     try:
         if settings.trash:
             require_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)

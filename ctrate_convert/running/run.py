@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ctrate_convert.errors import (
 from ctrate_convert.running.pool import TIME_LIMIT_WARNING, Message, StopFlag, run_orders
 from ctrate_convert.running.result import RunResult, Tally
 from ctrate_convert.running.space import require_room
-from ctrate_convert.running.worker import Order, ShardFailed
+from ctrate_convert.running.worker import Advanced, Order, ShardFailed
 from ctrate_convert.store.attempts import Attempt, Outcome
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.leavings import remove_stale_partials
@@ -28,6 +29,8 @@ from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest
 from ctrate_convert.store.records.plan import Plan
+
+_log = logging.getLogger(__name__)
 
 _ENVIRONMENT = "environment"
 
@@ -66,6 +69,7 @@ def run_work(
     if not work:
         return result
     attempt = Attempt(dataset, _tasks(work), scheduler, num_workers)
+    _log.info("attempt %s: %d shards, %d workers", attempt.name, len(work), num_workers)
     orders = [
         Order(
             dataset.out,
@@ -85,6 +89,8 @@ def run_work(
 
     def on_message(message: Message) -> None:
         tally.take(message)
+        if not isinstance(message, Advanced):
+            _log.info("%s", message)
         if isinstance(message, ShardFailed) and _hits_every_shard(message):
             stop.set(_ENVIRONMENT)
         attempt.progress(result.note())

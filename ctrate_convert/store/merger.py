@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from ctrate_convert.errors import DamageError, environment_problem
@@ -19,6 +20,8 @@ from ctrate_convert.store.privacy import keep_private
 from ctrate_convert.store.records.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.store.records.plan import Plan, shard_name
 from ctrate_convert.store.records.record import ShardRecord
+
+_log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
 
@@ -64,6 +67,7 @@ def merge(
             merged = sum_up(plans, current_entries(ledger, old))
             try:
                 if merged != manifest:
+                    _log.info("%s: %d shards", dataset.manifest, merged.num_shards)
                     replace(dataset.manifest, merged.to_pretty_json())
                 if merged.num_shards and not dataset.card.exists():
                     create_once(dataset.card, DATASET_CARD)

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import alternatives, conversion, memory, prediction, reading, report, scaling, size
+from benchmarks import (
+    alternatives,
+    conversion,
+    deletion,
+    memory,
+    prediction,
+    reading,
+    report,
+    scaling,
+    size,
+)
 from benchmarks.measure import Cost, ratios
 from benchmarks.report import Target
 from benchmarks.volumes import REAL_CT_VARIABLE, SourceKind, Volume, make
@@ -23,6 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick mode with volumes that cost nothing, the same with and without real voxels."""
     monkeypatch.setenv(REAL_CT_VARIABLE, "/nowhere")
     monkeypatch.setattr(conversion, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(deletion, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(prediction, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "QUICK", conversion.Size(TINY, rounds=1))

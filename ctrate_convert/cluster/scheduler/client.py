@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from ctrate_convert.cluster.scheduler.query import (
 )
 from ctrate_convert.errors import EnvironmentProblem
 
+_log = logging.getLogger(__name__)
+
 TIMEOUT_S = 60.0
 
 # What a user may have set for their own eyes, or what the job that we are called from has set,
@@ -28,7 +32,7 @@ _DROPPED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SRUN_")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER"})
 _KEPT_FOR_SBATCH = frozenset({"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"})
 
-# sbatch says these when it has lost said of a request that the controller may have accepted.
+# sbatch says these when it has lost sight of a request that the controller may have accepted.
 _UNCLEAR = re.compile(r"timed out|timeout|Zero Bytes|Transport|Connection reset", re.IGNORECASE)
 _JOB_ID = re.compile(r"\b(?:job )?(\d+)\b")
 
@@ -205,6 +209,7 @@ class SlurmClient:
         self, command: Sequence[str], environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         self.calls[command[0]] = self.calls.get(command[0], 0) + 1
+        _log.info("%s", shlex.join(command))
         return subprocess.run(
             command,
             env=environment,

@@ -113,7 +113,7 @@ def test_hostile_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for error in (OSError(5, HOSTILE, HOSTILE), RuntimeError(HOSTILE), ValueError(HOSTILE)):
         for asked in ("", "1"):
             monkeypatch.setenv("CTRATE_CONVERT_TRACEBACK", asked)
-            with mock.patch("ctrate_convert.cli.merge.load", side_effect=error):
+            with mock.patch("ctrate_convert.cli.merge.require_plans", side_effect=error):
                 done = run_here("merge", tmp_path)
             assert done.code and not COMMANDS.search(done.text)
             assert ("Traceback" in done.text) == bool(asked)
@@ -124,7 +124,7 @@ def test_json_stays_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
     facts = {HOSTILE: [HOSTILE, "ü\u65e5\U0001f600", "line\nline\ttab"]}
     show.as_json(facts)
     text = capsys.readouterr().out
-    assert json.loads(text) == facts
+    assert json.loads(text) == {"schema_number": 1, **facts}
     assert not COMMANDS.search(text)
     assert "ü\u65e5\U0001f600" in text
 
