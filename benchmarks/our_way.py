@@ -66,7 +66,7 @@ def plan(
         labels_file=str(inputs / "labels.csv"),
         samples_per_shard=samples_per_shard,
         encoding=encoding,
-        **more,
+        **{"probe": 0, **more},
     )
     make_plan(Dataset(out), settings)
 

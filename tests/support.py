@@ -134,7 +134,7 @@ def settings_for(made: SyntheticCtRate, **more: Any) -> PlanSettings:
         reports_file=str(made.reports_file),
         meta_file=str(made.meta_file),
         labels_file=str(made.labels_file),
-        **more,
+        **{"probe": 0, **more},
     )
 
 

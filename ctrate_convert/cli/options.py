@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
 
 from ctrate_convert.cli import show
 from ctrate_convert.cli.config import config_option
+from ctrate_convert.cli.from_model import options_of
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.privacy import keep_private
-from ctrate_convert.store.records.plan import ChunkShape, DType, Encoding, Layout, PlanSettings
+from ctrate_convert.store.records.plan import PlanSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -139,95 +140,19 @@ def deletion_options(function: F) -> F:
 
 
 def plan_options(function: F) -> F:
-    """All that a plan is made of."""
-    options = [
-        config_option,
-        click.option("--data_folder", type=_PATH, help="Folder with the NPZ, at any depth."),
-        click.option("--reports_file", type=_PATH, help="CSV with the four report columns."),
-        click.option("--meta_file", type=_PATH, help="CSV with the 44 metadata columns."),
-        click.option("--labels_file", type=_PATH, help="CSV with the 18 labels."),
-        click.option("--output_dir", type=_PATH, help="The dataset directory to make or extend."),
-        click.option(
-            "--exclude_file",
-            type=_PATH,
-            multiple=True,
-            help="List of volumes to leave out, such as no_chest_train.txt; may be repeated.",
+    """Add all that a plan is made of: the settings' own fields, and where it goes."""
+    own = {
+        "delete_source_files": _delete_source_files(
+            "Propose to delete each shard's sources once the shard holds them."
         ),
-        click.option("--array_key", help="The array to take, where an NPZ has several."),
-        click.option(
-            "--samples_per_shard",
-            type=click.IntRange(min=1),
-            default=100,
-            show_default=True,
-            help="Samples in one shard.",
-        ),
-        click.option(
-            "--shard_size_gb",
-            type=click.FloatRange(min=0, min_open=True),
-            help="Fill shards up to this size (GiB) instead of counting samples.",
-        ),
-        click.option(
-            "--shards_per_task",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Shards that one array task converts.",
-        ),
-        click.option("--shuffle_seed", type=int, help="Shuffle; without it, by patient number."),
-        click.option(
-            "--dtype",
-            type=click.Choice(get_args(DType)),
-            default="auto",
-            show_default=True,
-            help="auto: integers stay integers, floats become float16.",
-        ),
-        click.option(
-            "--layout",
-            type=click.Choice(get_args(Layout)),
-            default="webdataset",
-            show_default=True,
-            help="ctclip: the original's four members, .bin .json .txt .labels (float16).",
-        ),
-        click.option(
-            "--encoding",
-            type=click.Choice(get_args(Encoding)),
-            default="npy",
-            show_default=True,
-            help="How the array is stored.",
-        ),
-        click.option(
-            "--chunk_shape",
-            type=click.Choice(get_args(ChunkShape)),
-            default="cube",
-            show_default=True,
-            help="Of b2nd: cube for crops, slab for reading whole planes.",
-        ),
-        click.option(
-            "--step",
-            type=click.FloatRange(min=0, min_open=True),
-            help="Of --dtype int16 with float sources: what one unit stands for (HU/1000: 0.001).",
-        ),
-        click.option(
-            "--max_error",
-            type=click.FloatRange(min=0),
-            help="Largest error of any voxel, in the source's unit; past it the sample fails. "
-            "Without it: 2^-10 of the spread between the 0.1 and the 99.9 percentile, and for "
-            "voxels outside them what the stored type costs.",
-        ),
-        click.option(
-            "--probe",
-            type=click.IntRange(min=0),
-            help="Volumes to try every encoding on before anything is promised; 0: none. "
-            "Without it: a few seconds' worth.",
-        ),
-        click.option("--test_mode", is_flag=True, help="Only the first 100 samples."),
-        _delete_source_files("Propose to delete each shard's sources once the shard holds them."),
-        discard_members_option,
-        trash_option,
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+        "discard_members": discard_members_option,
+        "trash": trash_option,
+    }
+    function = options_of(PlanSettings, defaults=True, instead=own)(function)
+    output = click.option(
+        "--output_dir", type=_PATH, help="The dataset directory to make or extend."
+    )
+    return config_option(output(function))
 
 
 def _as_private_as(_context: click.Context, _parameter: click.Parameter, out: Path) -> Path:
@@ -303,27 +228,6 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
             next_command="ctrate-convert convert --help",
         )
     out = Path(values.pop("output_dir"))
-    if values["layout"] == "ctclip":
-        if values["dtype"] == "int16":
-            raise SettingsError(
-                "--layout ctclip stores float16: its readers expect nothing else",
-                seen="--dtype int16",
-                expected="--dtype float16, or --layout webdataset",
-            )
-        if values["encoding"] != "npy":
-            raise SettingsError(
-                "--layout ctclip stores raw elements: its readers expect nothing else",
-                seen=f"--encoding {values['encoding']}",
-                expected="--encoding npy, or --layout webdataset",
-            )
-        values["dtype"] = "float16"
-    if values["trash"] and not values[_DELETE]:
-        raise SettingsError(
-            "--trash tells where sources go that are deleted, and none is to be",
-            expected="--delete_source_files too",
-        )
-    if values["step"] and values["dtype"] != "int16":
-        raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {values['dtype']}")
     try:
         return Dataset(out), PlanSettings(**values)
     except ValidationError as error:

@@ -24,24 +24,57 @@ Flag = str | int | float | bool
 class ClusterProfile(Record):
     """How jobs are submitted here; the names are submitit's. What is None follows from the plan.
 
-    ``warning_s``: how long before its time limit an element is told to stop and be requeued.
-    ``min_free_gb``: an element pauses before its next shard while less (GiB) is free at the output.
-    ``memory_factor`` and ``time_factor``: what a relaunched task gets after running out.
+    The descriptions are the help of the options that have the fields' names.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    timeout_min: int | None = Field(default=None, ge=1)
-    mem_gb: float | None = Field(default=None, gt=0)
-    cpus_per_task: int | None = Field(default=None, ge=1)
-    array_parallelism: int = Field(default=256, ge=1)
-    setup: tuple[str, ...] = ()
-    additional_parameters: dict[str, Flag] = Field(default_factory=dict)
-    warning_s: int = Field(default=120, ge=5)
-    min_free_gb: float = Field(default=0.0, ge=0)
-    memory_factor: float = Field(default=2.0, gt=1)
-    time_factor: float = Field(default=2.0, gt=1)
+    partition: str | None = Field(default=None, description="Slurm's partition.")
+    account: str | None = Field(default=None, description="Slurm's account.")
+    qos: str | None = Field(default=None, description="Slurm's quality of service.")
+    timeout_min: int | None = Field(
+        default=None,
+        ge=1,
+        description="Time limit of an element; without it from the plan and the measured speed.",
+    )
+    mem_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of an element; without it from the plan and measured use.",
+    )
+    cpus_per_task: int | None = Field(
+        default=None,
+        ge=1,
+        description="Cores, and worker processes, of an element; without it one a shard, "
+        "at most 8.",
+    )
+    array_parallelism: int = Field(
+        default=256, ge=1, description="How many elements of an array may run at once."
+    )
+    setup: tuple[str, ...] = Field(
+        default=(), description="Line for the job script before srun; may be repeated."
+    )
+    additional_parameters: dict[str, Flag] = Field(
+        default_factory=dict,
+        description="Any other option of sbatch, such as constraint=ssd; may be repeated.",
+    )
+    warning_s: int = Field(
+        default=120,
+        ge=5,
+        description="Seconds before the time limit at which an element stops and is requeued.",
+    )
+    min_free_gb: float = Field(
+        default=0.0,
+        ge=0,
+        description="An element pauses before its next shard while less (GiB) is free at the "
+        "output.",
+    )
+    memory_factor: float = Field(
+        default=2.0,
+        gt=1,
+        description="How much more memory relaunch gives to what ran out of it.",
+    )
+    time_factor: float = Field(
+        default=2.0, gt=1, description="How much more time relaunch gives to what ran out of it."
+    )
 
     def overridden(self, values: Mapping[str, Any]) -> ClusterProfile:
         """This profile with every value that is not None (nor empty) taken instead."""

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import Self
 
-from ctrate_convert.errors import DamageError
+from ctrate_convert.errors import DamageError, SettingsError
 from ctrate_convert.store.durable import read_regular
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
@@ -74,6 +74,8 @@ def parse(kind: type[R], data: bytes, where: object) -> R:
             f"not a valid {kind.__name__}: {first['msg']}" + (f" at {place}" if place else ""),
             where=where,
         ) from error
+    except SettingsError as error:  # of a model that refuses what does not go together
+        raise DamageError(f"not a valid {kind.__name__}: {error.what}", where=where) from error
 
 
 def read(kind: type[R], path: Path) -> R:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+from typing_extensions import Self
 
+from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes
 
 DType = Literal["auto", "float16", "int16"]
@@ -41,33 +43,110 @@ NumpyDtype = Annotated[str, AfterValidator(_numpy_dtype)]
 
 
 class PlanSettings(Record):
-    """Every choice a plan was made with. Paths are absolute; lists come in the order given."""
+    """Every choice a plan was made with. Paths are absolute; lists come in the order given.
 
-    data_folder: str
-    reports_file: str
-    meta_file: str
-    labels_file: str
-    exclude_file: tuple[str, ...] = ()
-    array_key: str | None = None
-    samples_per_shard: int = Field(default=100, ge=1)
-    shard_size_gb: float | None = Field(default=None, gt=0)
-    shards_per_task: int = Field(default=1, ge=1)
-    shuffle_seed: int | None = None
-    test_mode: bool = False
-    dtype: DType = "auto"
-    layout: Layout = "webdataset"
-    encoding: Encoding = "npy"
-    chunk_shape: ChunkShape = "cube"
-    step: float | None = Field(default=None, gt=0)
-    max_error: float | None = Field(default=None, ge=0)
+    The descriptions are the help of the options that have the fields' names.
+
+    Raises:
+        SettingsError: two settings do not go together.
+    """
+
+    data_folder: str = Field(description="Folder with the NPZ, at any depth.")
+    reports_file: str = Field(description="CSV with the four report columns.")
+    meta_file: str = Field(description="CSV with the 44 metadata columns.")
+    labels_file: str = Field(description="CSV with the 18 labels.")
+    exclude_file: tuple[str, ...] = Field(
+        default=(),
+        description="List of volumes to leave out, such as no_chest_train.txt; may be repeated.",
+    )
+    array_key: str | None = Field(
+        default=None, description="The array to take, where an NPZ has several."
+    )
+    samples_per_shard: int = Field(default=100, ge=1, description="Samples in one shard.")
+    shard_size_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Fill shards up to this size (GiB) instead of counting samples.",
+    )
+    shards_per_task: int = Field(
+        default=1, ge=1, description="Shards that one array task converts."
+    )
+    shuffle_seed: int | None = Field(
+        default=None, description="Shuffle; without it, by patient number."
+    )
+    test_mode: bool = Field(default=False, description="Only the first 100 samples.")
+    dtype: DType = Field(
+        default="auto", description="auto: integers stay integers, floats become float16."
+    )
+    layout: Layout = Field(
+        default="webdataset",
+        description="ctclip: the original's four members, .bin .json .txt .labels (float16).",
+    )
+    encoding: Encoding = Field(default="npy", description="How the array is stored.")
+    chunk_shape: ChunkShape = Field(
+        default="cube",
+        description="Of b2nd: cube for crops, slab for reading whole planes.",
+    )
+    step: float | None = Field(
+        default=None,
+        gt=0,
+        description="Of --dtype int16 with float sources: what one unit stands for "
+        "(HU/1000: 0.001).",
+    )
+    max_error: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest error of any voxel, in the source's unit; past it the sample fails. "
+        "Without it: 2^-10 of the spread between the 0.1 and the 99.9 percentile, and for "
+        "voxels outside them what the stored type costs.",
+    )
     delete_source_files: bool = False
     """A proposal: a person is asked before the first deletion, wherever the plan is carried out."""
     discard_members: tuple[str, ...] = ()
     """Entries of sources that may be lost with them; a proposal, as `delete_source_files` is."""
     trash: str | None = None
     """Where sources are moved instead of being deleted; an absolute path."""
-    probe: int | None = Field(default=0, ge=0)
-    """Volumes to try every encoding on: None is a few seconds' worth, 0 none."""
+    probe: int | None = Field(
+        default=None,
+        ge=0,
+        description="Volumes to try every encoding on before anything is promised; 0: none. "
+        "Without it: a few seconds' worth.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ctclip_is_float16(cls, values: Any) -> Any:
+        """The readers of that layout expect nothing else, so that ``auto`` means it."""
+        if (
+            isinstance(values, dict)
+            and values.get("layout") == "ctclip"
+            and values.get("dtype", "auto") == "auto"
+        ):
+            return {**values, "dtype": "float16"}
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_go_together(self) -> Self:
+        if self.layout == "ctclip" and self.dtype == "int16":
+            raise SettingsError(
+                "--layout ctclip stores float16: its readers expect nothing else",
+                seen="--dtype int16",
+                expected="--dtype float16, or --layout webdataset",
+            )
+        if self.layout == "ctclip" and self.encoding != "npy":
+            raise SettingsError(
+                "--layout ctclip stores raw elements: its readers expect nothing else",
+                seen=f"--encoding {self.encoding}",
+                expected="--encoding npy, or --layout webdataset",
+            )
+        if self.trash and not self.delete_source_files:
+            raise SettingsError(
+                "--trash tells where sources go that are deleted, and none is to be",
+                expected="--delete_source_files too",
+            )
+        if self.step and self.dtype != "int16":
+            raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {self.dtype}")
+        return self
 
 
 class ArrayHeader(Record):

@@ -95,7 +95,7 @@ class Source:
             reports_file=str(self.folder / "reports.csv"),
             labels_file=str(self.folder / "labels.csv"),
             meta_file=str(self.folder / "metadata.csv"),
-            **choices,
+            **{"probe": 0, **choices},
         )
 
     def plan(self, **choices: Any) -> PlanReport:

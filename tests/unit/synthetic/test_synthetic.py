@@ -36,6 +36,7 @@ def settings_for(ctrate: SyntheticCtRate) -> PlanSettings:
         labels_file=str(ctrate.labels_file),
         exclude_file=(str(ctrate.exclude_file),),
         samples_per_shard=4,
+        probe=0,
     )
 
 
