@@ -12,7 +12,9 @@ from ctrate_convert.store.records.plan import PlanSettings
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import plan_words, run_here
 
-PATHS = {name: "/x" for name in ("data_folder", "reports_file", "meta_file", "labels_file")}
+PATHS: dict[str, Any] = dict.fromkeys(
+    ("data_folder", "reports_file", "meta_file", "labels_file"), "/x"
+)
 
 WRONG: list[dict[str, Any]] = [
     {"layout": "ctclip", "dtype": "int16"},
