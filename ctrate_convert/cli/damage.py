@@ -10,17 +10,12 @@ from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.set_aside import aside_notes
 
-_NAMED = 20
-
 
 def print_damage(damage: Sequence[Damage]) -> None:
     """One line a damaged part; nothing where there is none."""
     if damage:
         show.line(f"DAMAGE, {show.count(len(damage), 'finding')}; all else went on:")
-    for one in damage[:_NAMED]:
-        show.line(f"  {one.shard}: {one.what}")
-    if len(damage) > _NAMED:
-        show.line(f"  … and {len(damage) - _NAMED:,} more (--json names all)")
+    show.some(f"  {one.shard}: {one.what}" for one in damage)
 
 
 def print_aside(dataset: Dataset) -> None:

@@ -29,7 +29,6 @@ from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import require_plans
 
-_NAMED = 20
 _MEANING = {
     "deletable": "converted; may go if it equals what its shard holds",
     "deleted": "deleted after it was compared with its shard",
@@ -156,10 +155,7 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
         show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
-    for entry in kept[:_NAMED]:
-        show.line(f"  kept: {entry.source} — {entry.reason}")
-    if len(kept) > _NAMED:
-        show.line(f"  … and {len(kept) - _NAMED:,} more (--json names all)")
+    show.some(f"  kept: {entry.source} — {entry.reason}" for entry in kept)
 
 
 def print_deleted(deletion: Deletion) -> None:
@@ -185,7 +181,4 @@ def print_sources(sources: Sequence[Source]) -> None:
     ]
     show.table(("sources", ">files", ">size", "meaning"), rows)
     staying = [s for s in sources if s.state in ("kept", "failed", "excluded", "gone")]
-    for source in staying[:_NAMED]:
-        show.line(f"  {source.state}: {source.source} — {source.reason}")
-    if len(staying) > _NAMED:
-        show.line(f"  … and {len(staying) - _NAMED:,} more (--json names all)")
+    show.some(f"  {one.state}: {one.source} — {one.reason}" for one in staying)

@@ -148,7 +148,8 @@ def _print_excluded(report: PlanReport) -> None:
     for reason, number in sorted(by_reason.items()):
         show.line(f"Left out, {reason.replace('_', ' ')}: {number:,}")
         entries = [entry for entry in report.excluded if entry.reason == reason]
-        for entry in entries[:_NAMED]:
-            show.line(f"  {entry.key}" + (f" ({entry.detail})" if entry.detail else ""))
-        if number > _NAMED:
-            show.line(f"  … and {number - _NAMED:,} more (--json names all)")
+        details = (f" ({entry.detail})" if entry.detail else "" for entry in entries)
+        show.some(
+            (f"  {entry.key}{detail}" for entry, detail in zip(entries, details, strict=True)),
+            _NAMED,
+        )

@@ -78,10 +78,7 @@ def print_report(found: Report) -> None:
     show.line(f"Voxels are: {_counts(found.intensities)}.")
     if found.predicted_intensities:
         show.line(f"Of those probed: {_counts(found.predicted_intensities)}.")
-    for key, reason in found.failed[:_NAMED]:
-        show.line(f"  failed, source kept: {key}: {reason}")
-    if len(found.failed) > _NAMED:
-        show.line(f"  … and {len(found.failed) - _NAMED:,} more (--json names all)")
+    show.some((f"  failed, source kept: {key}: {why}" for key, why in found.failed), _NAMED)
     freed = show.size(found.freed_bytes)
     show.line(f"Deleted {show.count(found.deleted_files, 'source file')}, {freed} freed.")
     attempts = found.attempts

@@ -11,8 +11,6 @@ from ctrate_convert.deleting.restore import restore
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import require_plans
 
-_NAMED = 20
-
 
 @click.command("restore")
 @options.out_argument
@@ -49,8 +47,5 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
         show.line(
             f"Back in: {', '.join(folders)}. Next: ctrate-convert delete {out}, which shows all."
         )
-    for source, why in report.left[:_NAMED]:
-        show.line(f"  left in the trash: {source} — {why}")
-    if len(report.left) > _NAMED:
-        show.line(f"  … and {len(report.left) - _NAMED:,} more (--json names all)")
+    show.some(f"  left in the trash: {source} — {why}" for source, why in report.left)
     return report.exit_code

@@ -28,8 +28,6 @@ from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB, Manifest
 
-_NAMED = 20
-
 
 @click.command("run")
 @options.out_argument
@@ -245,10 +243,7 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
 
 
 def _print_named(title: str, texts: list[str]) -> None:
-    for text in texts[:_NAMED]:
-        show.line(f"  {title}: {text}")
-    if len(texts) > _NAMED:
-        show.line(f"  … and {len(texts) - _NAMED:,} more")
+    show.some(f"  {title}: {text}" for text in texts)
 
 
 def print_states(manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import click
@@ -30,6 +30,7 @@ __all__ = [
     "line",
     "note",
     "size",
+    "some",
     "table",
 ]
 
@@ -61,6 +62,15 @@ def duration(seconds: float) -> str:
     """``1:02:03``."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def some(texts: Iterable[str], most: int = 20, *, whole: str = "--json names all") -> None:
+    """Print the first lines and how many more there are; ``whole`` says what names all."""
+    lines = list(texts)
+    for text in lines[:most]:
+        line(text)
+    if len(lines) > most:
+        line(f"  … and {len(lines) - most:,} more ({whole})")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

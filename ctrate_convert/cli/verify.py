@@ -95,16 +95,19 @@ def command(
 
 
 def _print_mended(report: MendReport) -> None:
-    for name in report.plan_files[:_NAMED]:
-        show.line(f"Restored from the other copy of the plan: {name}")
-    for name in report.rebuilt[:_NAMED]:
-        show.line(f"Rebuilt from its shard: {name}")
-    for name in report.aside[:_NAMED]:
-        show.line(f"The damaged record is kept as {name}")
-    for name in report.uncompared[:_NAMED]:
-        show.line(f"No manifest knew the shard's SHA-256; its bytes were taken as they are: {name}")
-    for name, reason in report.not_rebuilt[:_NAMED]:
-        show.line(f"NOT rebuilt: {name}: {reason}")
+    show.some(
+        (f"Restored from the other copy of the plan: {name}" for name in report.plan_files), _NAMED
+    )
+    show.some((f"Rebuilt from its shard: {name}" for name in report.rebuilt), _NAMED)
+    show.some((f"The damaged record is kept as {name}" for name in report.aside), _NAMED)
+    show.some(
+        (
+            f"No manifest knew the shard's SHA-256; its bytes were taken as they are: {name}"
+            for name in report.uncompared
+        ),
+        _NAMED,
+    )
+    show.some((f"NOT rebuilt: {name}: {reason}" for name, reason in report.not_rebuilt), _NAMED)
 
 
 def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) -> None:
@@ -121,15 +124,13 @@ def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) ->
             f"Not read any more, and may be moved away: {', '.join(report.superseded[:_NAMED])}. "
             "Raw readers of shard-*.tar see both copies until you do."
         )
-    for key, reason in report.failed[:_NAMED]:
-        show.line(f"Failed: {key}: {reason}")
+    show.some((f"Failed: {key}: {reason}" for key, reason in report.failed), _NAMED)
     if report.lost:
         show.line(
             f"LOST, {show.count(len(report.lost), 'sample')}: damaged, and without a source that "
             "could be converted again:"
         )
-    for key, shard in report.lost[:_NAMED]:
-        show.line(f"  {shard}, {key}")
+    show.some((f"  {shard}, {key}" for key, shard in report.lost), _NAMED)
     if report.waiting:
         show.line(
             f"Still damaged, {show.count(len(report.waiting), 'sample')}, since the conversion "
@@ -169,10 +170,7 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         f"Compared with their sources: {report.compared_with_source:,}; with the recorded "
         f"digests alone: {report.compared_with_digest_only:,}."
     )
-    for note in report.notes[:_NAMED]:
-        show.line(f"Note: {note}")
-    if len(report.notes) > _NAMED:
-        show.line(f"… and {len(report.notes) - _NAMED:,} more notes (--json gives all)")
+    show.some((f"Note: {note}" for note in report.notes), _NAMED)
     if report.precision:
         show.table(
             ("sample", ">max error", ">mean error", ">recorded max"),
@@ -190,11 +188,11 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         show.line("No damage found.")
         return
     show.line(f"DAMAGE, {show.count(len(report.damage), 'finding')}:")
-    for damage in report.damage[:_NAMED]:
-        at = f"{damage.shard}, {damage.key}" if damage.key else damage.shard
-        show.line(f"  {at}: {damage.what}")
-    if len(report.damage) > _NAMED:
-        show.line(f"  … and {len(report.damage) - _NAMED:,} more (--json names all)")
+    places = (f"{one.shard}, {one.key}" if one.key else one.shard for one in report.damage)
+    show.some(
+        (f"  {place}: {one.what}" for place, one in zip(places, report.damage, strict=True)),
+        _NAMED,
+    )
     show.line(
         f"No source of a damaged shard can be deleted. Full list: --json. Where: {dataset.out}"
     )
