@@ -25,6 +25,7 @@ from ctrate_convert.running.delete import (
 )
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
+from ctrate_convert.running.run import Crew
 from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import require_plans
@@ -105,9 +106,8 @@ def command(
             show.as_json(_facts(sources, None))
         return ExitCode.DONE
     with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
-        result = delete_sources_of(
-            dataset, work, consent, num_workers=num_workers, stop=stop, on_change=progress
-        )
+        crew = Crew(num_workers, stop, on_change=progress)
+        result = delete_sources_of(dataset, work, consent, crew)
     after = deletable_sources(dataset)
     damage = find_damage(dataset, require_plans(dataset))
     if as_json:

@@ -21,7 +21,7 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.running.delete import require_deletable
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
-from ctrate_convert.running.run import run_pending
+from ctrate_convert.running.run import Crew, Tasks, run_pending
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_plans
@@ -151,16 +151,11 @@ def convert_pending(
         space = SpaceWatch(dataset.out, round(min_free_gb * GIB), progress.paused)
         result, manifest = run_pending(
             dataset,
-            num_workers=num_workers,
+            Crew(num_workers, stop, scheduler, may_start=space.may_start, on_change=progress),
+            tasks=Tasks(only_tasks, held),
             consent=consent,
             must_fit=not min_free_gb,
             warn=progress.warn,
-            only_tasks=only_tasks,
-            leave_tasks=held,
-            scheduler=scheduler,
-            may_start=space.may_start,
-            stop=stop,
-            on_change=progress,
         )
     damage = find_damage(dataset, load_plans(dataset))
     if as_json:
@@ -181,10 +176,10 @@ def _held(dataset: Dataset) -> frozenset[int]:
     return held_tasks(dataset)
 
 
-def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str] | None:
-    """The Slurm job that this is, where a plain job script runs its task by this command."""
+def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str]:
+    """Return the facts of the Slurm job whose plain script gave this command; else none."""
     if only_tasks is None or "SLURM_JOB_ID" not in os.environ:
-        return None
+        return {}
     from ctrate_convert.cluster.scheduler.here import scheduler_facts
 
     return scheduler_facts(os.environ)

@@ -15,6 +15,7 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
+from ctrate_convert.running.run import Crew
 from ctrate_convert.store.layout import Dataset
 
 _NAMED = 50
@@ -86,7 +87,7 @@ def command(
     if not as_json:
         _print_mended(mended)
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
-        done = repair(dataset, report, num_workers=num_workers, stop=stop, on_change=progress)
+        done = repair(dataset, report, Crew(num_workers, stop, on_change=progress))
     if as_json:
         show.as_json({"verified": report, "mended": mended, "repaired": done})
     else:

@@ -34,7 +34,7 @@ from ctrate_convert.running.pool import (
     stop_on_signals,
 )
 from ctrate_convert.running.result import RunResult
-from ctrate_convert.running.run import run_work
+from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
@@ -124,17 +124,14 @@ def _convert(
             max_rss_bytes=0,
         )
         raise
-    return run_work(
-        dataset,
-        plans,
-        work,
-        num_workers=num_workers,
-        consent=consent,
-        scheduler=scheduler,
-        stop=stop,
+    crew = Crew(
+        num_workers,
+        stop,
+        scheduler,
         lock_patience_s=_LOCK_PATIENCE_S,
         may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
     )
+    return run_work(dataset, work, crew, consent)
 
 
 def _believed(dataset: Dataset, name: str) -> Consent | None:

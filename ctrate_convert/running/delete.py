@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.copies import require_copies
@@ -12,9 +12,8 @@ from ctrate_convert.deleting.source_states import Source, candidates, survey
 from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
 from ctrate_convert.deleting.trusted import require_trusted
 from ctrate_convert.errors import RefusedError
-from ctrate_convert.running.pool import Message, StopFlag
 from ctrate_convert.running.result import RunResult
-from ctrate_convert.running.run import run_work
+from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, Planned
 from ctrate_convert.store.merger import merge
@@ -69,10 +68,7 @@ def delete_sources_of(
     dataset: Dataset,
     work: Sequence[Planned],
     consent: Consent,
-    *,
-    num_workers: int,
-    stop: StopFlag | None = None,
-    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+    crew: Crew,
 ) -> RunResult:
     """Read each shard of ``work`` again from storage, compare its sources with it, let them go.
 
@@ -88,15 +84,7 @@ def delete_sources_of(
     if consent.trash:
         prepare_trash_for(Path(consent.trash), plans, dataset.out)
     merge(dataset, plans)
-    return run_work(
-        dataset,
-        plans,
-        work,
-        num_workers=num_workers,
-        consent=consent,
-        stop=stop,
-        on_change=on_change,
-    )
+    return run_work(dataset, work, crew, consent)
 
 
 def refuse_other_trash(dataset: Dataset, trash: str) -> None:

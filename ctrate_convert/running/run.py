@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctrate_convert.deleting.finish import finish_deletions
@@ -28,34 +29,51 @@ from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest
-from ctrate_convert.store.records.plan import Plan
 
 _log = logging.getLogger(__name__)
 
 _ENVIRONMENT = "environment"
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work here, and whom they listen and report to.
+
+    ``num_workers`` processes convert at once. ``stop`` is looked at between two blocks of a
+    volume. ``scheduler`` are the facts of the job that this process is of; empty where it is none.
+    A shard that another process holds is waited for ``lock_patience_s``. ``may_start`` is told
+    what the shards under way will still write; while it says no, no shard is begun but those that
+    only let sources go. ``on_change`` is told of every message of a worker.
+    """
+
+    num_workers: int
+    stop: StopFlag = field(default_factory=StopFlag)
+    scheduler: Mapping[str, str] = field(default_factory=dict)
+    lock_patience_s: float = 0.0
+    may_start: Callable[[int], bool] = lambda claimed_bytes: True
+    on_change: Callable[[RunResult, Message], None] = lambda result, message: None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Which tasks are carried out: ``only`` these (None: all), but ``leave`` those to others."""
+
+    only: frozenset[int] | None = None
+    leave: frozenset[int] = frozenset()
+
+    def has(self, task: int) -> bool:
+        """Return True if ``task`` is to be carried out."""
+        return (self.only is None or task in self.only) and task not in self.leave
+
+
 def run_work(
-    dataset: Dataset,
-    plans: Sequence[Plan],
-    work: Sequence[Planned],
-    *,
-    num_workers: int,
-    consent: Consent | None = None,
-    scheduler: dict[str, str] | None = None,
-    stop: StopFlag | None = None,
-    lock_patience_s: float = 0.0,
-    may_start: Callable[[int], bool] = lambda claimed_bytes: True,
-    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+    dataset: Dataset, work: Sequence[Planned], crew: Crew, consent: Consent | None = None
 ) -> RunResult:
-    """Carry out ``work`` with ``num_workers`` processes under one attempt.
+    """Carry out ``work`` under one attempt.
 
     The sources of shards that ``consent`` names are let go, each shard's after it was published;
-    without one no source is touched. ``may_start`` is told what the shards under way will still
-    write; while it says no, no shard is begun but those that only let sources go, and the
-    attempt's progress says so.
+    without one no source is touched.
     """
-    stop = StopFlag() if stop is None else stop  # an unset flag is false
     dataset.prepare()
     recorded = recorded_numbers(dataset)
     _sweep(dataset, recorded)
@@ -68,15 +86,15 @@ def run_work(
     )
     if not work:
         return result
-    attempt = Attempt(dataset, _tasks(work), scheduler, num_workers)
-    _log.info("attempt %s: %d shards, %d workers", attempt.name, len(work), num_workers)
+    attempt = Attempt(dataset, _tasks(work), dict(crew.scheduler), crew.num_workers)
+    _log.info("attempt %s: %d shards, %d workers", attempt.name, len(work), crew.num_workers)
     orders = [
         Order(
             dataset.out,
             shard.index,
             attempt.name,
             consent=consent.name if consent and allows(consent, plan, shard) else None,
-            patience_s=lock_patience_s,
+            patience_s=crew.lock_patience_s,
             releasing=shard.index in recorded,
         )
         # First what only lets sources go: it takes no space, and may give some. Then the largest,
@@ -92,14 +110,14 @@ def run_work(
         if not isinstance(message, Advanced):
             _log.info("%s", message)
         if isinstance(message, ShardFailed) and _hits_every_shard(message):
-            stop.set(_ENVIRONMENT)
+            crew.stop.set(_ENVIRONMENT)
         attempt.progress(result.note())
-        on_change(result, message)
+        crew.on_change(result, message)
 
     def may_begin(order: Order) -> bool:
         if order.releasing:
             return True
-        may = may_start(tally.claimed_bytes())
+        may = crew.may_start(tally.claimed_bytes())
         if may == result.paused:
             result.paused = not may
             attempt.progress(result.note(), force=True)
@@ -109,13 +127,13 @@ def run_work(
 
     broken: BaseException | None = None
     try:
-        run_orders(orders, num_workers, stop, on_message, may_begin)
+        run_orders(orders, crew.num_workers, crew.stop, on_message, may_begin)
     except BaseException as error:
         broken = error
         raise
     finally:
-        if stop.reason and stop.reason != _ENVIRONMENT:
-            result.stopped_by = stop.reason
+        if crew.stop.reason and crew.stop.reason != _ENVIRONMENT:
+            result.stopped_by = crew.stop.reason
         attempt.progress(result.note(), force=True)
         _end(attempt, result, broken)
     return result
@@ -172,21 +190,15 @@ def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> N
 
 def run_pending(
     dataset: Dataset,
+    crew: Crew,
     *,
-    num_workers: int,
+    tasks: Tasks | None = None,
     consent: Consent | None = None,
     must_fit: bool = False,
     warn: Callable[[str], None] | None = None,
-    only_tasks: frozenset[int] | None = None,
-    leave_tasks: frozenset[int] = frozenset(),
-    scheduler: dict[str, str] | None = None,
-    stop: StopFlag | None = None,
-    may_start: Callable[[int], bool] = lambda claimed_bytes: True,
-    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
 ) -> tuple[RunResult, Manifest]:
-    """Everything that is pending in ``dataset``, then the merged manifest.
+    """Carry out what is pending of ``tasks``, or of all; return that and the merged manifest.
 
-    ``only_tasks`` (None: all) are converted, without ``leave_tasks``, which others hold.
     ``must_fit``: nothing is begun that certainly fills the disk. ``warn`` is told where it may.
     ``consent``: a person allowed that the sources of the shards it names are let go.
 
@@ -203,35 +215,21 @@ def run_pending(
     dataset.prepare()
     finish_deletions(dataset, plans)
     ledger = Ledger.of(dataset, plans)
-    work = [
-        one
-        for one in ledger.pending(consent)
-        if (only_tasks is None or one.shard.task in only_tasks)
-        and one.shard.task not in leave_tasks
-    ]
+    wanted = tasks or Tasks()
+    work = [one for one in ledger.pending(consent) if wanted.has(one.shard.task)]
     if must_fit or warn:
         _sweep(dataset, ledger.recorded)  # their space is free for what comes
         words = require_room(
             dataset,
             work,
             ledger.recorded,
-            num_workers=num_workers,
+            num_workers=crew.num_workers,
             consent=consent,
             may_wait=not must_fit,
         )
         if words and warn:
             warn(words)
-    result = run_work(
-        dataset,
-        plans,
-        work,
-        num_workers=num_workers,
-        consent=consent,
-        scheduler=scheduler,
-        stop=stop,
-        may_start=may_start,
-        on_change=on_change,
-    )
+    result = run_work(dataset, work, crew, consent)
     manifest = merge(dataset, plans)
     result.failed_before = manifest.samples["failed"] - len(result.failed_samples)
     return result, manifest

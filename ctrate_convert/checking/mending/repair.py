@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,7 @@ from ctrate_convert.checking.mending.plan_repairs import plan_repairs
 from ctrate_convert.checking.verify import VerifyReport
 from ctrate_convert.deleting.finish import finish_deletions
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.running.pool import Message, StopFlag
-from ctrate_convert.running.result import RunResult
-from ctrate_convert.running.run import run_pending
+from ctrate_convert.running.run import Crew, Tasks, run_pending
 from ctrate_convert.shards.readback import check_members
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
@@ -54,10 +52,7 @@ class RepairReport:
 def repair(
     dataset: Dataset,
     found: VerifyReport,
-    *,
-    num_workers: int,
-    stop: StopFlag | None = None,
-    on_change: Callable[[RunResult, Message], None] = lambda result, message: None,
+    crew: Crew,
 ) -> RepairReport:
     """Convert what ``found`` (of a full verify) names as damaged into new shards.
 
@@ -78,13 +73,8 @@ def repair(
     report = RepairReport(other_damage=sum(1 for one in found.damage if one.shard not in names))
     unfinished = plan_repairs(dataset, damaged)
     if unfinished:
-        result, _ = run_pending(
-            dataset,
-            num_workers=num_workers,
-            only_tasks=frozenset(task for plan in unfinished for task in plan.tasks),
-            stop=stop,
-            on_change=on_change,
-        )
+        tasks = Tasks(only=frozenset(task for plan in unfinished for task in plan.tasks))
+        result, _ = run_pending(dataset, crew, tasks=tasks)
         report.conversion, report.failed = result.exit_code, result.failed_samples
     plans = require_plans(dataset)
     merge(dataset, plans)  # also what a killed repair had no time to merge

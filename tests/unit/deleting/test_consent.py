@@ -17,7 +17,7 @@ import pytest
 
 from ctrate_convert.deleting.consents import load_consents, require_consent, user_name
 from ctrate_convert.errors import ExitCode, RefusedError
-from ctrate_convert.running.run import run_pending
+from ctrate_convert.running.run import Crew, run_pending
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_plans
@@ -439,7 +439,7 @@ def test_a_later_plan_is_not_covered(made: SyntheticCtRate, out: Path, tmp_path:
     for shard in (0, 2):
         with pytest.raises(RefusedError, match="does not name shard"):
             require_consent(dataset, earlier.name, later, shard)
-    run_pending(dataset, num_workers=1, consent=earlier)
+    run_pending(dataset, Crew(1), consent=earlier)
     assert len(read_dataset(out)) == 6
     assert sources_left(more) == set(more.keys)
 
