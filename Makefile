@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check lint bench slurm-demo fuzz faults clean
+.PHONY: demo test quick check lint bench slurm-demo fuzz faults clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,8 +16,11 @@ demo: $(READY)   ## convert a small synthetic CT-RATE, verify it, free its disk,
 	$(BIN)/ctrate-convert demo demo
 
 test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying so, where they are missing
-	$(BIN)/pytest -q -n 2 --dist worksteal --ignore tests/cluster
-	$(BIN)/pytest -q tests/cluster
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slurm"
+	$(BIN)/pytest -q -m slurm
+
+quick: $(READY)  ## what tells within two minutes that nothing plain is broken
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
 
 lint: $(READY)
 	$(BIN)/ruff check .

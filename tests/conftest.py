@@ -20,6 +20,19 @@ REAL_CT_VARIABLE = "CTRATE_REAL_CT"
 SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
 
 
+TESTS = Path(__file__).parent
+SLOW = [TESTS / "promises" / name for name in ("crash", "faults", "fuzz", "kills", "races", "disks")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder: what runs on Slurm, and what takes its time wherever it runs."""
+    for item in items:
+        if TESTS / "cluster" in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
+        if any(folder in item.path.parents for folder in SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def usual_umask() -> Iterator[None]:
     """Each test begins with the usual umask: commands that run in this process only narrow it."""
