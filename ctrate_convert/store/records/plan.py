@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -113,20 +113,13 @@ class PlanSettings(Record):
         "Without it: a few seconds' worth.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _ctclip_is_float16(cls, values: Any) -> Any:
-        """The readers of that layout expect nothing else, so that ``auto`` means it."""
-        if (
-            isinstance(values, dict)
-            and values.get("layout") == "ctclip"
-            and values.get("dtype", "auto") == "auto"
-        ):
-            return {**values, "dtype": "float16"}
-        return values
-
     @model_validator(mode="after")
     def _refuse_what_does_not_go_together(self) -> Self:
+        if self.layout == "ctclip" and self.dtype == "auto":
+            # The readers of that layout expect float16. A validator that runs before, which could
+            # set it openly, would cost strict parsing of JSON.
+            object.__setattr__(self, "dtype", "float16")
+            self.__pydantic_fields_set__.add("dtype")
         if self.layout == "ctclip" and self.dtype == "int16":
             raise SettingsError(
                 "--layout ctclip stores float16: its readers expect nothing else",

@@ -15,34 +15,34 @@ LOST = (
     "data: settle < shard.convert_shard",
     "names: publish < shard._read_and_publish",
     "data: _temporary_with < create_once < shard.convert_shard",
-    "data: _temporary_with < create_once < consent.record_consent",
-    "names: create_once < consent.record_consent",
+    "data: _temporary_with < create_once < consents.record_consent",
+    "names: create_once < consents.record_consent",
     "data: append_lines < entries.write_intents",
     "names: append_lines < entries.write_intents",
     "names: gate._settle",
-    "names: make_directories < paths.prepare",
+    "names: make_directories < layout.prepare",
 )
 """Without it a source is gone and no record, shard, journal or consent accounts for it."""
 
 STUCK = (
-    "data: _temporary_with < create_once < publish_directory < planning._publish",
-    "names: create_once < publish_directory < planning._publish",
+    "data: _temporary_with < create_once < publish_directory < make._publish",
+    "names: create_once < publish_directory < make._publish",
 )
 """Nothing is lost without it, but the same command cannot finish."""
 
 STUCK_AFTER_A_KILL = (
-    "names: paths.prepare",
+    "names: layout.prepare",
     "names: trusted._not_synced",
     "names: finish._settle",
 )
 """The same, where a kill comes before the power loss: it syncs what a killed process left."""
 
 ONLY_PROMISED = (
-    "names: publish_directory < planning._publish",  # once ``plan`` has ended, the plan is there
-    "data: _temporary_with < replace < manifest.merge",  # a cache: the next merge makes it anew
-    "names: replace < manifest.merge",
-    "data: _temporary_with < create_once < manifest.merge",  # the dataset card, for readers
-    "names: create_once < manifest.merge",
+    "names: publish_directory < make._publish",  # once ``plan`` has ended, the plan is there
+    "data: _temporary_with < replace < merger.merge",  # a cache: the next merge makes it anew
+    "names: replace < merger.merge",
+    "data: _temporary_with < create_once < merger.merge",  # the dataset card, for readers
+    "names: create_once < merger.merge",
     "names: create_once < shard.convert_shard",  # the gate syncs it before it relies on it
     "data: append_lines < entries.write_outcomes",  # the next run writes ``found_gone`` instead
     "data: _temporary_with < create_once < attempts.__init__",  # a note: an attempt goes unseen
@@ -56,7 +56,7 @@ ONLY_PROMISED = (
 ONLY_PROMISED_AFTER_A_KILL = ("data: append_lines < finish._finish",)
 """The same, of what a run notes that finds an interrupted deletion."""
 
-OF_AN_OLD_DATASET = ("names: make_directories < consent.record_consent",)
+OF_AN_OLD_DATASET = ("names: make_directories < consents.record_consent",)
 """Where the folder is missing: left out in ``test_command_states.py``."""
 
 PUTS_BACK = ("names: aside.give_name_back",)
