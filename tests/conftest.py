@@ -23,8 +23,6 @@ SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
 TESTS = Path(__file__).parent
 _SLOW = ("crash", "faults", "fuzz", "kills", "races", "disks")
 SLOW = [TESTS / "promises" / name for name in _SLOW]
-    TESTS / "promises" / name for name in ("crash", "faults", "fuzz", "kills", "races", "disks")
-]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
