@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test quick check lint bench slurm-demo fuzz faults clean
+.PHONY: demo test quick oldest check lint bench slurm-demo fuzz faults clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,12 @@ test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying
 
 quick: $(READY)  ## what tells within two minutes that nothing plain is broken
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
+
+oldest:          ## the quick tests with the oldest dependencies that are allowed
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check \
+		--constraint tests/oldest.txt --editable '.[test]'
+	.venv-oldest/bin/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,4 +49,4 @@ faults: $(READY) ## every call of every command made to fail in every way, for h
 	$(BIN)/python -m tests.promises.faults --seconds 1800
 
 clean:
-	rm -rf $(VENV) demo slurm-demo bench-work
+	rm -rf $(VENV) .venv-oldest demo slurm-demo bench-work
