@@ -63,7 +63,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> object:
-    """The reading side, imported when it is first asked for: it takes up to seconds."""
+    """Return the reading side, imported when it is first asked for: it takes up to seconds."""
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_FROM[name]), name)

@@ -19,7 +19,7 @@ import os
 
 
 class ExitCode(enum.IntEnum):
-    """What the program's exit status means."""
+    """The meaning of the program's exit status."""
 
     DONE = 0
     USAGE = 1
@@ -58,7 +58,7 @@ class CtrateError(Exception):
         return (_rebuild, (type(self), dict(vars(self))))
 
     def one_line(self) -> str:
-        """The facts in one line, for records and tables."""
+        """Return the facts in one line, for records and tables."""
         text = self.what
         if self.where is not None:
             text += f" ({self.where})"
@@ -69,7 +69,7 @@ class CtrateError(Exception):
         return text
 
     def lines(self) -> list[str]:
-        """The facts one a line, for a terminal."""
+        """Return the facts one a line, for a terminal."""
         facts = (
             ("where", self.where),
             ("seen", self.seen),

@@ -22,12 +22,12 @@ from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 
 def mend_command(dataset: Dataset) -> str:
-    """The command that restores plans and rebuilds records."""
+    """Return the command that restores plans and rebuilds records."""
     return f"ctrate-convert verify {dataset.out} --full --repair"
 
 
 def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
-    """What is wrong with the plans' files and with the records of their shards."""
+    """Return the damage of the plans' files and of the records of their shards."""
     found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
     for index, what in Ledger.of(dataset, plans).damaged_records().items():
         name = f"{dataset.records.name}/{dataset.record(index).name}"
@@ -64,7 +64,7 @@ def place_of_lines(shard: PlannedShard) -> str:
 
 
 def told(error: DamageError | OSError) -> str:
-    """The facts of ``error`` without its place, which the finding names."""
+    """Return the facts of ``error`` without its place, which the finding names."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     seen = f": seen {error.seen}, expected {error.expected}" if error.seen else ""

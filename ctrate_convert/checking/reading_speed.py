@@ -15,7 +15,7 @@ _LONG_ENOUGH_S = 10.0
 
 @dataclass(frozen=True)
 class ReadingSpeed:
-    """What was read, and how fast."""
+    """How much was read, and how fast."""
 
     samples: int
     size_bytes: int

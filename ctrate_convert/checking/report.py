@@ -77,7 +77,7 @@ class Report:
     freed_bytes: int = 0
 
     def total(self, name: str) -> float | None:
-        """The sum of one of `ShardFacts`' numbers; None where a shard has none."""
+        """Return the sum of one of `ShardFacts`' numbers; None where a shard has none."""
         values = [getattr(shard, name) for shard in self.shards]
         return None if None in values else math.fsum(values)
 
@@ -178,7 +178,7 @@ def _span(record: ShardRecord) -> Span:
 
 
 def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
-    """A shard's deleted sources, each counted once; those in a trash free nothing."""
+    """Yield a shard's deleted sources, each counted once; those in a trash free nothing."""
     gone = {
         line.key: Freed(timeline.seconds_of(line.time), line.size_bytes)
         for line in read_journal(dataset, index)

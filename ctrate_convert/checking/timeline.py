@@ -42,12 +42,12 @@ class Freed:
 
 
 def seconds_of(text: str) -> float:
-    """A time as records and journals write it, in seconds since 1970."""
+    """Return a time as records and journals write it, in seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def wall_s(spans: Sequence[Span]) -> float:
-    """How long at least one shard was under way: pauses between two runs do not count."""
+    """Return how long at least one shard was under way: pauses between two runs do not count."""
     total_s, until_s = 0.0, float("-inf")
     for span in sorted(spans, key=lambda span: span.started_s):
         total_s += max(0.0, span.ended_s - max(span.started_s, until_s))
@@ -82,7 +82,7 @@ def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) 
 
 
 def peak_extra_bytes(spans: Sequence[Span], freed: Iterable[Freed]) -> int:
-    """The most that shards took beyond what deletions had freed by then.
+    """Return the most that shards took beyond what deletions had freed by then.
 
     Each shard counts whole from its beginning; scratch files are not known.
     """

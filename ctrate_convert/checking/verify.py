@@ -41,7 +41,7 @@ UNKNOWN_SHARD = "a shard that no record knows"
 
 @dataclass
 class VerifyReport:
-    """What was looked at and what was found. No damage found is worth as much as was looked at."""
+    """The shards that were looked at, and the damage found in them."""
 
     shards: int = 0
     shards_read_whole: int = 0
@@ -144,7 +144,7 @@ def _check_merged(
     report: VerifyReport,
     files: FileFindings,
 ) -> None:
-    """Whether the record is the one that was merged, and the manifest says what it does."""
+    """Note damage unless the record is the one that was merged, and the manifest agrees with it."""
     record = shard.record
     if entry.record_sha256 != record.stored_sha256():
         what = "this record was changed after it was merged into the manifest; " + _rebuild(dataset)
@@ -176,7 +176,7 @@ def _rebuild(dataset: Dataset) -> str:
 
 
 def _intensity_notes(files: FileFindings, records: Sequence[Recorded]) -> list[str]:
-    """Whether readers may apply the tables' intercepts, by what every volume's voxels showed."""
+    """Return notes on whether readers may apply the tables' intercepts, by the voxels' scale."""
     scales = []
     for shard in records:
         planned = files.planned.get(shard.record.shard, {})

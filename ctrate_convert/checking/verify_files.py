@@ -34,7 +34,7 @@ from ctrate_convert.store.records.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """What the plan's line of one sample says, as far as it is looked at again."""
+    """The facts of a sample's planned line that verify looks at again."""
 
     source: str
     intercept: str
@@ -42,7 +42,7 @@ class PlannedSource:
 
 @dataclass
 class FileFindings:
-    """What was found in files that are no shards.
+    """Findings about files other than shards.
 
     ``planned`` has the samples of every shard, by number, whose lines are the planned ones.
     """
@@ -147,7 +147,7 @@ def _is_planned(line: JournalLine, planned: Mapping[str, PlannedSource]) -> bool
 
 
 def _left_by_a_crash(raw: bytes) -> bool:
-    """Whether the line stops before its end, or is the zeros of a block that was never written."""
+    """Return True if the line stops before its end, or is zeros of a block never written."""
     text = raw.rstrip(b"\0").decode(errors="ignore")
     if not text:
         return True

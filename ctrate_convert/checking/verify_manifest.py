@@ -23,7 +23,7 @@ _NOT_KNOWN = "whether records were changed since is not known"
 
 
 def readable_manifest(dataset: Dataset, found: FileFindings) -> Manifest | None:
-    """The manifest; None, and why, where it cannot be read or is not there."""
+    """Return the manifest; None, and why, where it cannot be read or is not there."""
     try:
         return read(Manifest, dataset.manifest)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def check_manifest(ledger: Ledger, manifest: Manifest, found: FileFindings) -> N
 
 
 def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object, object]]:
-    """What it says and what it must, by name: the sums are those of its own entries."""
+    """Return each fact of the manifest by name: as it stands, and as its own entries add up."""
     known = plans[: len(manifest.plans)]
     if not known or manifest.plans != tuple(plan.plan_id for plan in known):
         return [("plans", manifest.plans, tuple(plan.plan_id for plan in known))]
@@ -76,7 +76,7 @@ def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object,
 def check_entry(
     entry: ManifestShard, record: ShardRecord, superseded: frozenset[str], found: FileFindings
 ) -> None:
-    """What the manifest says of a shard whose record is the one it was merged from.
+    """Compare the manifest's entry with the record that it was merged from.
 
     A repair may have superseded samples since.
     """

@@ -28,7 +28,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class ShardToCheck:
-    """What is to be looked at of one shard: plain values, for a process of its own.
+    """One shard to be checked: plain values, which can be sent to another process.
 
     ``whole``: read all of it, its SHA-256 too; else only the members of ``samples``.
     """
@@ -48,7 +48,7 @@ class ShardToCheck:
 
 @dataclass
 class ShardFindings:
-    """What was looked at of one shard and what was found."""
+    """The parts of one shard that were looked at, and the damage found in them."""
 
     read_whole: bool = False
     samples_checked: int = 0

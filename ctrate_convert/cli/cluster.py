@@ -27,7 +27,7 @@ def profile_options(function: F) -> F:
 
 
 def settings_given(values: dict[str, Any]) -> dict[str, Any]:
-    """The profile's settings among a command's options, in their own types."""
+    """Return the profile's settings among a command's options, in their own types."""
     given = {name: values[name] for name in ClusterProfile.model_fields if name in values}
     pairs = given.pop("additional_parameters", ())
     given["additional_parameters"] = dict(map(_pair, pairs))

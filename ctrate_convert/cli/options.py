@@ -24,7 +24,7 @@ _PATH = click.Path(path_type=str)
 
 
 def trash_folder(text: str | None) -> Path | None:
-    """The folder that ``--trash`` names, absolute and without links."""
+    """Return the folder that ``--trash`` names, absolute and without links."""
     return Path(text).expanduser().resolve() if text else None
 
 
@@ -172,7 +172,7 @@ def out_argument(function: F) -> F:
 
 
 def usable_cores() -> int:
-    """The cores of this machine that this process may use."""
+    """Return the cores of this machine that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

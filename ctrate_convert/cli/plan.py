@@ -63,7 +63,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def plan_facts(dataset: Dataset, report: PlanReport, *, num_workers: int) -> dict[str, Any]:
-    """The report as ``--json`` gives it."""
+    """Return the report as ``--json`` gives it."""
     plan = report.plan
     peak = _peak(plan, plan.settings.delete_source_files, num_workers) if plan else 0
     return {

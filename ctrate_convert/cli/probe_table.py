@@ -11,7 +11,7 @@ from ctrate_convert.store.records.plan import Plan, Probe
 
 
 def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
-    """The table as ``--json`` gives it."""
+    """Return the table as ``--json`` gives it."""
     deleting = plan.settings.delete_source_files
     workers = {"num_workers": num_workers, "busy_workers": busy_workers(plan, num_workers)}
     return [

@@ -50,7 +50,7 @@ def command(out: Path, as_json: bool) -> int:
 
 
 def report_facts(found: Report) -> dict[str, Any]:
-    """The report as ``--json`` gives it."""
+    """Return the report as ``--json`` gives it."""
     return {
         **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
         "failed": [{"key": key, "reason": reason} for key, reason in found.failed],

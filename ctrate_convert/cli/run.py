@@ -186,7 +186,7 @@ def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str]:
 
 
 def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
-    """The report as ``--json`` gives it."""
+    """Return the report as ``--json`` gives it."""
     return {
         "exit_code": int(result.exit_code),
         "stopped_by": result.stopped_by,

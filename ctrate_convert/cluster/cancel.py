@@ -14,7 +14,7 @@ from ctrate_convert.store.layout import Dataset
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What was given up."""
+    """The tasks and jobs that were cancelled."""
 
     tasks: tuple[int, ...]
     jobs: tuple[str, ...]
@@ -64,7 +64,7 @@ def cancel(
 
 
 def _finalisers(view: ClusterView) -> list[str]:
-    """The finalisers that have not reported yet."""
+    """Return the finalisers that have not reported yet."""
     return [
         answer.job_id
         for files in view.submissions

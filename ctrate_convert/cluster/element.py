@@ -1,4 +1,4 @@
-"""What runs on a node: one task's pending shards, by the same code as a local run.
+"""The program of an array element: converts one task's pending shards, as a local run would.
 
 At the warning signal before the time limit, and at preemption, it stops between two blocks of a
 volume, and is requeued with what is left where that makes sense.
@@ -93,7 +93,7 @@ class ConvertTask:
         }
 
     def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """The same call again: what is left follows from the records."""
+        """Ask submitit to requeue this call; the records tell the next run what is left."""
         return DelayedSubmission(self, *arguments)
 
 

@@ -8,7 +8,7 @@ from ctrate_convert.store.plans import planned_before, require_plans
 
 
 def failed_samples(dataset: Dataset) -> frozenset[str]:
-    """The keys that failed where they were planned last."""
+    """Return the keys that failed where they were planned last."""
     return frozenset(planned_before(dataset, require_plans(dataset)).failed)
 
 

@@ -29,7 +29,7 @@ class Finalise:
         return {"samples": report.samples, "damage": len(report.damage)}
 
     def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """The same call again."""
+        """Ask submitit to requeue this call."""
         return DelayedSubmission(self, *arguments)
 
 

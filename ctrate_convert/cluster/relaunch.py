@@ -84,7 +84,7 @@ def failed_selection(
     also: frozenset[int] = frozenset(),
     keep_sources: bool = False,
 ) -> Selection:
-    """The tasks that failed, grouped by why and by what they get now.
+    """Return the tasks that failed, grouped by why and by what they get now.
 
     Raises:
         RefusedError: there is none.

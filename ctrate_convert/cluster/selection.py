@@ -30,7 +30,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be submitted, and what a person should know about the rest."""
+    """The tasks to be submitted, and notes for the person about the others."""
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
@@ -83,7 +83,7 @@ def pending_selection(
 def usual_resources(
     view: ClusterView, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
 ) -> Resources:
-    """What ``tasks`` get where nobody asked for anything else."""
+    """Return the resources of ``tasks`` for which nobody asked for others."""
     return default_resources(
         view.dataset,
         view.plans,

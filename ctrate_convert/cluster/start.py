@@ -60,7 +60,7 @@ def _checked_folder(folder: Path) -> Iterator[int]:
 
 
 def _made_by_us(folder: Path) -> Path:
-    """The topmost folder that the program made: the last hidden one, such as ``.run``."""
+    """Return the topmost folder that the program made: the last hidden one, such as ``.run``."""
     hidden = [one for one in (folder, *folder.parents) if one.name.startswith(".")]
     return hidden[0] if hidden else folder
 

@@ -33,7 +33,7 @@ FoundBy = Literal["sbatch", "squeue", "sacct", "attempt", "nobody"]
 
 
 class Resources(Record):
-    """What every element of an array asks for."""
+    """The resources that every element of an array asks for."""
 
     timeout_min: int
     mem_mb: int
@@ -142,15 +142,15 @@ class SubmissionFiles:
         return Dataset(self.out).logs / self.folder.name / f"{array:02d}"
 
     def script(self, array: int) -> Path:
-        """The job script of one array."""
+        """Return the job script of one array."""
         return self.logs(array) / "submission.sh"
 
     def log(self, array: int, job_id: str, index: int) -> Path:
-        """What one element said, in all its runs."""
+        """Return the log that one element writes, in all its runs."""
         return self.logs(array) / f"{job_id}_{index}_0_log.out"
 
     def answer(self, array: int) -> ArrayAnswer | None:
-        """What became of one array; None while nobody knows."""
+        """Return the fate of one array; None while nobody has written it down."""
         with contextlib.suppress(FileNotFoundError):
             return read(ArrayAnswer, self._answer_path(array))
         return None
@@ -180,7 +180,7 @@ class SubmissionFiles:
         return self.folder / f"array-{array:02d}.json"
 
     def cancels(self) -> tuple[Cancel, ...]:
-        """Every time that somebody gave up tasks."""
+        """Return every time that somebody gave up tasks."""
         return tuple(read(Cancel, path) for path in sorted(self.folder.glob("cancel-*.json")))
 
     def write_cancel(self, tasks: Sequence[int], jobs: Sequence[str]) -> None:
@@ -193,7 +193,7 @@ class SubmissionFiles:
             number += 1
 
     def report(self) -> FinalReport | None:
-        """What the finaliser found; None where it has not run."""
+        """Return the finaliser's report; None if it has not run."""
         with contextlib.suppress(FileNotFoundError):
             return read(FinalReport, self.folder / REPORT_FILE)
         return None
@@ -204,12 +204,12 @@ class SubmissionFiles:
 
 
 def folder_of(dataset: Dataset, number: int) -> Path:
-    """The folder of one submission."""
+    """Return the folder of one submission."""
     return dataset.submissions / f"{number:04d}"
 
 
 def load_submissions(dataset: Dataset) -> list[SubmissionFiles]:
-    """All submissions, oldest first.
+    """Return all submissions, oldest first.
 
     Raises:
         DamageError: an intent cannot be read.
@@ -233,22 +233,22 @@ def publish(dataset: Dataset, submission: Submission) -> SubmissionFiles | None:
 
 
 def new_token() -> str:
-    """What makes job names unique."""
+    """Return a random token that makes job names unique."""
     return secrets.token_hex(4)
 
 
 def job_name(token: str, number: int, array: int) -> str:
-    """A name that no other job has, by which sbatch's answer can be found again."""
+    """Return a name that no other job has, by which sbatch's answer can be found again."""
     return f"ctrate-{token}-{number:04d}-{array:02d}"
 
 
 def now_text() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def user_name() -> str:
-    """The user's name; their number where they have none."""
+    """Return the user's name; their number where they have none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -269,7 +269,7 @@ def process_start(pid: int) -> str:
 
 
 def is_being_submitted(files: SubmissionFiles, array: int) -> bool | None:
-    """Whether the command that wrote the intent, or its sbatch, still lives; None: cannot tell."""
+    """Return True if the command that wrote the intent, or its sbatch, lives; None if unknown."""
     submission = files.submission
     if submission.host != socket.gethostname():
         return None

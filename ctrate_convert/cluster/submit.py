@@ -59,7 +59,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What was submitted, or in a dry run would be (then ``number`` is None)."""
+    """The arrays that were submitted, or in a dry run would be (then ``number`` is None)."""
 
     number: int | None
     job_ids: tuple[str, ...]
@@ -145,7 +145,7 @@ def submit_selected(
 
 
 def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]:
-    """Every array, then the finaliser behind them; each answer is written down at once."""
+    """Return every array, then the finaliser behind them; each answer is written down at once."""
     intent = files.submission
     profile = profile_from(intent.profile, files.folder)
     job_ids: list[str] = []

@@ -39,7 +39,7 @@ _FORTRAN_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Comparison:
-    """What reading a source and its sample side by side has shown.
+    """The result of reading a source and its sample side by side.
 
     ``differences`` is empty where the shard holds the source's volume: integers equal, floats
     within the sample's bound, NaN and infinities at the same places. ``left_out`` names what else

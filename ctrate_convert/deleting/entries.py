@@ -34,7 +34,7 @@ _MISSING = "it is missing, though this program did not delete it"
 
 
 class Entries:
-    """What the journal of one shard says so far, and the lines that are to follow."""
+    """The lines of one shard's journal so far, and those that are to follow."""
 
     def __init__(self, dataset: Dataset, shard: int, data_folder: Path, consent: Consent) -> None:
         self.lines = read_journal(dataset, shard)

@@ -47,7 +47,7 @@ _COARSEST_NS = 2 * _NS_A_SECOND
 
 
 class Fate(enum.Enum):
-    """What became of a source.
+    """The fate of a source.
 
     ``undecided``: something that may pass was in the way; the next command tries again.
     """

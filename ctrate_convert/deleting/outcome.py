@@ -1,4 +1,4 @@
-"""What became of sources that were to be deleted."""
+"""The outcome of a deletion, source by source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Kept:
 
 @dataclass
 class Deletion:
-    """What became of the sources of one or more shards."""
+    """The outcome for the sources of one or more shards."""
 
     deleted_files: int = 0
     freed_bytes: int = 0

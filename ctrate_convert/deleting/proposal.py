@@ -1,4 +1,4 @@
-"""What a person is asked before sources go: how many, how big, what is rounded, what is lost."""
+"""The facts that a person is asked to consent to: files, bytes, rounding, and what is lost."""
 
 from __future__ import annotations
 

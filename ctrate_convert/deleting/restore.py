@@ -41,7 +41,7 @@ _LOCK_PATIENCE_S = 60.0
 
 @dataclass
 class RestoreReport:
-    """What came back, by source path, and what did not, with the reason.
+    """The sources that came back, by path, and those that did not, with the reason.
 
     ``put_back`` are sources that a killed command had aside under a hidden name in their folder.
     """

@@ -51,7 +51,7 @@ class Source:
 
 
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
-    """Every source that the plans know, one by one, in shard order, the excluded ones last.
+    """Yield every source that the plans know, one by one, in shard order, the excluded ones last.
 
     What damaged lines of a plan describe is left out; `find_damage` names them.
     """
@@ -87,7 +87,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
 
 
 def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...]:
-    """What ``load`` gives of a plan's list; nothing where its lines are damaged."""
+    """Return the list that ``load`` reads of a plan; empty if its lines are damaged."""
     try:
         return load(*what)
     except (DamageError, OSError):
@@ -97,7 +97,7 @@ def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...
 def _of_damaged_record(
     dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: Mapping[int, Collection[str]]
 ) -> Iterator[Source]:
-    """The sources of a shard whose record tells nothing any more: kept, or gone before."""
+    """Yield the sources of a shard whose record tells nothing any more: kept, or gone before."""
     deleted = {line.key for line in read_journal(dataset, shard.index) if is_done(line)}
     folder = Path(plan.settings.data_folder)
     for sample in _readable(load_samples, dataset, plan, shard):

@@ -53,7 +53,7 @@ class Mover:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a rename leaves as it was: by it a file that was moved is known again."""
+    """The facts of a file that a rename leaves as they are, to recognise a file that was moved."""
 
     inode: int
     size_bytes: int

@@ -73,7 +73,7 @@ class Spread:
 
 
 def _stride(num_voxels: int) -> int:
-    """The least odd distance that keeps few enough, and that is no multiple of an axis.
+    """Return the least odd distance that keeps few enough, and that is no multiple of an axis.
 
     Having no factor in common with ``num_voxels`` it has none with an axis: else it could meet the
     same columns of every row.

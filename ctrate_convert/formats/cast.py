@@ -37,7 +37,7 @@ class Int16Overflow(SampleError):
 
 
 def output_dtype(source_dtype: str, setting: str) -> str:
-    """The array type in the shard, ``int16`` or ``float16``, for ``--dtype setting``.
+    """Return the array type in the shard, ``int16`` or ``float16``, for ``--dtype setting``.
 
     ``auto`` keeps integers integers and makes floats float16, the original's choice.
 
@@ -190,7 +190,7 @@ class Caster:
         self._error = max(self._error, error)
 
     def _lost_in_product(self, largest: float) -> float:
-        """The most by which the true error of values up to ``largest`` exceeds the rest's.
+        """Return the most by which the true error of values up to ``largest`` exceeds the rest's.
 
         Taking the integer away is exact: it is 0, or within a factor of two of the product. What
         is lost is lost before. With u = 2⁻²⁴, rounding 1 / step and rounding the product cost at
@@ -224,7 +224,7 @@ class Caster:
             return values.astype(self._target)
 
     def measured(self) -> Measured:
-        """The sum over all blocks so far."""
+        """Return the sum over all blocks so far."""
         empty = self._min > self._max
         low, high = self._spread.percentiles()
         return Measured(

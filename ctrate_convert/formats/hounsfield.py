@@ -74,7 +74,7 @@ class IntensityHistogram:
         self._num_waiting = 0
 
     def intensity(self, value_min: float, value_max: float) -> Intensity:
-        """What the voxels are, given their range too.
+        """Return the scale of the voxels, from the histogram and their range.
 
         A chest has air or lung and soft tissue, 700 to 1100 units apart. The offset under which
         both are well filled is the scale; padding alone fills only one of them. Floats within
@@ -107,7 +107,7 @@ def _count_into(counts: NDArray[np.int64], values: NDArray[np.float32]) -> None:
 
 
 def _evidence(counts: NDArray[np.int64], total: int, offset: int) -> float:
-    """How full both windows are, of ``total``: the emptier one's share."""
+    """Return how full both windows are, of ``total``: the emptier one's share."""
     windows = (_AIR_AND_LUNG_HU, _FAT_AND_SOFT_TISSUE_HU)
     return min(_counted(counts, window, offset) for window in windows) / max(1, total)
 

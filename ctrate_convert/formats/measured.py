@@ -1,4 +1,4 @@
-"""What a volume lost in the cast, and whether that is little enough."""
+"""The loss of a volume in the cast, and whether it is within the bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctrate_convert.store.records.record import Intensity
 
 @dataclass(frozen=True)
 class Measured:
-    """What the cast saw: error and range over all finite voxels, in the source's unit.
+    """The error and range of the cast over all finite voxels, in the source's unit.
 
     ``low`` and ``high`` are the percentiles that `Spread` gives. ``flattened``: all finite voxels
     became one value, though they were not.
@@ -82,7 +82,7 @@ class Measured:
             )
 
     def _finer(self) -> str:
-        """The option that makes the stored type finer."""
+        """Return the option that makes the stored type finer."""
         if self.target.kind == "i":
             return "a finer --step"
         return "--dtype int16 (floats: with a --step) in another --output_dir"

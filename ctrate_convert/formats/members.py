@@ -71,7 +71,7 @@ LAYOUTS: dict[Layout, LayoutNames] = {
 
 
 def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
-    """The array member's name, ``train_1_a_1.volume.npy``."""
+    """Return the array member's name, ``train_1_a_1.volume.npy``."""
     return f"{key}.{LAYOUTS[layout].array.format(encoding)}"
 
 
@@ -129,7 +129,7 @@ def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> 
 
 
 def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, object]:
-    """The eight fields of the original script, under its names and with its types.
+    """Return the eight fields of the original script, under its names and with its types.
 
     Numbers that the table lacks are left to the verbatim ``metadata`` and are 0.0 here, since a
     JSON without NaN and with one type a key has no other place for them.

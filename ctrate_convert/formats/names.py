@@ -24,7 +24,7 @@ class VolumeName:
 
 
 def parse_key(key: str) -> VolumeName | None:
-    """The parts of a key; None where it does not follow CT-RATE's naming."""
+    """Return the parts of a key; None where it does not follow CT-RATE's naming."""
     match = _VOLUME.fullmatch(key)
     if match is None:
         return None
@@ -33,5 +33,5 @@ def parse_key(key: str) -> VolumeName | None:
 
 
 def key_of_volume(volume_name: str) -> str:
-    """The key of a table's VolumeName: the name without ``.nii.gz``."""
+    """Return the key of a table's VolumeName: the name without ``.nii.gz``."""
     return volume_name.removesuffix(".nii.gz")

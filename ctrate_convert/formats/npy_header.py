@@ -26,7 +26,7 @@ _WRONG_TYPE = (
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an ``.npy`` header says. ``size_bytes`` is the header's own length, magic included.
+    """The facts of an ``.npy`` header. ``size_bytes`` is the header's own length, magic included.
 
     ``says_more``: there is more in it than its three fields and blanks, such as a comment.
     """
@@ -44,7 +44,7 @@ class NpyHeader:
 
     @property
     def is_volume(self) -> bool:
-        """Whether this is a numeric array of three dimensions with something in it."""
+        """True if this is a numeric array of three dimensions with something in it."""
         return (
             self.dtype.kind in _NUMERIC_KINDS
             and self.dtype.itemsize <= 8
@@ -54,7 +54,7 @@ class NpyHeader:
 
     @property
     def may_be_volume(self) -> bool:
-        """Whether somebody could take it for the volume: numbers, three dimensions or more."""
+        """True if somebody could take the array for the volume: numbers in 3-D or more."""
         kind = self.dtype.kind
         return kind in _NUMERIC_KINDS + "c" and len(self.shape) >= 3 and 0 not in self.shape
 
@@ -127,7 +127,7 @@ def _dtype(descr: Any) -> np.dtype[np.generic]:
 
 
 def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """The version 1.0 header of a C-order array; its length is a multiple of 64."""
+    """Return the version 1.0 header of a C-order array; its length is a multiple of 64."""
     stream = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(dtype.newbyteorder("<"))
     fields = {"descr": descr, "fortran_order": False, "shape": shape}

@@ -56,7 +56,7 @@ class Table:
         return len(self.rows) + len(self.conflicting)
 
     def row(self, key: str) -> dict[str, str]:
-        """The cells of a key's row by column; KeyError where it has none."""
+        """Return the cells of a key's row by column; KeyError where it has none."""
         return dict(zip(self.columns, self.rows[key], strict=True))
 
 
@@ -82,7 +82,7 @@ class Tables:
         return {*self.reports, *self.labels, *self.metadata}
 
     def label_values(self, key: str) -> dict[str, int]:
-        """The key's labels as numbers.
+        """Return the key's labels as numbers.
 
         Raises:
             ValueError: a cell is neither 0 nor 1; the message names it.
@@ -108,7 +108,7 @@ def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Table
 
 
 def read_exclusion_list(path: Path) -> frozenset[str]:
-    """The keys on an exclusion list: one path or name a line, of which the base name counts.
+    """Return the keys on an exclusion list: one path or name a line, of which the base name counts.
 
     Blank lines and lines that start with ``#`` say nothing; ``.nii.gz`` and ``.npz`` fall away.
 
@@ -166,7 +166,7 @@ def _read(path: Path, setting: str, keep: Sequence[str] | None) -> Table:
 
 
 def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
-    """The file's rows, the header first, all of one length."""
+    """Yield the file's rows, the header first, all of one length."""
     save_again = "save the table again as comma-separated UTF-8 text"
     if not data.strip():
         raise SettingsError(

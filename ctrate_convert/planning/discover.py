@@ -89,7 +89,7 @@ def printable(name: str) -> str:
 
 
 def name_problem(name: str) -> str | None:
-    """Why ``name`` cannot be a sample's key; None where it can."""
+    """Return why ``name`` cannot be a sample's key; None where it can."""
     if _KEY.fullmatch(name):
         return None
     return "its name may only have letters, digits, '_' and '-', 1 to 80 of them"

@@ -53,7 +53,7 @@ def write_draft(
     earlier: Sequence[Plan],
     prediction: Prediction | None,
 ) -> Draft:
-    """The generation after ``earlier`` with the samples of ``headers``, in that order."""
+    """Return the generation after ``earlier`` with the samples of ``headers``, in that order."""
     return draft_of(
         (planned_sample(survey, key, header) for key, header in headers.items()),
         settings,
@@ -76,7 +76,7 @@ def draft_of(
     repairs: Mapping[str, int] | None = None,
     prediction: Prediction | None = None,
 ) -> Draft:
-    """The generation after ``earlier`` with ``samples``, in that order."""
+    """Return the generation after ``earlier`` with ``samples``, in that order."""
     lines = io.BytesIO()
     ends: list[int] = []
     costs: list[SampleCost] = []
@@ -125,7 +125,7 @@ def draft_of(
 
 
 def planned_sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> PlannedSample:
-    """The sample with all that the tables know of it."""
+    """Return the sample with all that the tables know of it."""
     tables, found = survey.tables, survey.found.files[key][0]
     metadata = tables.metadata.row(key)
     return PlannedSample(

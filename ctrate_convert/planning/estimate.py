@@ -83,13 +83,13 @@ def sample_cost(
 
 
 def tar_bytes(costs: Sequence[SampleCost]) -> int:
-    """The size of a tar that holds these samples."""
+    """Return the size of a tar that holds these samples."""
     content = sum(cost.output_bytes for cost in costs) + _TAR_END
     return -(-content // _TAR_RECORD) * _TAR_RECORD
 
 
 def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers: int = 1) -> int:
-    """The most that disk use grows beyond today's while ``workers`` convert ``shards``.
+    """Return the most that disk use grows beyond today's while ``workers`` convert ``shards``.
 
     The largest first, as a run takes them, and with one more that is written and read back.
 
@@ -129,7 +129,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) -> ArrayRecord:
-    """A record with numbers as long as CT's are, for what the JSON member takes."""
+    """Return a record with numbers as long as CT's are, for what the JSON member takes."""
     whole = dtype.kind == "i"
     return ArrayRecord.model_construct(
         name="",

@@ -1,4 +1,4 @@
-"""What one row of a probe means for a run: ratio, speed, hours and peak disk."""
+"""The meaning of one row of a probe for a run: ratio, speed, hours and peak disk."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def busy_workers(plan: Plan, num_workers: int) -> int:
 
 
 def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]:
-    """Every way that was probed, in the probe's order; none where nothing was."""
+    """Return every way that was probed, in the probe's order; none where nothing was."""
     if plan.probe is None:
         return []
     workers = busy_workers(plan, num_workers)
@@ -67,7 +67,7 @@ def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]
 
 
 def _peak(plan: Plan, row: ProbeRow, workers: int, *, deleting: bool) -> int:
-    """The plan's own peak, with the shards as large as this way would make them."""
+    """Return the plan's own peak, with the shards as large as this way would make them."""
     if row.chosen:
         return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
     scale = row.output_bytes / max(1, plan.estimate.output_bytes)

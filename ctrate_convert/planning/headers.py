@@ -22,7 +22,7 @@ def read_headers(
     array_key: str | None,
     progress: Progress | None = None,
 ) -> list[ArrayHeader | SampleError]:
-    """The header of each source, or why it could not be read, in the order given.
+    """Return the header of each source, or why it could not be read, in the order given.
 
     ``progress`` is told the number done and of all, now and then and at the end.
     """

@@ -1,4 +1,4 @@
-"""What follows from the scale of the voxels: may a reader add the table's RescaleIntercept?
+"""The consequence of the voxels' scale: may a reader add the table's RescaleIntercept?
 
 CT-RATE's first release needs it, the corrected one must not get it, and both have the same table.
 """
@@ -23,7 +23,7 @@ _MEANING: dict[Intensity, str] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """What a volume's voxels are, and the RescaleIntercept that the table has for it, verbatim."""
+    """The scale of a volume's voxels, and the table's RescaleIntercept for it, verbatim."""
 
     key: str
     intensity: Intensity
@@ -31,7 +31,7 @@ class Scale:
 
 
 def error_in_hu(max_abs_error: float, intensity: Intensity) -> float:
-    """An error in the source's own unit, in Hounsfield units."""
+    """Return an error in the source's own unit, in Hounsfield units."""
     return max_abs_error * (1000.0 if intensity == "normalised" else 1.0)
 
 
@@ -78,7 +78,7 @@ def _intercept_notes(known: Sequence[Scale]) -> list[str]:
 
 
 def _value(scale: Scale) -> float:
-    """The intercept as a number; 0 where the table has none."""
+    """Return the intercept as a number; 0 where the table has none."""
     try:
         return float(scale.intercept or 0)
     except ValueError:

@@ -58,7 +58,7 @@ def _excluded(
 def _why_not(
     key: str, files: tuple[FoundFile, ...], tables: Tables, exclusion_list: Set[str]
 ) -> tuple[ExclusionReason, str] | None:
-    """The first reason, in the order of the checks, for which the key is not converted."""
+    """Return the first reason, in the order of the checks, for which the key is not converted."""
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
     if key in exclusion_list:

@@ -59,7 +59,7 @@ LOCK_PATIENCE_S = 600.0
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What planning found and did. ``plan`` is None where nothing was new: nothing was written.
+    """The findings of planning. ``plan`` is None if nothing was new and nothing was written.
 
     ``rows`` counts keys by the setting that names their table. ``already_planned`` are samples
     of earlier generations; ``left_for_later`` what test mode did not take.
@@ -81,7 +81,7 @@ Approve = Callable[[PlanReport, Mapping[str, ArrayHeader | SampleError]], None]
 
 @dataclass(frozen=True)
 class _Selection:
-    """What the next generation takes, given the earlier ones."""
+    """The samples that the next generation takes, given the earlier ones."""
 
     earlier: tuple[Plan, ...]
     before: PlannedBefore
@@ -210,7 +210,7 @@ def _probe(
     survey: Survey,
     headers: Mapping[str, ArrayHeader | SampleError],
 ) -> tuple[Findings | None, list[str]]:
-    """What probing shows; without it, why not. It is no reason not to plan."""
+    """Return the findings of the probe; without any, why not, which is no reason not to plan."""
     files = survey.found.files
     population = [
         Volume.of(key, header, files[key][0].size_bytes)
@@ -286,7 +286,7 @@ def _select(
 
 
 def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:
-    """The samples that failed and may not fail again.
+    """Return the samples that failed and may not fail again.
 
     Source, array, step or error bound is another, or storage only did not give the source out.
     """
@@ -307,7 +307,7 @@ def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> 
 def _excluded_elsewhere(
     dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings, known: Set[str]
 ) -> tuple[ExcludedSample, ...]:
-    """What earlier generations excluded in another data folder, so that the list stays whole."""
+    """Return the exclusions of earlier generations in another data folder; the list stays whole."""
     folders = {plan.settings.data_folder for plan in earlier}
     if folders <= {settings.data_folder}:
         return ()

@@ -44,7 +44,7 @@ class _Sum:
 
 
 class Prediction:
-    """What each candidate makes of any volume of the plan."""
+    """The prediction of each candidate for any volume of the plan."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -65,7 +65,7 @@ class Prediction:
         return self.array_bytes(self.findings.candidates[0], volume) if volume else None
 
     def array_bytes(self, candidate: Candidate, volume: Volume) -> int | None:
-        """The array member; None where nothing is known of how it compresses."""
+        """Return the array member; None where nothing is known of how it compresses."""
         if candidate.encoding == "npy":
             return _plain_bytes(candidate, volume)
         nearest = self._nearest(candidate, volume)
@@ -151,7 +151,7 @@ def _is_integer(volume: Volume) -> bool:
 
 
 def _plain_bytes(candidate: Candidate, volume: Volume) -> int:
-    """An npy member, exactly."""
+    """Return an npy member, exactly."""
     try:
         target = np.dtype(output_dtype(volume.dtype.str, candidate.dtype))
     except SampleError:

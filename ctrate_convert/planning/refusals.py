@@ -1,4 +1,4 @@
-"""What a new generation of the plan must not do: take used numbers, or change the format."""
+"""Refuse a generation of the plan that takes used numbers or changes the format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
 
 
 def numbers_in_use(dataset: Dataset) -> dict[int, Path]:
-    """The shard numbers that a tar or a record has."""
+    """Return the shard numbers that a tar or a record has."""
     numbers = {}
     for folder in (dataset.out, dataset.records):
         for path in folder.iterdir() if folder.is_dir() else ():

@@ -21,7 +21,7 @@ def natural_order(key: str) -> tuple[int, str, int, str, int]:
 
 
 def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
-    """The keys in the plan's order; in test mode its first hundred.
+    """Return the keys in the plan's order; in test mode its first hundred.
 
     The same keys and settings give the same order, whatever order the keys come in.
     """

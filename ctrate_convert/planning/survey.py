@@ -1,4 +1,4 @@
-"""What there is to plan from: the volumes below the data folder, the tables, the lists."""
+"""The material of a plan: the volumes below the data folder, the tables, the lists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def take_survey(settings: PlanSettings, output: Path) -> Survey:
 
 
 def absolute(settings: PlanSettings) -> PlanSettings:
-    """The same settings with every path absolute, its links resolved.
+    """Return the settings with every path absolute and its links resolved.
 
     Raises:
         SettingsError: a path is not text, so that a plan cannot hold it.
@@ -86,7 +86,7 @@ def _absolute(name: str, path: str) -> str:
 
 
 def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> SettingsError:
-    """The error for a plan without samples: all that was seen, and names side by side."""
+    """Return the error for a plan without samples: all that was seen, and names side by side."""
     tables = survey.tables
     listed = sorted(tables.keys())
     stems = list(islice(survey.found.files, _EXAMPLES))

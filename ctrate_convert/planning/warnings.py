@@ -1,4 +1,4 @@
-"""What a plan's reader should know before converting: each warning says what follows from it."""
+"""Warnings for the reader of a plan, each with its consequence."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def header_warnings(
 
 
 def probe_warnings(findings: Findings) -> list[str]:
-    """What the probed volumes show: their scale, and what could not be converted, and why."""
+    """Yield warnings from the probed volumes: their scale, and which could not be converted."""
     warnings = []
     if findings.unreadable:
         reasons = [f"{key}: {reason}" for key, reason in findings.unreadable.items()]

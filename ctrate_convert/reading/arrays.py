@@ -33,7 +33,7 @@ class _Unreadable(Exception):
 
 
 def read_box(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """What ``box`` holds of an array: C order, writable, in the stored type and unit.
+    """Return the elements of an array within ``box``: C order, writable, the stored type and unit.
 
     Nothing is ever unpickled. Bytes that changed while all sizes stayed are noticed only where
     the encoding shows it: never by ``npy``, by ``npy.gz`` where its last plane is read, by

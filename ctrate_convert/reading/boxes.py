@@ -25,7 +25,7 @@ def whole(shape: Shape) -> Box:
 
 
 def shape_of(box: Box) -> Shape:
-    """The shape of what a box holds."""
+    """Return the shape of what a box holds."""
     depth, height, width = (part.stop - part.start for part in box)
     return depth, height, width
 

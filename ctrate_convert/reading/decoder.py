@@ -1,4 +1,4 @@
-"""What plain ``webdataset`` cannot decode, for those who write their own pipeline."""
+"""A decoder of the members that plain ``webdataset`` cannot decode, for pipelines of your own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE_BYTES = 2**25
 
 
 def decoder(max_bytes: int = MAX_ARRAY_BYTES) -> Callable[[str, bytes], NDArray[Any] | None]:
-    """A handler for ``webdataset.WebDataset(…).decode(ctrate_convert.decoder())``.
+    """Return a handler for ``webdataset.WebDataset(…).decode(ctrate_convert.decoder())``.
 
     It turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, in the stored
     type (int16, float16, or int32 where integers do not fit): an element times the JSON's

@@ -1,4 +1,4 @@
-"""What is published, as the manifest and the records tell it: where each sample's bytes lie."""
+"""The index of published samples, from the manifest and the records: where their bytes lie."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Shard:
     next_command: str
 
     def damage(self, what: str, *, seen: object = None, expected: object = None) -> DamageError:
-        """What to raise where the shard is not what its record says."""
+        """Return the error to raise if the shard is not as its record says."""
         return DamageError(
             what, where=self.path, seen=seen, expected=expected, next_command=self.next_command
         )
@@ -108,7 +108,7 @@ class Index:
             yield from self.samples(shard)
 
     def samples(self, shard: ManifestShard) -> Sequence[StoredSample]:
-        """The samples of one shard in their order; none where its record is damaged."""
+        """Return the samples of one shard in their order; none where its record is damaged."""
         if shard.name not in self._known:
             try:
                 self._known[shard.name] = tuple(self._load(shard))
@@ -157,7 +157,7 @@ class Index:
         return shlex.quote(str(self._dataset.out))
 
     def _record_of(self, merged: ManifestShard) -> bytes:
-        """The bytes of the record that was merged.
+        """Return the bytes of the record that was merged.
 
         The merger has checked every field of these very bytes; a second look at each would take
         seconds for all of CT-RATE. Bytes that differ get it: they may still be the same record.

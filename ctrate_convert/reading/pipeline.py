@@ -38,7 +38,7 @@ def open_dataset(
     keys: Collection[str] | None = None,
     units: Units = "stored",
 ) -> VolumeDataset:
-    """A `webdataset` pipeline of the samples that the manifest in ``out`` lists.
+    """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
     Each sample is a dictionary, the same for every encoding and layout:
 

@@ -33,7 +33,7 @@ def check_units(units: str) -> None:
 
 
 def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> NDArray[Any]:
-    """A box of an array, in the stored type or as float32 in the source's unit.
+    """Return a box of an array, in the stored type or as float32 in the source's unit.
 
     Raises:
         DamageError: the shard does not hold what its record says.
@@ -74,7 +74,7 @@ def read_crop(
 
 
 def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
-    """The fields of ``docs/shards.md``."""
+    """Return the fields of ``docs/shards.md``."""
     return _json(file.member(sample.json), file, sample)
 
 
@@ -89,7 +89,7 @@ def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
 
 
 def read_source_extra(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
-    """What lay beside the volume in its source, by name; empty in shards without that field.
+    """Return by name the entries beside the volume in its source; empty in shards without them.
 
     Raises:
         DamageError: the shard does not hold what its record says.

@@ -47,7 +47,7 @@ class ShardFile:
         os.close(self._descriptor)
 
     def member(self, member: Member) -> bytes:
-        """A small member's content."""
+        """Return a small member's content."""
         self.check_header(member)
         return self.read(member.offset, member.size_bytes)
 

@@ -115,7 +115,7 @@ class Sample:
 
     @property
     def source_extra(self) -> dict[str, Any]:
-        """What lay beside the volume in its NPZ, by the entry's name without ``.npy``.
+        """Return the entries beside the volume in its NPZ, by the entry's name without ``.npy``.
 
         Arrays; of entries that hold JSON, what it says; of other files, the bytes. Nothing is
         ever unpickled. A comment of the NPZ itself has the name ``""``.

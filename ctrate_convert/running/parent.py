@@ -104,7 +104,7 @@ def hear_signals() -> None:
 
 
 def begin_work(dataset: Dataset) -> None:
-    """What a worker does first, once its signal handlers are in place."""
+    """Prepare a worker process, once its signal handlers are in place."""
     keep_private(dataset)
     keep_freed_memory()
     hear_signals()

@@ -1,4 +1,4 @@
-"""What a run did, summed up from its workers' messages."""
+"""The result of a run, summed up from its workers' messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ctrate_convert.store.records.plan import PlannedShard
 
 @dataclass
 class RunResult:
-    """What one run did, summed up as it goes; also what a progress display reads."""
+    """The result of one run, summed up as it goes; a progress display reads it too."""
 
     samples_total: int
     source_bytes_total: int
@@ -65,7 +65,7 @@ class RunResult:
         return ExitCode.SAMPLES_FAILED if failed else ExitCode.DONE
 
     def note(self) -> AttemptProgress:
-        """What an attempt's progress note says."""
+        """Return the attempt's progress note."""
         return AttemptProgress(
             time=now_text(),
             samples_done=self.samples_done,
@@ -99,7 +99,7 @@ class Tally:
             self._writing.add(shard)
 
     def claimed_bytes(self) -> int:
-        """What the shards under way will still write, as far as the plan can tell."""
+        """Return the bytes that shards under way will still write, as far as the plan can tell."""
         return sum(
             round(_written_bytes(shard) * (1 - self._samples_done[shard.index] / shard.samples))
             for shard in map(self._shards.__getitem__, self._writing)

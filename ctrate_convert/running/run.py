@@ -147,7 +147,7 @@ def _sweep(dataset: Dataset, recorded: frozenset[int]) -> None:
 
 
 def _hits_every_shard(failure: ShardFailed) -> bool:
-    """A full disk stops the run; a killed worker costs only its shard."""
+    """Return a full disk stops the run; a killed worker costs only its shard."""
     error = failure.error
     return isinstance(error, EnvironmentProblem) and not isinstance(error, WorkerDied)
 

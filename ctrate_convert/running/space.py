@@ -99,7 +99,7 @@ def require_room(
 
 
 class _GivesBack:
-    """What the gate gives back to the output's file system."""
+    """The bytes that the gate gives back to the output's file system."""
 
     def __init__(self, dataset: Dataset, consent: Consent | None) -> None:
         self._out = dataset.out
@@ -131,7 +131,7 @@ def _weighed(
 
 
 def _free_bytes(folder: Path) -> int:
-    """What a user without privileges may still write there; a quota is not seen."""
+    """Return the bytes that an ordinary user may still write there; a quota is not seen."""
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:

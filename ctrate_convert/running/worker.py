@@ -90,7 +90,7 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do: convert ``shard``, or with ``releasing`` let its sources go.
+    """An order to a worker: convert ``shard``, or with ``releasing`` let its sources go.
 
     ``consent`` names the consent under which they may go; None where they stay. ``patience_s`` is
     how long to wait for a shard that another process holds: a node that went down may leave its

@@ -39,7 +39,7 @@ NPY_HEADER_BYTES = 128
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells that a path still leads to the file that was verified."""
+    """The facts that tell whether a path still leads to the file that was verified."""
 
     device: int
     inode: int
@@ -49,13 +49,13 @@ class FileIdentity:
 
     @classmethod
     def of(cls, status: os.stat_result | FreshStatus) -> FileIdentity:
-        """The identity in a stat result."""
+        """Return the identity in a stat result."""
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
 
     def is_file_of(self, other: FileIdentity) -> bool:
-        """Whether it is the same file with the same content, whatever names it got or lost."""
+        """Return True for the same file with the same content, whatever names it got or lost."""
         return dataclasses.replace(self, ctime_ns=other.ctime_ns) == other
 
 
@@ -73,7 +73,7 @@ _ONLY_READ_SHARD = object()
 
 @dataclass(frozen=True)
 class ReadShard:
-    """What one pass over a shard found; only `read_shard` makes one.
+    """The result of one pass over a shard; only `read_shard` makes one.
 
     It proves something only where ``damage`` is empty.
     """
@@ -182,13 +182,13 @@ def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
 
 
 def _header_bytes(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
-    """What precedes the member's digested bytes."""
+    """Return how many bytes precede the member's digested bytes."""
     plain = isinstance(member, ArrayRecord) and member.encoding == "npy"
     return NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
 
 
 def _stored_digest(member: ArrayRecord | MemberRecord) -> str:
-    """The recorded digest of the member's bytes as they stand in the tar."""
+    """Return the recorded digest of the member's bytes as they stand in the tar."""
     if isinstance(member, ArrayRecord) and member.stored_blake3:
         return member.stored_blake3
     return member.blake3
@@ -227,7 +227,7 @@ class _ShardReader:
         self._advance(None)
 
     def parse(self, stream: BinaryIO) -> dict[str, tarfile.TarInfo]:
-        """All members by name, as ``tarfile`` finds them."""
+        """Return all members by name, as ``tarfile`` finds them."""
         found: dict[str, tarfile.TarInfo] = {}
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:

@@ -146,7 +146,7 @@ def _cast(
     scratch: Path,
     on_bytes: OnBytes = lambda _: None,
 ) -> Iterator[NDArray[Any]]:
-    """The volume in C order in the shard's type; each block is valid until the next."""
+    """Yield the volume in C order in the shard's type; each block is valid until the next."""
 
     def blocks() -> Iterator[NDArray[Any]]:
         for block in volume.blocks(BLOCK_VOXELS):

@@ -40,7 +40,7 @@ def largest_excess(
 
 
 def _errors(values: NDArray[Any], caster: Caster) -> NDArray[Any]:
-    """The error of each voxel, in arithmetic finer than both types."""
+    """Return the error of each voxel, in arithmetic finer than both types."""
     finer = np.longdouble if values.dtype.itemsize == 8 else np.float64
     stored: NDArray[Any] = np.multiply(caster.cast(values), caster.value_scale, dtype=finer)
     with np.errstate(invalid="ignore"):  # infinity less infinity

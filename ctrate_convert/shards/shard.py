@@ -223,7 +223,7 @@ def _read_and_publish(
 def _was_left_behind(
     dataset: Dataset, plan: Plan, shard: PlannedShard, converted: list[ConvertedSample]
 ) -> bool:
-    """True where nothing rests on the file that has the shard's name and no record.
+    """Return true where nothing rests on the file that has the shard's name and no record.
 
     A kill between link and record leaves such a file, whose sources were then corrected. It is
     not such a file where a journal says that a source went, or where a source cannot be converted:

@@ -88,7 +88,7 @@ def as_fields(
 
 
 def estimated_bytes(looks: Sequence[Look], comment: bytes) -> int:
-    """How many bytes more than an empty list the entries take in the sample's JSON.
+    """Return how many bytes more than an empty list the entries take in the sample's JSON.
 
     That is exact but for the texts of what may be JSON, which nobody has read yet.
     """
@@ -119,7 +119,7 @@ def _probably_json(look: Look) -> bool:
 
 
 def _json_text(header: NpyHeader | None, content: bytes) -> str:
-    """The JSON object or list that ``content`` holds, as text; empty where it holds none.
+    """Return the JSON object or list that ``content`` holds, as text; empty where it holds none.
 
     A single number or word is valid JSON too, but is far more often no JSON at all.
     """

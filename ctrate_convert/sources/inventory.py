@@ -77,7 +77,7 @@ def _gaps(spans: list[tuple[int, int]], where: object) -> list[int]:
 
 
 def user_attributes(descriptor: int) -> list[LeftOut]:
-    """The file's extended attributes that a person or program has set.
+    """Return the file's extended attributes that a person or program has set.
 
     Raises:
         OSError: they cannot be listed on a file system that has them.

@@ -201,7 +201,7 @@ class SourceVolume:
             )
 
     def blocks(self, block_voxels: int) -> Iterator[NDArray[Any]]:
-        """The array's elements in file order, 1-D and as stored; each valid until the next.
+        """Yield the array's elements in file order, 1-D and as stored; each valid until the next.
 
         Raises:
             SampleError: as `read_into` does.
@@ -212,7 +212,7 @@ class SourceVolume:
             yield buffer[: size_bytes // buffer.itemsize]
 
     def fingerprint(self, relative: str) -> SourceFingerprint:
-        """The file's identity as it was opened; call it after the last byte.
+        """Return the file's identity as it was opened; call it after the last byte.
 
         Raises:
             SampleError: the file changed while it was read.
@@ -243,7 +243,7 @@ class SourceVolume:
 
 
 def read_array_header(path: Path, array_key: str | None = None) -> ArrayHeader:
-    """The header of the volume in ``path``, without reading its data.
+    """Return the header of the volume in ``path``, without reading its data.
 
     Raises:
         SampleError: it cannot be read, or has no single numeric 3-D array.

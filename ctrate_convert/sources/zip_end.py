@@ -92,7 +92,7 @@ def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, byt
 def _read_end64(
     descriptor: int, place: int, small: tuple[int, ...], where: object
 ) -> tuple[int, int, int, int, int, int]:
-    """The six numbers of the end record in 64 bits."""
+    """Return the six numbers of the end record in 64 bits."""
     raw = read_at(descriptor, place, _END64.size) if place >= 0 else b""
     if len(raw) < _END64.size or raw[:4] != b"PK\x06\x06":
         raise unreadable("it has no zip64 end record", where)

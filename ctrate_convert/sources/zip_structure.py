@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def has_place(self) -> bool:
-        """Whether it is where the directory says."""
+        """Return True if the member lies where the directory says."""
         return self.end_offset > self.header_offset
 
 
@@ -138,7 +138,7 @@ def _cut(raw: bytes, place: int, lengths: list[int]) -> list[bytes]:
 
 
 def _read_extra(extra: bytes) -> tuple[list[int], int]:
-    """The numbers of the zip64 field, and how many bytes are of no field that is known."""
+    """Return the numbers of the zip64 field, and how many bytes are of no field that is known."""
     sizes64: list[int] = []
     known: set[int] = set()
     place = loose_bytes = 0

@@ -26,7 +26,7 @@ _PROGRESS_EVERY_S = 2.0
 
 
 def now_text() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 

@@ -41,7 +41,7 @@ def write_all(descriptor: int, data: Bytes) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open to be read. A FIFO under its name keeps nobody waiting.
+    """Return a regular file, open to be read. A FIFO under its name keeps nobody waiting.
 
     Raises:
         OSError: it cannot be opened.
@@ -55,7 +55,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path) -> bytes:
-    """All of a regular file; raises as `open_regular` does."""
+    """Return all of a regular file; raises as `open_regular` does."""
     with open_regular(path) as stream:
         return stream.read()
 
@@ -70,7 +70,7 @@ def fsync_directory(directory: Path) -> None:
 
 
 def fsync_open_directory(descriptor: int) -> None:
-    """The same for a directory that is open."""
+    """Fsync a directory that is open, so that its names survive a power loss."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -128,7 +128,7 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
 
 
 def _temporary_beside(final: Path) -> Path:
-    """A hidden name beside ``final`` that tells the host; see `remove_stale_partials`."""
+    """Return a hidden name beside ``final`` that tells the host; see `remove_stale_partials`."""
     host = socket.gethostname()
     return final.with_name(f".{final.name}.{host}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
 
@@ -147,7 +147,7 @@ def _mark_alive(descriptor: int) -> bool:
 
 
 def _open_temporary(final: Path) -> tuple[Path, int]:
-    """A new, empty, hidden file beside ``final``, open and marked alive."""
+    """Return a new, empty, hidden file beside ``final``, open and marked alive."""
     while True:
         temporary = _temporary_beside(final)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
@@ -246,7 +246,7 @@ def scratch_directory(beside: Path) -> Iterator[Path]:
 
 
 def open_scratch_file(directory: Path) -> int:
-    """A new, empty file in ``directory`` that has no name any more; returns its descriptor.
+    """Return a new, empty file in ``directory`` that has no name any more; returns its descriptor.
 
     The name that it has for a moment is one that `remove_stale_partials` knows, since a power
     loss may bring it back.
@@ -371,7 +371,7 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def rename_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
-    """The same without the fsync: one step where the file system has it (Linux, renameat2(2)).
+    """Rename if the new name is free, without an fsync; atomic by renameat2(2) on Linux.
 
     Where it has not, as on NFS, the new name is a link first: making one overwrites nothing. A kill
     in between leaves both names, and the same call removes the old one. Only where there are no

@@ -50,11 +50,11 @@ class Dataset:
         return self.run / "records"
 
     def record(self, shard: int) -> Path:
-        """The record of one shard."""
+        """Return the record of one shard."""
         return self.records / f"shard-{shard:06d}.json"
 
     def shard(self, shard: int) -> Path:
-        """The tar of one shard."""
+        """Return the tar of one shard."""
         return self.out / shard_name(shard)
 
     @property
@@ -78,7 +78,7 @@ class Dataset:
         return self.run / "deletions"
 
     def journal(self, shard: int) -> Path:
-        """The deletion journal of one shard's sources."""
+        """Return the deletion journal of one shard's sources."""
         return self.journals / f"shard-{shard:06d}.jsonl"
 
     @property
@@ -91,7 +91,7 @@ class Dataset:
         return self.consents / f"{name}.json"
 
     def lock(self, name: str) -> Path:
-        """A lock file; locks only save work."""
+        """Return a lock file; locks only save work."""
         return self.run / "locks" / f"{name}.lock"
 
     @property

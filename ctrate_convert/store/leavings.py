@@ -1,4 +1,4 @@
-"""What killed processes left behind: hidden partial files, told from the work of live ones."""
+"""Remove the hidden partial files of killed processes, and leave those of live ones."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Ledger:
 
     @cached_property
     def merged(self) -> dict[str, ManifestShard]:
-        """What the manifest says of each shard, by the shard's name."""
+        """The manifest's entry of each shard, by the shard's name."""
         manifest = load_manifest(self.dataset)
         return manifest_shards(manifest) if manifest else {}
 

@@ -13,7 +13,7 @@ import filelock
 
 
 class Hold(enum.Enum):
-    """What came of asking for a lock; true where the work may be done."""
+    """The outcome of asking for a lock; true if the work may be done."""
 
     BUSY = "another process has it"
     HELD = "this process has it, and the kernel keeps others out"

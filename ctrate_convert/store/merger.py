@@ -153,6 +153,6 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
 
 
 def manifest_summary(manifest: Manifest) -> dict[str, object]:
-    """The manifest without its list of shards, for ``--json`` reports."""
+    """Return the manifest without its list of shards, for ``--json`` reports."""
     summary: dict[str, object] = json.loads(manifest.model_dump_json(exclude={"shards"}))
     return summary

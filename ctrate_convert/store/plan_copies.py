@@ -47,7 +47,7 @@ class PlanFile:
 
 
 def load_plan(folder: Path) -> Plan:
-    """The generation's plan: from ``plan.json``, or where that is damaged from its copy.
+    """Return the generation's plan: from ``plan.json``, or where that is damaged from its copy.
 
     Raises:
         DamageError: both are damaged, or the folder is no generation.

@@ -75,7 +75,7 @@ def require_plans(dataset: Dataset) -> tuple[Plan, ...]:
 
 
 def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[PlannedSample, ...]:
-    """The samples of one shard, in its order; reads only their lines of ``samples.jsonl``.
+    """Return the samples of one shard, in its order; reads only their lines of ``samples.jsonl``.
 
     Raises:
         DamageError: the lines are not the planned ones.
@@ -131,7 +131,7 @@ def check_size_of_samples(dataset: Dataset, plan: Plan) -> None:
 
 
 def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
-    """What is not converted, and why, as ``plan``'s generation saw it.
+    """Return the samples that are not converted, and why, as ``plan``'s generation saw it.
 
     Raises:
         DamageError: the list is not the one that was planned.
@@ -169,7 +169,7 @@ class PlannedBefore:
 
 
 def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
-    """What ``plans`` hold and what became of it.
+    """Return the samples that ``plans`` hold, and what became of them.
 
     Of a shard whose record is damaged, no sample is known to have failed.
 
@@ -194,7 +194,7 @@ def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
 
 
 def _keys(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[str]:
-    """The keys of one shard: from its lines, or where those are damaged from its record."""
+    """Return the keys of one shard: from its lines, or where those are damaged from its record."""
     try:
         return [sample.key for sample in load_samples(dataset, plan, shard)]
     except DamageError:
@@ -210,7 +210,7 @@ def _failed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[FailedSa
 
 
 def _record(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ShardRecord | None:
-    """The shard's record; None where it is missing, damaged or another plan's."""
+    """Return the shard's record; None where it is missing, damaged or another plan's."""
     try:
         record = read(ShardRecord, dataset.record(shard.index))
     except (FileNotFoundError, DamageError):
@@ -253,7 +253,7 @@ def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
 
 
 def next_numbers(plans: Sequence[Plan]) -> tuple[int, int]:
-    """The first shard number and the first task number that ``plans`` leave free."""
+    """Return the first shard number and the first task number that ``plans`` leave free."""
     if not plans:
         return 0, 0
     last = plans[-1].shards[-1]

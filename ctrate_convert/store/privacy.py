@@ -36,14 +36,14 @@ class Permission:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Permission:
-        """What ``status`` says."""
+        """Return the permissions that ``status`` tells."""
         return cls(stat.S_IMODE(status.st_mode), status.st_gid)
 
 
 def granted(
     files: Iterable[Permission], tables: Iterable[Path], folders: Iterable[Path], out: Path
 ) -> int:
-    """The mode that ``.run`` in ``out`` may have, given what it is made from.
+    """Return the mode that ``.run`` in ``out`` may have, given what it is made from.
 
     ``files`` are the volumes and ``folders`` the ones that hold them. To read a file one needs to
     read it and to search every folder above it, so a 0644 file below a 0700 folder is private.
@@ -62,7 +62,7 @@ def granted(
 
 
 def _level(permission: Permission, group_bit: int, gid: int) -> int:
-    """The mode that lets those in who have ``group_bit`` as group, and its fellow as others.
+    """Return the mode that lets those in who have ``group_bit`` as group, and its fellow as others.
 
     Others are let in where neither class is shut out: who is not in our group may be in theirs.
     Where theirs is not ours, our group is others to them.
@@ -75,7 +75,7 @@ def _level(permission: Permission, group_bit: int, gid: int) -> int:
 
 
 def _permission_of(path: Path) -> Permission:
-    """What the path grants; nothing to its group where an ACL decides who else is let in."""
+    """Return the path's permissions; none for its group if an ACL lets others in."""
     try:
         permission = Permission.of(path.stat())
     except OSError:
@@ -92,7 +92,7 @@ def _has_acl(path: Path) -> bool:
 
 
 def _group_of_new_files(folder: Path) -> int:
-    """The group that a file made in ``folder`` gets; the folder may be missing yet."""
+    """Return the group that a file made in ``folder`` gets; the folder may be missing yet."""
     there = next(one for one in (folder, *folder.parents) if one.is_dir())
     status = there.stat()
     return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
@@ -153,7 +153,7 @@ def doubt_about(status: os.stat_result) -> str | None:
 
 
 def _trusted(dataset: Dataset) -> Iterator[Path]:
-    """All that a deletion rests on."""
+    """Yield all that a deletion rests on."""
     yield from (
         dataset.run,
         dataset.plans,

@@ -35,12 +35,12 @@ def set_aside(path: Path) -> Path:
 
 
 def shards_set_aside(dataset: Dataset) -> list[Path]:
-    """The shards that lie aside in the output."""
+    """Return the shards that lie aside in the output."""
     return sorted(dataset.out.glob(f".shard-*.{_MARK}.*"))
 
 
 def records_set_aside(dataset: Dataset) -> list[Path]:
-    """The records that lie aside."""
+    """Return the records that lie aside."""
     return sorted(dataset.records.glob(f".shard-*.{_MARK}.*"))
 
 

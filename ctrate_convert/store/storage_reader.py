@@ -37,7 +37,7 @@ class StorageReader:
         self._ahead: Future[memoryview] | None = None
 
     def take(self, limit_bytes: int | None = None) -> memoryview:
-        """The file's next bytes, some but at most ``limit_bytes``; none at its end.
+        """Return the file's next bytes, some but at most ``limit_bytes``; none at its end.
 
         Valid until the next call.
 

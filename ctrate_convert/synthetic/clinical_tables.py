@@ -36,7 +36,7 @@ _CLINICAL = ("Cough, fever.", "Not given.", "")
 def metadata_rows(
     names: Sequence[VolumeName], shape: tuple[int, int, int], seed: int
 ) -> dict[str, dict[str, str]]:
-    """The metadata rows by key, cells in the order of `METADATA_COLUMNS`."""
+    """Return the metadata rows by key, cells in the order of `METADATA_COLUMNS`."""
     rng = np.random.default_rng((seed, 0))
     return {name.key: _metadata_row(name, shape, rng) for name in names}
 
@@ -72,12 +72,12 @@ def _metadata_row(
 
 
 def _of_scan(name: VolumeName, seed: int) -> np.random.Generator:
-    """All reconstructions of a scan have one report and one set of labels."""
+    """Return all reconstructions of a scan have one report and one set of labels."""
     return np.random.default_rng((seed, name.patient, ord(name.scan)))
 
 
 def report_rows(names: Sequence[VolumeName], seed: int) -> list[list[str]]:
-    """The rows of the report table: VolumeName and the four texts."""
+    """Return the rows of the report table: VolumeName and the four texts."""
     rows = []
     for name in names:
         rng = _of_scan(name, seed)
@@ -90,7 +90,7 @@ def report_rows(names: Sequence[VolumeName], seed: int) -> list[list[str]]:
 
 
 def label_rows(names: Sequence[VolumeName], seed: int) -> list[list[str]]:
-    """The rows of the label table: VolumeName and 18 cells of 0 or 1."""
+    """Return the rows of the label table: VolumeName and 18 cells of 0 or 1."""
     rows = []
     for name in names:
         present = _of_scan(name, seed).random(len(LABEL_NAMES)) < 0.2

@@ -43,7 +43,7 @@ _DATA = "npz"
 
 @dataclass(frozen=True)
 class SyntheticCtRate:
-    """What was written where. ``keys`` are all volumes in natural order, faulty ones too.
+    """The files that were written. ``keys`` are all volumes in natural order, faulty ones too.
 
     ``faults`` tells which key has which fault, ``without_volume`` a key that stands in all three
     tables but has no file, ``without_spacing`` one whose ZSpacing cell is empty.

@@ -45,7 +45,7 @@ LIST_FILE = "sources.jsonl"
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found, and the folder that now holds it."""
+    """An audit's findings, and the folder that now holds them."""
 
     summary: AuditSummary
     sources: tuple[AuditedSource, ...]
@@ -131,7 +131,7 @@ def _check(
     share: float,
     num_workers: int,
 ) -> dict[int, ShardCheck]:
-    """Every shard that holds a source's sample, by number."""
+    """Return every shard that holds a source's sample, by number."""
     shards = sorted({one.shard for one in gone.sources if one.sample})
     keys: dict[int, set[str]] = {shard: set() for shard in shards}
     for shard, key in chosen:

@@ -1,4 +1,4 @@
-"""What an audit rests on: every source's presence, the journals' lines, the shards' records.
+"""The evidence of an audit: every source's presence, the journals' lines, the shards' records.
 
 Gathered in the order that a run's own steps turn round: a source that is seen to be gone has its
 intent in a journal that is read later, and its record was written before. So an audit may be made
@@ -53,7 +53,7 @@ class Evidence:
         self.remarks.append(AuditRemark(kind=kind, where=place, what=what))
 
     def presence(self, folder: str, source: str, *, anew: bool = False) -> Presence:
-        """Whether anything has this source's name: as first seen, or ``anew``."""
+        """Return whether a file has this source's name: as first seen, or ``anew``."""
         if anew or (folder, source) not in self._seen:
             seen = presence(Path(folder), source)
             # What a data folder held that is away is looked for in the shards.
@@ -100,7 +100,7 @@ def _planned(
 
 
 def _read_journal(path: Path, found: Evidence) -> list[JournalLine]:
-    """The journal's lines; each that cannot be read is remarked upon."""
+    """Return the journal's lines; each that cannot be read is remarked upon."""
     try:
         data = read_regular(path)
     except FileNotFoundError:

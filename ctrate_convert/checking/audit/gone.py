@@ -144,7 +144,7 @@ def _disagreement(by_record: Place, by_journal: Place | None, by_plan: Place | N
 def _trash_state(
     line: JournalLine | None, shard: int, sample: ConvertedSample | None
 ) -> tuple[TrashState, str]:
-    """Whether the file lies in its trash now, and what is wrong with what the journal says."""
+    """Return whether the file lies in its trash now, and what is wrong with the journal's line."""
     if line is None or not line.trash:
         return "", ""
     trash = trash_of(line, shard)

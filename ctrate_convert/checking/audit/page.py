@@ -240,5 +240,5 @@ def _with_bytes(number: int, size_bytes: int) -> str:
 
 
 def _printable(line: str) -> str:
-    """The line without what could pass for other lines: a name may hold anything."""
+    """Return the line without what could pass for other lines: a name may hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -24,7 +24,7 @@ from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, Me
 
 @dataclass
 class ShardCheck:
-    """What was read of one shard, and what is wrong: by key, and under None for all of it."""
+    """The parts of a shard that were read, and the damage: by key, and under None for the shard."""
 
     shard: int
     read: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ def check_shard(
 
 
 def _look_at_file(dataset: Dataset, recorded: Recorded, found: ShardCheck) -> int | None:
-    """The file's size; None where it is no shard that could be read."""
+    """Return the file's size; None where it is no shard that could be read."""
     path, tar = dataset.shard(found.shard), recorded.record.tar
     status = os.stat(path, follow_symlinks=False)
     if tar is None:
@@ -120,7 +120,7 @@ def _read_members(
 def _header_damage(
     stream: BinaryIO, sample: ConvertedSample, layout: Layout, size_bytes: int
 ) -> Iterator[str]:
-    """What is wrong before the digested bytes: tar headers, and the array's npy header."""
+    """Yield the damage before the digested bytes: in tar headers, and in the array's npy header."""
     for member in sample.all_members:
         if not tarfile.BLOCKSIZE <= member.offset <= size_bytes - member.size_bytes:
             yield f"member {member.name} lies beyond the {size_bytes} bytes of its shard"

@@ -1,4 +1,4 @@
-"""What the gate would say to a deletion here, asked of the very functions that the gate asks."""
+"""Tell what the gate would say to a deletion here, by asking the gate's own functions."""
 
 from __future__ import annotations
 

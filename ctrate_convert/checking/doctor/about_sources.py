@@ -1,4 +1,4 @@
-"""What the doctor sees of a dataset's sources and trash. It reads there, and writes nothing."""
+"""The doctor's findings about a dataset's sources and trash. It only reads there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READ_BYTES = 2**26
 
 
 def findings_about_sources(folder: Path) -> tuple[Finding, ...]:
-    """What can be told of the data folders and trashes of the plans in ``folder``, if any."""
+    """Return findings about the data folders and trashes of the plans in ``folder``, if any."""
     dataset = Dataset(folder)
     there: list[Path] = []
     try:

@@ -26,7 +26,7 @@ _LOCK_PATIENCE_S = 10.0
 
 @dataclass
 class MendReport:
-    """What was mended.
+    """The files that were mended.
 
     ``plan_files`` were restored; ``rebuilt`` names records, ``aside`` where damaged ones lie now.
     ``uncompared`` are those whose shard no manifest knew: its bytes were taken as they are.

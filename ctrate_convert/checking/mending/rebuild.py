@@ -33,7 +33,7 @@ WORKER = "verify --repair"
 def rebuild_record(
     dataset: Dataset, plan: Plan, shard: PlannedShard, merged_sha256: str | None
 ) -> ShardRecord:
-    """What the record of ``shard`` must say, by its bytes on storage and the plan's lines.
+    """Return the record of ``shard`` that follows from its bytes on storage and the plan's lines.
 
     ``merged_sha256`` is the shard's SHA-256 in the manifest, None where it has none. Nothing is
     written.

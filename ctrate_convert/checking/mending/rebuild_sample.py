@@ -31,7 +31,7 @@ _ROUNDING = 1e-6
 def rebuild_sample(
     scanned: ScannedShard, planned: PlannedSample, settings: PlanSettings
 ) -> ConvertedSample:
-    """What the record must say of one sample that is in the shard.
+    """Return the record's entry for one sample that is in the shard.
 
     Raises:
         DamageError: a member is missing or too many, or array and JSON contradict each other.
@@ -55,7 +55,7 @@ def rebuild_sample(
 
 
 def _members(scanned: ScannedShard, key: str, settings: PlanSettings) -> list[MemberRecord]:
-    """The array member first, and then the others, as they were written."""
+    """Return the array member first, and then the others, as they were written."""
     layout = LAYOUTS[settings.layout]
     first = array_member_name(key, settings.layout, settings.encoding)
     expected = [first, *(f"{key}.{name}" for name in (layout.json, layout.report, layout.labels))]
@@ -124,7 +124,7 @@ def _array(
 
 @dataclass
 class _Seen:
-    """What decoding the array showed."""
+    """The facts that decoding the array showed."""
 
     digest: blake3.blake3 = field(default_factory=blake3.blake3)
     nan_count: int = 0

@@ -1,4 +1,4 @@
-"""What a shard holds by its own bytes: every member's place and digest, read past the page cache.
+"""Find every member of a shard, its place and digest, from the shard's bytes on storage alone.
 
 No record is needed for it; ``tarfile`` finds the members.
 """

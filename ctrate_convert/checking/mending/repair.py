@@ -23,7 +23,7 @@ from ctrate_convert.store.records.record import ConvertedSample
 
 @dataclass
 class RepairReport:
-    """What a repair did.
+    """The outcome of a repair.
 
     ``lost``: damaged samples (key, shard) of which there is no other copy; ``waiting``: those that
     could be converted and were not, since the conversion was stopped. ``superseded`` names the

@@ -67,7 +67,7 @@ class SlurmClient:
         self.calls: dict[str, int] = {}
 
     def squeue(self, names: Iterable[str]) -> list[QueueRow] | Unavailable:
-        """All elements of the arrays of these names that the controller still knows."""
+        """Return all elements of the arrays of these names that the controller still knows."""
         wanted = sorted(set(names))
         if not wanted:
             return []
@@ -116,7 +116,7 @@ class SlurmClient:
         ]
 
     def submit_limits(self, user: str) -> list[dict[str, str]] | Unavailable:
-        """The user's associations with their limits on submitted jobs."""
+        """Return the user's associations with their limits on submitted jobs."""
         fields = ("Account", "Partition", "QOS", "MaxSubmit", "GrpSubmit")
         text = self._ask(
             "sacctmgr", "-nP", "show", "assoc", "where", f"user={user}",
@@ -127,7 +127,7 @@ class SlurmClient:
         return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines()]
 
     def qos_limits(self) -> list[dict[str, str]] | Unavailable:
-        """Every quality of service with its limits on submitted jobs."""
+        """Return every quality of service with its limits on submitted jobs."""
         fields = ("Name", "MaxSubmitJobsPerUser", "GrpSubmitJobs")
         text = self._ask("sacctmgr", "-nP", "show", "qos", f"format={','.join(fields)}")
         if isinstance(text, Unavailable):
@@ -135,7 +135,7 @@ class SlurmClient:
         return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines()]
 
     def jobs_of(self, user: str) -> int | Unavailable:
-        """How many jobs, every array element counted, the user has in the queue."""
+        """Return how many jobs, every array element counted, the user has in the queue."""
         text = self._ask("squeue", "-h", "-r", f"--user={user}", "-o", "%i")
         return text if isinstance(text, Unavailable) else len(text.splitlines())
 
@@ -231,7 +231,7 @@ def _asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _sbatch_environment(environment: Mapping[str, str], keep: frozenset[str]) -> dict[str, str]:
-    """What the job inherits; nothing of a job that we are called from."""
+    """Return the environment that the job inherits, without that of a job we may be called from."""
     return _without(environment, _KEPT | (_KEPT_FOR_SBATCH & keep))
 
 
@@ -244,5 +244,5 @@ def _without(environment: Mapping[str, str], kept: frozenset[str]) -> dict[str, 
 
 
 def _tidy(lines: Sequence[str]) -> str:
-    """The last thing a command said, without its own name before it."""
+    """Return the last thing a command said, without its own name before it."""
     return re.sub(r"^\w+: (?:error: )?", "", lines[-1]) if lines else ""

@@ -45,7 +45,7 @@ class ArrayExecutor(SlurmExecutor):
         self.job_id = ""
 
     def script(self, elements: int) -> str:
-        """The job script for an array of so many elements."""
+        """Return the job script for an array of so many elements."""
         self.parameters["map_count"] = elements
         text: str = self._make_submission_file_text(self._submitit_command_str, "")
         return text
@@ -84,7 +84,7 @@ def executor(
     client: SlurmClient,
     dependency: str | None = None,
 ) -> ArrayExecutor:
-    """A submitit executor set up for one array.
+    """Return a submitit executor set up for one array.
 
     Raises:
         SettingsError: a parameter is not one that submitit knows, or the path cannot be used.
@@ -157,7 +157,7 @@ def _import_paths() -> list[str]:
 
 
 def warning_s(profile: ClusterProfile, resources: Resources) -> int:
-    """How long before the time limit an element is told; never more than a quarter of it."""
+    """Return how long before the time limit an element is told; never more than a quarter of it."""
     return min(profile.warning_s, resources.timeout_min * 60 // 4)
 
 

@@ -1,4 +1,4 @@
-"""What the cluster permits: how large an array, how many jobs, how long, how much memory."""
+"""The cluster's limits: how large an array, how many jobs, how long, how much memory."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def cluster_limits(client: SlurmClient, profile: ClusterProfile, user: str) -> C
 def _submit_limit(
     client: SlurmClient, profile: ClusterProfile, user: str, notes: list[str]
 ) -> int | None:
-    """The tightest limit on submitted jobs among those that may apply."""
+    """Return the tightest limit on submitted jobs among those that may apply."""
     limits: list[int] = []
     qos_names = {profile.qos} if profile.qos else set()
     associations = client.submit_limits(user)

@@ -83,7 +83,7 @@ class ClusterProfile(Record):
 
 
 def load_profile(path: Path | None) -> ClusterProfile:
-    """The profile in ``path``; the defaults where there is none.
+    """Return the profile in ``path``; the defaults where there is none.
 
     Raises:
         SettingsError: the file cannot be read, or has a name or value that is not known.
@@ -100,7 +100,7 @@ def load_profile(path: Path | None) -> ClusterProfile:
 
 
 def profile_from(values: Mapping[str, Any], where: object) -> ClusterProfile:
-    """The profile that an earlier submission kept."""
+    """Return the profile that an earlier submission kept."""
     return _checked(values, where)
 
 

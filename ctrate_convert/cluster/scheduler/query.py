@@ -1,4 +1,4 @@
-"""What squeue and sacct print, as typed rows. Pure: text in, rows out; times are in UTC."""
+"""The output of squeue and sacct as typed rows. Pure: text in, rows out; times are in UTC."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class QueueRow:
 
     @property
     def live(self) -> bool:
-        """Whether it runs or is going to."""
+        """True if the element runs or is going to."""
         return self.state in LIVE
 
     @property
     def waiting(self) -> bool:
-        """Whether it is going to run, and does not yet."""
+        """True if the element is going to run, and does not yet."""
         return self.state in WAITING
 
 

@@ -1,4 +1,4 @@
-"""What an element asks for where the profile does not say: from the plan and from measurements."""
+"""The resources of an element that the profile leaves open: from the plan and measurements."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def default_resources(
     profile: ClusterProfile,
     limits: PartitionLimits,
 ) -> Resources:
-    """What the largest of ``tasks`` needs, within what the partition grants."""
+    """Return the resources that the largest of ``tasks`` needs, within the partition's limits."""
     workers = profile.cpus_per_task or min(_MOST_WORKERS, max(len(shards) for shards in tasks))
     speed = measured_bytes_per_s(dataset, plans) or _UNMEASURED_BYTES_PER_S
     timeout_min = profile.timeout_min or _minutes(tasks, workers, speed)
@@ -73,7 +73,7 @@ def _minutes(tasks: Sequence[tuple[PlannedShard, ...]], workers: int, speed: flo
 
 
 def _megabytes(workers: int, largest_bytes: int, attempts: Iterable[PastAttempt]) -> int:
-    """A worker streams: past a few blocks its memory does not grow with the volume."""
+    """Return a worker streams: past a few blocks its memory does not grow with the volume."""
     measured = max((a.end.max_rss_bytes for a in attempts if a.end), default=0)
     process_mb = max(_UNMEASURED_PROCESS_MB, measured // MIB)
     buffers_mb = min(_LARGEST_BUFFERS_MB, largest_bytes // MIB + 1)

@@ -50,7 +50,7 @@ class Task:
 
     @property
     def is_held(self) -> bool:
-        """Whether a scheduler runs it, is going to, or may have been asked to."""
+        """True if a scheduler runs the task, is going to, or may have been asked to."""
         return self.live is not None or self.verdict.evidence == "intent"
 
     @property
@@ -77,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What was found, and what could not be asked."""
+    """All that was found out about a dataset's tasks, and what could not be asked."""
 
     dataset: Dataset
     plans: tuple[Plan, ...]
@@ -91,7 +91,7 @@ class ClusterView:
 
     @property
     def queue_asked(self) -> bool:
-        """Whether the absence of a live job means that there is none."""
+        """True if squeue answered, so that the absence of a live job means that there is none."""
         return all(problem.tool != "squeue" for problem in self.unavailable)
 
 
@@ -220,7 +220,7 @@ def _task(
 
 
 def _sign_of_life(attempt: PastAttempt) -> bool | None:
-    """Whether the attempt's process lives; None where it is on another host."""
+    """Return True if the attempt's process lives; None if it is on another host."""
     if attempt.start.host != socket.gethostname():
         return None
     if not process_start(attempt.start.pid):

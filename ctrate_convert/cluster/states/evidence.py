@@ -57,7 +57,7 @@ class Element:
         return f"{job_id}_{self.index}" if job_id else None
 
     def runs(self, attempt: PastAttempt) -> bool:
-        """Whether ``attempt`` was a run of this element."""
+        """Return True if ``attempt`` was a run of this element."""
         facts = attempt.start.scheduler
         return (
             self.job is not None
@@ -92,7 +92,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is the case, the evidence's rung, and why; ``cause`` decides how to relaunch."""
+    """A task's state, the evidence that it rests on, and why; relaunch goes by ``cause``."""
 
     state: State
     evidence: str
@@ -109,7 +109,7 @@ _STOPPED_AT_THE_WARNING = Verdict(
 
 
 def judge(facts: Facts) -> Verdict:
-    """The first rung that holds decides."""
+    """Return the first rung that holds decides."""
     if facts.recorded:
         return Verdict("done", "record")
     if facts.damaged:
@@ -192,7 +192,7 @@ def _what_is_missing(facts: Facts, account: AccountRow | None) -> str:
 
 
 def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
-    """The attempt's own last word, made plainer by what accounting tells of that run."""
+    """Return the attempt's own last word, made plainer by what accounting tells of that run."""
     end = last.end
     if end is None:
         return Verdict("unknown", "attempt", "no last word")
@@ -232,7 +232,7 @@ def _was_warned(last: PastAttempt | None) -> bool:
 
 
 def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
-    """A run by hand, newer than any submission."""
+    """Return a run by hand, newer than any submission."""
     end = last.end
     if end is None:
         if facts.sign_of_life or _is_fresh(last, facts.now):
@@ -271,7 +271,7 @@ def _is_fresh(attempt: PastAttempt, now: datetime) -> bool:
 
 
 def _overlaps(row: AccountRow, attempt: PastAttempt) -> bool:
-    """Whether that run of the element was this attempt, clocks a minute apart or not."""
+    """Return True if that run of the element was this attempt; clocks may differ by a minute."""
     if row.started is None:
         return False
     slack = timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""What a run by hand must leave to the scheduler."""
+"""The tasks that a run by hand must leave to the scheduler."""
 
 from __future__ import annotations
 

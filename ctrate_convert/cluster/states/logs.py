@@ -28,7 +28,7 @@ class TaskLog:
 def task_log(
     dataset: Dataset, task: int, *, attempt: int | None = None, lines: int = 60
 ) -> TaskLog:
-    """The log of the newest attempt at ``task``, or of attempt number ``attempt``, from 1.
+    """Return the log of the newest attempt at ``task``, or of attempt number ``attempt``, from 1.
 
     Raises:
         SettingsError: there is no such task or attempt.
@@ -65,7 +65,7 @@ def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path |
 
 
 def _is_of(attempts: list[PastAttempt], log: Path) -> bool:
-    """Whether one of the attempts is of the element that has written ``log``."""
+    """Return True if one of the attempts is of the element that has written ``log``."""
     return any(_job(one) == log.name.removesuffix("_0_log.out") for one in attempts)
 
 

@@ -1,4 +1,4 @@
-"""What the scheduler says: one squeue, one sacct, and the elements that they are about."""
+"""The scheduler's answers: one squeue, one sacct, and the elements that they are about."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN_JOB_NAME = "ctrate-convert-array"
 
 @dataclass
 class SchedulerView:
-    """What the scheduler said."""
+    """The scheduler's answers to one look."""
 
     queue: list[QueueRow] = field(default_factory=list)
     accounts: list[AccountRow] = field(default_factory=list)
@@ -115,7 +115,7 @@ def ask(
 def elements_of(
     submissions: Sequence[SubmissionFiles], said: SchedulerView, attempts: Sequence[PastAttempt]
 ) -> dict[int, list[Element]]:
-    """The elements of each task, oldest first, those that never came to be left out."""
+    """Return the elements of each task, oldest first, those that never came to be left out."""
     found: dict[int, list[Element]] = {}
     for files in submissions:
         number = files.submission.number
@@ -149,7 +149,7 @@ def elements_of(
 
 
 def _by_hand(attempt: PastAttempt) -> Element:
-    """The element of a plain job script, which nothing but its attempt tells of."""
+    """Return the element of a plain job script, which nothing but its attempt tells of."""
     facts = attempt.start.scheduler
     index = facts.get("array_task_id", "")
     answer = ArrayAnswer(
@@ -170,7 +170,7 @@ def _by_hand(attempt: PastAttempt) -> Element:
 
 
 def task_by_hand(row: QueueRow, out: str) -> int | None:
-    """The task of a plain job script's element for this dataset: its index, and the offset.
+    """Return the task of a plain job script's element for this dataset: its index, and the offset.
 
     The script's words are the dataset, perhaps an offset, and perhaps options for `run`.
     """

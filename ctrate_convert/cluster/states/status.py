@@ -51,7 +51,7 @@ class Status:
     view: ClusterView
 
     def facts(self) -> dict[str, object]:
-        """What ``--json`` gives."""
+        """Return the status as ``--json`` prints it."""
         return {
             "samples": self.samples,
             "tasks": [
@@ -72,7 +72,7 @@ class Status:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known that nothing is going to change by itself."""
+        """True if nothing is going to change by itself any more."""
         return self.view.queue_asked and not any(
             task.is_held or task.verdict.state == "running" for task in self.view.tasks
         )
@@ -85,12 +85,12 @@ class StatusReader:
         self._looker = Looker(dataset, client or SlurmClient())
 
     def read(self) -> Status:
-        """The status now."""
+        """Return the status now."""
         return status_of(self._looker.look())
 
 
 def status_of(view: ClusterView) -> Status:
-    """What the view shows, in numbers."""
+    """Return the numbers that ``view`` adds up to."""
     finished = [
         seconds
         for task in view.tasks

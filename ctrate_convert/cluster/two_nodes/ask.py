@@ -152,7 +152,7 @@ def _state(row: QueueRow) -> str:
 
 
 def _last_words(scratch: Path) -> str:
-    """What the tasks said last, since their logs go with the folder."""
+    """Return the last lines of the tasks' logs, since the logs go with the folder."""
     for path in sorted((scratch / "job").glob("*.out")):
         with contextlib.suppress(OSError):
             lines = path.read_text(errors="replace").strip().splitlines()

@@ -1,4 +1,4 @@
-"""What two nodes' reports say of the mount between them, as findings. Pure: reports in.
+"""Findings about the mount between two nodes, from the reports that both have written. Pure.
 
 What either side never came to is "not tested"; on one machine nothing is ever called good.
 """

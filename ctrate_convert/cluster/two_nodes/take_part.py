@@ -1,4 +1,4 @@
-"""What two tasks on two nodes try with each other, through nothing but a shared folder.
+"""Two tasks on two nodes test a shared folder, through nothing but that folder.
 
 Each side writes ``report-0.json`` or ``report-1.json`` there; `between_nodes` judges both.
 
@@ -43,14 +43,14 @@ _FILLER = "x" * 200
 
 
 class Lock(Record):
-    """What the other side got while one held the lock, and how long it took after the release."""
+    """The lock that a side got while the other held it, and how long it took after the release."""
 
     while_held: str
     after_release_s: float | None
 
 
 class NodeReport(Record):
-    """What one side did and saw; None is what it never came to. ``stopped`` tells why.
+    """The steps and observations of one side; None for a step not reached. ``stopped`` tells why.
 
     ``seen_s`` and ``gone_s`` are round trips by one clock: published here, seen there, the answer
     seen here. ``clock_ahead_s`` is the other node's clock minus this one's.
@@ -142,7 +142,7 @@ def take_part(
 
 
 def _locks(side: _Side) -> dict[str, Any]:
-    """The first side holds, the second tries: then after the release again."""
+    """Return the first side holds, the second tries: then after the release again."""
     ways: dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]] = {
         "flock": _by_flock,
         "filelock": _by_filelock,
@@ -317,7 +317,7 @@ def _appends(side: _Side) -> dict[str, Any]:
 
 
 def appended_line(side: int, number: int) -> str:
-    """A line that tells who wrote it, and whether it is whole."""
+    """Return a line that tells who wrote it, and whether it is whole."""
     return f"{side} {number} {_FILLER} {side} {number}"
 
 

@@ -48,7 +48,7 @@ def read_blocks(
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
 ) -> Iterator[Block]:
-    """The elements of a stored member in C order; each block is valid until the next.
+    """Yield the elements of a stored member in C order; each block is valid until the next.
 
     Raises:
         ValueError: the stored bytes are damaged, or hold another type or shape.

@@ -77,7 +77,7 @@ def _depths(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
 
 
 def _evenly(length: int, most: int, unit: int) -> int:
-    """The size, in units, of as few equal parts as may be; what is missing is padding."""
+    """Return the size, in units, of as few equal parts as may be; what is missing is padding."""
     parts = -(-length // most)
     return -(-length // (parts * unit)) * unit
 
@@ -222,14 +222,14 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """A writer through Blosc2."""
+    """Return a writer through Blosc2."""
     return _Writer(target)
 
 
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """The elements, a chunk row at a time, opened at the frame's place in the tar."""
+    """Yield the elements, a chunk row at a time, opened at the frame's place in the tar."""
     import blosc2
 
     try:
@@ -252,5 +252,5 @@ def read_blocks(
 
 
 def _corners(box: Box) -> tuple[list[int], list[int]]:
-    """The first place of a box and the one after its last, as Blosc2 takes them."""
+    """Return the first place of a box and the one after its last, as Blosc2 takes them."""
     return [part.start for part in box], [part.stop for part in box]

@@ -31,14 +31,14 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """A writer of raw elements; the member's size is known before they are."""
+    """Return a writer of raw elements; the member's size is known before they are."""
     return _Writer(target)
 
 
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """The elements: the last bytes of the member, whatever header precedes them."""
+    """Yield the elements: the last bytes of the member, whatever header precedes them."""
     left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if left > size_bytes:
         raise ValueError(f"{size_bytes} bytes cannot hold {shape} of {dtype.name}")

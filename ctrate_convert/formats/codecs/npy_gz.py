@@ -53,7 +53,7 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """A writer through igzip; the member's size is known at its end."""
+    """Return a writer through igzip; the member's size is known at its end."""
     return _Writer(target)
 
 

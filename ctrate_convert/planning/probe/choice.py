@@ -33,7 +33,7 @@ class Stratum(NamedTuple):
 
     @property
     def family(self) -> tuple[str, bool, bool]:
-        """The same of any size."""
+        """The stratum's kind, whatever the size."""
         return self.dtype, self.deflated, self.fortran_order
 
 
@@ -53,7 +53,7 @@ class Volume:
 
     @classmethod
     def of(cls, key: str, header: ArrayHeader, file_bytes: int) -> Volume:
-        """The volume with ``header`` in a file of that size."""
+        """Return the volume with ``header`` in a file of that size."""
         voxels = math.prod(header.shape)
         stratum = Stratum(
             dtype=header.dtype,
@@ -64,7 +64,7 @@ class Volume:
         return cls(key, stratum, voxels, file_bytes, packed_bytes=file_bytes)
 
     def packed(self, share: float) -> Volume:
-        """The same, where deflate would leave ``share`` of the file."""
+        """Return this volume as if deflate would leave ``share`` of the file."""
         return dataclasses.replace(self, packed_bytes=self.file_bytes * share)
 
     @property
@@ -110,7 +110,7 @@ def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) 
 
 
 def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
-    """The volumes of each kind, from small to large; the kind with the most bytes first."""
+    """Return the volumes of each kind, from small to large; the kind with the most bytes first."""
     strata: dict[Stratum, list[Volume]] = {}
     for volume in population:
         strata.setdefault(volume.stratum, []).append(volume)

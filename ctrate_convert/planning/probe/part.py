@@ -62,7 +62,7 @@ class Part:
     of_read_cpu_s: float
 
     def cpu_of_whole(self, cpu_s: float) -> float:
-        """The volume's conversion in CPU seconds, where the part's takes ``cpu_s``."""
+        """Return the volume's conversion in CPU seconds, where the part's takes ``cpu_s``."""
         beside_reading = max(0.0, cpu_s - self.read_cpu_s)
         return self.of_read_cpu_s + beside_reading * self.of_voxels / self.voxels
 

@@ -49,12 +49,12 @@ def _peek(descriptor: int, pieces: int) -> float | None:
 
 
 def spread(index: int, size: int) -> int:
-    """A place below ``size``; those of 0, 1, 2, … are spread evenly, however many."""
+    """Return a place below ``size``; those of 0, 1, 2, … are spread evenly, however many."""
     return int((index + 0.5) * _GOLDEN % 1 * size)
 
 
 class DeflatedShare:
-    """What deflate leaves of pieces of data, compressed one by one."""
+    """The share that deflate leaves of pieces of data, compressed one by one."""
 
     def __init__(self) -> None:
         self._taken = self._left = 0
@@ -71,7 +71,7 @@ class DeflatedShare:
 
 
 def peek_many(paths: Mapping[str, Path]) -> dict[str, float]:
-    """What `peek` tells of some of ``paths`` by key, at most `MOST_PEEKED`, evenly chosen."""
+    """Return by key what `peek` tells of at most `MOST_PEEKED` of ``paths``, evenly chosen."""
     keys = list(paths)
     step = max(1.0, len(keys) / MOST_PEEKED)
     some = [keys[int(place * step)] for place in range(min(len(keys), MOST_PEEKED))]

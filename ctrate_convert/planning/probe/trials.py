@@ -72,12 +72,12 @@ class Findings:
 
 
 def chosen_candidate(settings: PlanSettings) -> Candidate:
-    """The way that the plan's own settings ask for."""
+    """Return the way that the plan's own settings ask for."""
     return Candidate(settings.encoding, settings.dtype, settings.step)
 
 
 def candidates(settings: PlanSettings, population: Sequence[Volume]) -> list[Candidate]:
-    """Every encoding with every array type that may do, the plan's own first.
+    """Return every encoding with every array type that may do, the plan's own first.
 
     ``int16`` is there for floats that hold whole numbers, and with a step for HU/1000.
     """

@@ -1,4 +1,4 @@
-"""What an audit files: a summary, and a list with one line a source that is gone.
+"""The files of an audit: a summary, and a list with one line a source that is gone.
 
 The program writes these and never reads them back: an earlier version's stay as they are.
 """
@@ -56,7 +56,7 @@ class ComparedSource(Record):
 
 
 class SourcesCompared(Record):
-    """What comparing sources that are still there with their shards has shown.
+    """The result of comparing the sources that are still there with their shards.
 
     ``there`` counts the converted ones that are there, ``equal`` those of the ``compared`` whose
     voxels their shards give back: ``not_wholly_held`` are among these.
@@ -100,7 +100,7 @@ class AuditedSource(Record):
 
 
 class AuditSummary(Record):
-    """What was accounted for, by whom, where and when.
+    """The sums of an audit, with who made it, where and when.
 
     ``gone_sources`` are the ``deleted_sources`` (``open_intents`` of them without the journal's
     last word) and the ``untold_sources``. ``put_back``: deleted by the journal, but a file of that

@@ -1,4 +1,4 @@
-"""What all records share: frozen, strictly typed, no unknown keys, readable JSON."""
+"""The base of all records: frozen, strictly typed, no unknown keys, readable JSON."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Record(BaseModel):
         return self.model_dump_json().encode()
 
     def as_stored(self) -> Self:
-        """The record as it will be when read back: with every field set."""
+        """Return the record as it will be when read back: with every field set."""
         return type(self).model_validate_json(self.to_json())
 
     def stored_sha256(self, *, without: str | None = None) -> str:
-        """The SHA-256 of what was stored, of a record that was read back or is `as_stored`.
+        """Return the SHA-256 of what was stored, of a record that was read back or is `as_stored`.
 
         Fields that a later version of the program added, with their defaults, are not in it, so
         that what an earlier version wrote keeps its hash.
@@ -88,5 +88,5 @@ def read(kind: type[R], path: Path) -> R:
 
 
 def sha256_hex(data: bytes) -> str:
-    """The SHA-256 of ``data`` in hexadecimal, as ``sha256sum`` prints it."""
+    """Return the SHA-256 of ``data`` in hexadecimal, as ``sha256sum`` prints it."""
     return hashlib.sha256(data).hexdigest()

@@ -143,7 +143,7 @@ class PlanSettings(Record):
 
 
 class ArrayHeader(Record):
-    """What the header of a volume's array promises, before its data is read.
+    """The header of a volume's array, as it was before its data was read.
 
     ``extra_bytes`` is how much the source's other entries add to the sample's JSON;
     ``left_out`` names what of the source no shard will hold.
@@ -205,7 +205,7 @@ class PlannedShard(Record):
 
 
 class PlanEstimate(Record):
-    """What the plan promises, in bytes; measured from headers, file sizes and the probe.
+    """The plan's estimate in bytes, from headers, file sizes and the probe.
 
     ``output_bytes`` is exact for the encoding npy, for others what the probe predicts; without a
     probe it is as if nothing could be compressed.
@@ -241,7 +241,7 @@ class ProbeRow(Record):
 
 
 class Probe(Record):
-    """What a sample of the volumes showed before anything was converted.
+    """The findings of converting a few of the volumes before anything else.
 
     ``volume_bytes`` are the arrays of the whole plan in their sources' types: MB/s count these.
     ``intensities`` counts the probed volumes by what their voxels show them to be.

@@ -12,7 +12,7 @@ Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
 
 
 class SourceFingerprint(Record):
-    """What tells that a source file is still the one that was read, taken by fstat while reading.
+    """The facts of a source file that tell a change, by fstat while the writer read it.
 
     The device number is left out: it differs between nodes of one cluster.
     """
