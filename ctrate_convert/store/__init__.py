@@ -1,1 +1,1 @@
-"""The dataset directory on disk: durable files, locks, plans, records, journals and the merged manifest."""
+"""The dataset directory on disk: durable files, locks, plans, records, journals, manifest."""
