@@ -19,7 +19,7 @@ from benchmarks.conversion import Size
 from benchmarks.measure import Cost, cost_of, settle
 from benchmarks.report import Table, Target
 from benchmarks.volumes import SourceKind, Volume, make
-from ctrate_convert.planning.forecast import Forecast, forecasts
+from ctrate_convert.planning.run_estimate import RunEstimate, run_estimates
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Encoding, Plan
@@ -47,7 +47,7 @@ _ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 class Compared:
     """One encoding once: what its plan promised, what became true, and what the plan cost."""
 
-    promised: Forecast
+    promised: RunEstimate
     promised_cpu_s: float
     probed: int
     output_bytes: int
@@ -145,7 +145,7 @@ def _compare(pool: Pool, inputs: Path, out: Path, encoding: Encoding) -> Compare
     planning = cost_of(lambda: our_way.plan(inputs, out, _SAMPLES_A_SHARD, encoding, probe=None))
     plan: Plan = load_plans(Dataset(out))[0]
     promised = next(
-        row for row in forecasts(plan, num_workers=_WORKERS, deleting=False) if row.chosen
+        row for row in run_estimates(plan, num_workers=_WORKERS, deleting=False) if row.chosen
     )
     settle()
     started = time.perf_counter()

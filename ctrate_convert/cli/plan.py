@@ -13,8 +13,8 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.planning.estimate import peak_extra_bytes
-from ctrate_convert.planning.forecast import busy_workers
 from ctrate_convert.planning.make import PlanReport, make_plan
+from ctrate_convert.planning.run_estimate import busy_workers
 from ctrate_convert.running.delete import refuse_other_trash
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.plan import Plan

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ctrate_convert.cli import show
-from ctrate_convert.planning.forecast import Forecast, busy_workers, forecasts
+from ctrate_convert.planning.run_estimate import RunEstimate, busy_workers, run_estimates
 from ctrate_convert.store.records.plan import Plan, Probe
 
 
@@ -16,7 +16,7 @@ def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
     workers = {"num_workers": num_workers, "busy_workers": busy_workers(plan, num_workers)}
     return [
         {**dataclasses.asdict(row), "options": row.options, **workers}
-        for row in forecasts(plan, num_workers=num_workers, deleting=deleting)
+        for row in run_estimates(plan, num_workers=num_workers, deleting=deleting)
     ]
 
 
@@ -25,7 +25,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
     probe = plan.probe
     if probe is None:
         return
-    rows = forecasts(plan, num_workers=num_workers, deleting=deleting)
+    rows = run_estimates(plan, num_workers=num_workers, deleting=deleting)
     workers = show.count(busy_workers(plan, num_workers), "worker")
     unreadable = f"; {probe.unreadable} could not be converted" if probe.unreadable else ""
     show.line(
@@ -49,7 +49,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
     _print_advice(plan, probe, rows)
 
 
-def _print_failures(rows: list[Forecast]) -> None:
+def _print_failures(rows: list[RunEstimate]) -> None:
     """Each reason once, with the ways that fail for it."""
     ways: dict[str, list[str]] = {}
     for row in rows:
@@ -64,7 +64,7 @@ def _most(plan: Plan, num_workers: int) -> str:
     return f", of which {busy} find a shard" if busy < num_workers else ""
 
 
-def _cells(row: Forecast) -> tuple[str, ...]:
+def _cells(row: RunEstimate) -> tuple[str, ...]:
     array = row.dtype + (f", step {row.step:g}" if row.step else "")
     mark = "→" if row.chosen else "+" if row.advised else ""
     if row.failure:
@@ -82,7 +82,7 @@ def _cells(row: Forecast) -> tuple[str, ...]:
     )
 
 
-def _print_advice(plan: Plan, probe: Probe, rows: list[Forecast]) -> None:
+def _print_advice(plan: Plan, probe: Probe, rows: list[RunEstimate]) -> None:
     chosen = next(row for row in rows if row.chosen)
     advised = next((row for row in rows if row.advised), None)
     show.line(f"→ is this plan: {chosen.options}.")

@@ -54,7 +54,7 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
                 click.clear()
             print_status(out, status, failed=failed)
             print_damage(damage)
-        if not watch or status.is_settled:
+        if not watch or status.is_at_rest:
             return with_damage(ExitCode.DONE, damage)
         time.sleep(_REFRESH_S)
 
@@ -108,7 +108,7 @@ def _row(name: str, line: TaskLine, number: int) -> tuple[object, ...]:
 
 
 def _print_next(out: Path, states: Sequence[str], status: Status) -> None:
-    if not status.is_settled:
+    if not status.is_at_rest:
         return
     if "failed" in states:
         show.line(f"Next: ctrate-convert logs {out} TASK; ctrate-convert relaunch {out} --dry_run")

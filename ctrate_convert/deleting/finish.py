@@ -64,7 +64,7 @@ def _finish(ledger: Ledger, index: int) -> None:
         if source is None or source.source != line.source:
             continue  # a journal alone is not believed
         if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
-            _settle(folder, source.source)
+            _sync_folder_of(folder, source.source)
             noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
         append_lines(dataset.journal(index), noted)
@@ -78,7 +78,7 @@ def _recorded_sources(ledger: Ledger, index: int) -> dict[str, SourceFingerprint
     return {sample.key: sample.source for sample in record.converted}
 
 
-def _settle(folder: Path, source: str) -> None:
+def _sync_folder_of(folder: Path, source: str) -> None:
     """Make it durable that the source is gone."""
     with open_beneath(folder, source) as (directory, _):
         fsync_open_directory(directory)

@@ -158,7 +158,7 @@ class _Releasing:
                 self._touched.add(sample.source.source)
                 self._note(sample, self._let_go(sample))
         finally:
-            self._settle()
+            self._sync_folders()
             self._entries.write_outcomes()
         return self._result
 
@@ -270,7 +270,7 @@ class _Releasing:
         self._result.kept.append(Kept(sample.key, source.source, source.size_bytes, reason))
         self._entries.kept(event, sample.key, source, reason)
 
-    def _settle(self) -> None:
+    def _sync_folders(self) -> None:
         """Make it durable that sources are gone, before the journal says so.
 
         A folder that is away now is passed over: its sources are looked for when it is back.

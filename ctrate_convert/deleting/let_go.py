@@ -227,7 +227,7 @@ def _compare_and_take(
     try:
         with contextlib.suppress(OSError):  # tells `put_back` that this process lives
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _settle_stores(descriptor)
+        _flush_mapped_writes(descriptor)
         before = fresh_status_of(descriptor)
         doubt = _compared(descriptor, compare) or _doubt_about_clock(before)
         if doubt is not None:
@@ -241,7 +241,7 @@ def _compare_and_take(
         os.close(descriptor)
 
 
-def _settle_stores(descriptor: int) -> None:
+def _flush_mapped_writes(descriptor: int) -> None:
     """Write back what was stored through memory maps: only then a further store changes a time."""
     try:
         os.fdatasync(descriptor)

@@ -16,7 +16,7 @@ from ctrate_convert.planning.estimate import (
     sample_cost,
     tar_bytes,
 )
-from ctrate_convert.planning.prediction import Prediction
+from ctrate_convert.planning.probe_estimate import ProbeEstimate
 from ctrate_convert.planning.split import shard_ranges
 from ctrate_convert.planning.survey import Survey
 from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PLAN_FILE
@@ -51,7 +51,7 @@ def write_draft(
     excluded: Sequence[ExcludedSample],
     retries: Sequence[str],
     earlier: Sequence[Plan],
-    prediction: Prediction | None,
+    prediction: ProbeEstimate | None,
 ) -> Draft:
     """Return the generation after ``earlier`` with the samples of ``headers``, in that order."""
     return draft_of(
@@ -74,7 +74,7 @@ def draft_of(
     earlier: Sequence[Plan],
     retries: Sequence[str] = (),
     repairs: Mapping[str, int] | None = None,
-    prediction: Prediction | None = None,
+    prediction: ProbeEstimate | None = None,
 ) -> Draft:
     """Return the generation after ``earlier`` with ``samples``, in that order."""
     lines = io.BytesIO()

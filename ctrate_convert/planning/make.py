@@ -24,9 +24,9 @@ from ctrate_convert.planning.discover import Discovery
 from ctrate_convert.planning.draft import planned_sample, write_draft
 from ctrate_convert.planning.headers import Progress, read_headers
 from ctrate_convert.planning.join import join
-from ctrate_convert.planning.prediction import Prediction
 from ctrate_convert.planning.probe.choice import Volume, with_stored_peeked
 from ctrate_convert.planning.probe.trials import Findings, probe
+from ctrate_convert.planning.probe_estimate import ProbeEstimate
 from ctrate_convert.planning.refusals import (
     numbers_in_use,
     refuse_foreign,
@@ -192,7 +192,7 @@ def _publish(
         excluded=selection.excluded,
         retries=selection.retries,
         earlier=selection.earlier,
-        prediction=Prediction(findings) if findings else None,
+        prediction=ProbeEstimate(findings) if findings else None,
     )
     more_warnings = [*header_warnings(headers, settings), *problem]
     if findings:

@@ -84,21 +84,21 @@ def make_directories(*directories: Path) -> None:
     Also of those that exist: who made them may have been killed before the fsync. One name at a
     time, so that a kill leaves at most one that is not durable, and the next call finds it.
     """
-    settled: set[Path] = set()
+    synced: set[Path] = set()
     for directory in directories:
         missing: list[Path] = []
         path = directory
         while not path.is_dir():
             missing.append(path)
             path = path.parent
-        if path.parent not in settled:
+        if path.parent not in synced:
             with contextlib.suppress(PermissionError):  # it may be entered but not read
                 fsync_directory(path.parent)
-            settled.add(path.parent)
+            synced.add(path.parent)
         for path in reversed(missing):
             path.mkdir(FOLDER_MODE, exist_ok=True)
             fsync_directory(path.parent)
-            settled.add(path.parent)
+            synced.add(path.parent)
 
 
 def link_if_absent(temporary: Path, final: Path) -> bool:

@@ -15,7 +15,7 @@ from ctrate_convert.store.records.base import parse
 from ctrate_convert.store.records.journal import Event, JournalLine
 
 _DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
-_SETTLED: frozenset[Event] = _DONE | {"kept", "restored"}
+_CLOSED: frozenset[Event] = _DONE | {"kept", "restored"}
 _BY_CONSENT = re.compile(r"\(consent (\S+)\)\Z")
 
 
@@ -86,13 +86,13 @@ def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
     return found
 
 
-def settled_keys(journal: Sequence[JournalLine]) -> set[str]:
+def closed_keys(journal: Sequence[JournalLine]) -> set[str]:
     """Return the keys whose source was taken away, or is kept for a reason that will not pass.
 
     What could not be decided (``undecided``, an open intent) is tried again by the next command.
     """
     newest = {line.key: line for line in journal}
-    return {key for key, line in newest.items() if line.event in _SETTLED}
+    return {key for key, line in newest.items() if line.event in _CLOSED}
 
 
 def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:

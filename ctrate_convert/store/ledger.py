@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import read_regular
-from ctrate_convert.store.journals import read_journal, settled_keys
+from ctrate_convert.store.journals import closed_keys, read_journal
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.base import read, sha256_hex
@@ -185,17 +185,17 @@ class Ledger:
             Planned(plan, shard)
             for index, (plan, shard) in self.planned.items()
             if index not in self.recorded
-            or (allows(consent, plan, shard) and not self._deletion_settled(shard))
+            or (allows(consent, plan, shard) and not self._deletion_closed(shard))
         ]
 
-    def _deletion_settled(self, shard: PlannedShard) -> bool:
+    def _deletion_closed(self, shard: PlannedShard) -> bool:
         """Return True if each sample's deletion was done or given up, as far as the journal says.
 
         The source of a superseded sample is the business of the shard that holds it now.
         """
         superseded = self.superseded.get(shard.index, frozenset())
-        settled = superseded | settled_keys(read_journal(self.dataset, shard.index))
-        return bool(settled) and len(settled) >= shard.samples
+        closed = superseded | closed_keys(read_journal(self.dataset, shard.index))
+        return bool(closed) and len(closed) >= shard.samples
 
     def _merged_as_superseded(self, plan: Plan) -> set[str]:
         return {

@@ -14,10 +14,10 @@ from ctrate_convert.cluster.submissions import (
 )
 from ctrate_convert.store.attempts import PastAttempt
 
-SETTLED = timedelta(seconds=15)
+ANSWER_GRACE = timedelta(seconds=15)
 """A request that the controller got before its sender was killed is in the queue by then."""
 
-SETTLED_ELSEWHERE = timedelta(minutes=15)
+ANSWER_GRACE_ELSEWHERE = timedelta(minutes=15)
 """So long at the most does a submitter on another host, whom nobody can see, go on trying."""
 
 Place = tuple[int, int]
@@ -84,5 +84,5 @@ def _is_over(files: SubmissionFiles, array: int, now: datetime) -> bool:
     alive = is_being_submitted(files, array)
     age = now - files.submission.created_at
     if alive is None:
-        return age > SETTLED_ELSEWHERE
-    return not alive and age > SETTLED
+        return age > ANSWER_GRACE_ELSEWHERE
+    return not alive and age > ANSWER_GRACE

@@ -71,7 +71,7 @@ class Status:
         }
 
     @property
-    def is_settled(self) -> bool:
+    def is_at_rest(self) -> bool:
         """True if nothing is going to change by itself any more."""
         return self.view.queue_asked and not any(
             task.is_held or task.verdict.state == "running" for task in self.view.tasks

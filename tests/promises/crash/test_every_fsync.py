@@ -19,7 +19,7 @@ LOST = (
     "names: create_once < consents.record_consent",
     "data: append_lines < entries.write_intents",
     "names: append_lines < entries.write_intents",
-    "names: gate._settle",
+    "names: gate._sync_folders",
     "names: make_directories < layout.prepare",
 )
 """Without it a source is gone and no record, shard, journal or consent accounts for it."""
@@ -33,7 +33,7 @@ STUCK = (
 STUCK_AFTER_A_KILL = (
     "names: layout.prepare",
     "names: trusted._not_synced",
-    "names: finish._settle",
+    "names: finish._sync_folder_of",
 )
 """The same, where a kill comes before the power loss: it syncs what a killed process left."""
 

@@ -864,13 +864,13 @@ def test_folder_becomes_a_link_before_every_call_of_a_deletion(
 def test_folder_becomes_a_link_before_its_fsync(tmp_path: Path) -> None:
     """A folder that turned into a link after its files went does not stop a run."""
     scene = set_scene(tmp_path)
-    settle = gate._Releasing._settle
+    sync_folders = gate._Releasing._sync_folders
 
-    def turn_and_settle(releasing: Any) -> None:
+    def turn_and_sync(releasing: Any) -> None:
         link_to_others(scene)
-        settle(releasing)
+        sync_folders(releasing)
 
-    with mock.patch.object(gate._Releasing, "_settle", turn_and_settle):
+    with mock.patch.object(gate._Releasing, "_sync_folders", turn_and_sync):
         scene.delete()
     ended = {line.key for line in read_journal(scene.converted.dataset, 0) if is_done(line)}
     assert ended == set(scene.converted.made.keys)

@@ -9,7 +9,7 @@ import pytest
 
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.durable import append_lines
-from ctrate_convert.store.journals import journal_line, read_journal, settled_keys
+from ctrate_convert.store.journals import closed_keys, journal_line, read_journal
 from ctrate_convert.store.records.journal import Event
 from tests.support import Converted, run_here, sources_left
 from tests.unit.deleting.scenes import delete, events, with_one_voxel_changed
@@ -111,14 +111,14 @@ def test_a_journal_that_cannot_be_written(converted: Converted, tmp_path: Path) 
 
 
 def test_what_settles_a_source(converted: Converted) -> None:
-    """Taken away and kept for good are settled; an open intent and a passing doubt are not."""
+    """Taken away and kept for good are closed; an open intent and a passing doubt are not."""
     keys = list(converted.made.keys[:4])
     intend(converted, keys)
-    assert settled_keys(read_journal(converted.dataset, 0)) == set()
+    assert closed_keys(read_journal(converted.dataset, 0)) == set()
     last: tuple[Event, ...] = ("deleted", "kept", "undecided", "intent")
     lines = [
         journal_line(event, key, f"{key}.npz", 0, "test")
         for key, event in zip(keys, last, strict=True)
     ]
     append_lines(converted.dataset.journal(0), lines)
-    assert settled_keys(read_journal(converted.dataset, 0)) == set(keys[:2])
+    assert closed_keys(read_journal(converted.dataset, 0)) == set(keys[:2])

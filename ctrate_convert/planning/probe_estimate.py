@@ -43,7 +43,7 @@ class _Sum:
         self.cpu_s += trial.cpu_s
 
 
-class Prediction:
+class ProbeEstimate:
     """The prediction of each candidate for any volume of the plan."""
 
     def __init__(self, findings: Findings) -> None:

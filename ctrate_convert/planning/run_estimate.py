@@ -9,7 +9,7 @@ from ctrate_convert.store.records.plan import DType, Encoding, Plan, ProbeRow
 
 
 @dataclass(frozen=True)
-class Forecast:
+class RunEstimate:
     """One way to store the whole plan.
 
     ``times_smaller`` is against the sources as they are on disk. ``mb_per_s`` are 10⁶ bytes of
@@ -42,13 +42,13 @@ def busy_workers(plan: Plan, num_workers: int) -> int:
     return min(num_workers, len(plan.shards))
 
 
-def forecasts(plan: Plan, *, num_workers: int, deleting: bool) -> list[Forecast]:
+def run_estimates(plan: Plan, *, num_workers: int, deleting: bool) -> list[RunEstimate]:
     """Return every way that was probed, in the probe's order; none where nothing was."""
     if plan.probe is None:
         return []
     workers = busy_workers(plan, num_workers)
     return [
-        Forecast(
+        RunEstimate(
             encoding=row.encoding,
             dtype=row.dtype,
             step=row.step,
