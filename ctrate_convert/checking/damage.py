@@ -36,7 +36,7 @@ def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
 
 
 def damaged_plan_files(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Damage]:
-    """Of each generation the file, ``plan.json`` or its copy, that is not the plan any more.
+    """Yield each file of a generation, ``plan.json`` or its copy, that is not the plan any more.
 
     A generation of an earlier version has no copy, which is no damage.
     """
@@ -51,14 +51,14 @@ def damaged_plan_files(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Dama
 
 
 def generations_without_a_copy(dataset: Dataset, plans: Sequence[Plan]) -> list[int]:
-    """The generations whose plan stands in one file alone."""
+    """Return the generations whose plan stands in one file alone."""
     return [
         plan.generation for plan in plans if plan_files(dataset.plan(plan.generation))[1].is_missing
     ]
 
 
 def place_of_lines(shard: PlannedShard) -> str:
-    """Where a shard's lines stand in the list of samples, for people."""
+    """Return where a shard's lines stand in the list of samples, for people."""
     end = shard.lines_offset + shard.lines_size_bytes
     return f"the lines of {shard.name} (bytes {shard.lines_offset}–{end})"
 

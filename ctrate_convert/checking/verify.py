@@ -111,7 +111,7 @@ def verify(
 
 
 def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[Recorded]]:
-    """Everything but the shards.
+    """Load and check everything but the shards.
 
     What is written last is read first, so that nothing that a run writes meanwhile looks foreign.
     """

@@ -57,7 +57,7 @@ class FileFindings:
 
 
 def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
-    """Every plan's list of samples, shard by shard, and its list of what is left out."""
+    """Check every plan's list of samples, shard by shard, and its list of what is left out."""
     for plan in plans:
         folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
         for shard in plan.shards:
@@ -84,7 +84,7 @@ def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
 
 
 def check_plans(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
-    """Each generation's ``plan.json`` and its copy: one sound file suffices, two are expected."""
+    """Check each generation's ``plan.json`` and its copy: one suffices, two are expected."""
     found.damage += damaged_plan_files(dataset, plans)
     single = generations_without_a_copy(dataset, plans)
     if single:
@@ -96,7 +96,7 @@ def check_plans(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
 
 
 def check_journals(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
-    """Every line of every deletion journal: readable, and of a source that its shard has.
+    """Check every line of every deletion journal: readable, and of a source of its shard.
 
     A line that was cut short, or came back empty, is what a crash leaves; nothing rests on it.
     """

@@ -35,7 +35,7 @@ def readable_manifest(dataset: Dataset, found: FileFindings) -> Manifest | None:
 
 
 def check_manifest(ledger: Ledger, manifest: Manifest, found: FileFindings) -> None:
-    """Its settings, plans and sums, and that each of its shards has a record.
+    """Check the manifest's settings, plans and sums, and that each of its shards has a record.
 
     What was planned or recorded since it was merged is not in it, and no damage.
     """

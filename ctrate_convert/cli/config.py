@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _names_of_all_commands() -> set[str]:
-    """One file may serve several commands; a name that any of them knows is no mistake."""
+    """Return the options of all commands: one settings file may serve several of them."""
     from ctrate_convert.cli import COMMANDS
 
     return {

@@ -174,7 +174,7 @@ def print_deleted(deletion: Deletion) -> None:
 
 
 def print_sources(sources: Sequence[Source]) -> None:
-    """Files and bytes by state, then by name every source that stays for a reason."""
+    """Print files and bytes by state, then each source that stays, by name with its reason."""
     rows = [
         (state, f"{sums.files:,}", show.size(sums.size_bytes), _MEANING[state])
         for state, sums in totals(sources).items()

@@ -66,7 +66,7 @@ def _type(kind: Any, field: FieldInfo) -> click.ParamType[Any]:
 
 
 def _without_none(annotation: Any) -> Any:
-    """``T`` for ``T | None``."""
+    """Return ``T`` for ``T | None``."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
     return annotation

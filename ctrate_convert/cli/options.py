@@ -41,7 +41,7 @@ def _no_link(_context: click.Context, _parameter: click.Parameter, text: str | N
 
 
 def trash_option(function: F) -> F:
-    """``--trash``."""
+    """Add ``--trash``."""
     return click.option(
         "--trash",
         type=_PATH,
@@ -56,7 +56,7 @@ _KEEP = "keep_source_files"
 
 
 def _delete_source_files(words: str) -> Callable[[F], F]:
-    """``--delete_source_files`` and ``--keep_source_files``; a no anywhere wins.
+    """Add ``--delete_source_files`` and ``--keep_source_files``; a no anywhere wins.
 
     They are two options because of one with two names the last word on the line would win.
     """
@@ -75,7 +75,7 @@ def _delete_source_files(words: str) -> Callable[[F], F]:
 
 
 def keep_source_files_option(function: F) -> F:
-    """``--keep_source_files``: sets ``delete_source_files`` to False, whatever else is said."""
+    """Add ``--keep_source_files``, which always sets ``delete_source_files`` to False."""
     return click.option(
         f"--{_KEEP}",
         is_flag=True,
@@ -114,7 +114,7 @@ def _say_kept(why: str) -> None:
 
 
 def discard_members_option(function: F) -> F:
-    """``--discard_members``."""
+    """Add ``--discard_members``."""
     return click.option(
         "--discard_members",
         multiple=True,
@@ -177,7 +177,7 @@ def usable_cores() -> int:
 
 
 def num_workers_option(function: F) -> F:
-    """``--num_workers``."""
+    """Add ``--num_workers``."""
     return click.option(
         "--num_workers",
         type=click.IntRange(min=1),
@@ -188,7 +188,7 @@ def num_workers_option(function: F) -> F:
 
 
 def min_free_option(function: F) -> F:
-    """``--min_free_gb``."""
+    """Add ``--min_free_gb``."""
     return click.option(
         "--min_free_gb",
         type=click.FloatRange(min=0),
@@ -198,14 +198,14 @@ def min_free_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
-    """``--json``."""
+    """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")(
         function
     )
 
 
 def yes_option(function: F) -> F:
-    """``--yes``."""
+    """Add ``--yes``."""
     return click.option("--yes", is_flag=True, help="Do not ask before deleting.")(function)
 
 

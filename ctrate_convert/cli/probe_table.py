@@ -21,7 +21,7 @@ def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
 
 
 def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
-    """The table, the chosen way marked, and what to choose instead."""
+    """Print the table with the chosen way marked, and advice on what to choose instead."""
     probe = plan.probe
     if probe is None:
         return
@@ -50,7 +50,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
 
 
 def _print_failures(rows: list[RunEstimate]) -> None:
-    """Each reason once, with the ways that fail for it."""
+    """Print each reason once, with the ways that fail for it."""
     ways: dict[str, list[str]] = {}
     for row in rows:
         if row.failure:

@@ -59,7 +59,7 @@ def report_facts(found: Report) -> dict[str, Any]:
 
 
 def print_report(found: Report) -> None:
-    """Sums first, then the shards that are farthest from their promise."""
+    """Print the sums, then the shards that are farthest from their promise."""
     show.line(
         f"{len(found.shards):,} of {show.count(found.shards_planned, 'shard')} done, with "
         f"{show.count(sum(shard.samples for shard in found.shards), 'sample')}."
@@ -142,7 +142,7 @@ def _time_row(found: Report) -> tuple[str, str, str, str]:
 
 
 def _print_farthest(found: Report) -> None:
-    """Shards in which samples failed are smaller than promised, and named for it."""
+    """Print the farthest shards; name those that are smaller because samples failed."""
     far = sorted(found.shards, key=_distance, reverse=True)[:_NAMED]
     show.table(
         ("farthest from it", ">samples", ">failed", ">promised", ">became", ">promised / became"),

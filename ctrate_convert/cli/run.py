@@ -242,7 +242,7 @@ def _print_named(title: str, texts: list[str]) -> None:
 
 
 def print_states(manifest: Manifest) -> None:
-    """Every planned sample in exactly one state; the states add up."""
+    """Print how many planned samples are in each state, and that the states add up."""
     states = manifest.samples
     parts = " + ".join(
         f"{states[state]:,} {state}" for state in ("converted", "failed", "pending", "excluded")
@@ -251,7 +251,7 @@ def print_states(manifest: Manifest) -> None:
 
 
 def print_next(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
-    """The command that a user gives now."""
+    """Print the command that a user gives now."""
     if result.stopped_by:
         show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
     elif manifest.samples["pending"]:

@@ -38,13 +38,13 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def console() -> Console:
-    """Standard output; wide enough for a table where it is no terminal."""
+    """Return a console for standard output, wide enough for a table if it is no terminal."""
     width = None if sys.stdout.isatty() else 120
     return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def size(size_bytes: float) -> str:
-    """``12.3 GiB`` for people."""
+    """Return ``12.3 GiB`` for people."""
     value = float(size_bytes)
     for unit in _UNITS[:-1]:
         if abs(value) < 1024:
@@ -54,12 +54,12 @@ def size(size_bytes: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 file``, ``2,345 files``."""
+    """Return ``1 file`` or ``2,345 files``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
-    """``1:02:03``."""
+    """Return ``1:02:03`` for a number of seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
@@ -74,7 +74,7 @@ def some(texts: Iterable[str], most: int = 20, *, whole: str = "--json names all
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A small table; numbers belong in right-aligned columns, marked ``>name``."""
+    """Print a small table; numbers belong in right-aligned columns, marked ``>name``."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"

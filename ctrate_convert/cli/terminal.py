@@ -17,27 +17,27 @@ _COMMANDS = re.compile(
 
 
 def shown(text: str) -> str:
-    """``text`` with everything escaped that is not to be seen but to be obeyed."""
+    """Return ``text`` with every character escaped that a terminal would obey."""
     return _COMMANDS.sub(_escaped, text)
 
 
 def shown_in_line(text: str) -> str:
-    """As `shown`, for a cell or a name: a newline and a tab are escaped too."""
+    """Return ``text`` as `shown` does, with newlines and tabs escaped too: for cells and names."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def json_shown(text: str) -> str:
-    """JSON with the same characters as its own escapes: it stays the same JSON."""
+    """Return JSON with those characters as its own escapes, which read back the same."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def line(text: str = "") -> None:
-    """One line of a report."""
+    """Print one line of a report."""
     click.echo(shown(text))
 
 
 def note(text: str) -> None:
-    """One line on standard error: progress, warnings, errors."""
+    """Print one line on standard error: progress, warnings, errors."""
     click.echo(shown(text), err=True)
 
 

@@ -149,13 +149,13 @@ def _believed(dataset: Dataset, name: str) -> Consent | None:
 
 
 def _say(paused: bool, free_bytes: int) -> None:
-    """Into the element's log."""
+    """Tell the element's log that it paused or goes on."""
     word = "paused" if paused else "going on"
     get_logger().info(f"{word}: {max(0, free_bytes) / GIB:,.2f} GiB stay free at the output")
 
 
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
-    """Not where a whole time limit was too short for one shard: then more time is needed.
+    """Return False if a whole time limit was too short for one shard: then more is needed.
 
     One that was paused for want of space has not had its time.
     """

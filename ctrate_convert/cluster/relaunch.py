@@ -27,7 +27,7 @@ _WHY: dict[Cause, str] = {
 
 
 def latest_profile(dataset: Dataset) -> ClusterProfile:
-    """The profile of the newest submission, which a relaunch goes on with; else the defaults."""
+    """Return the newest submission's profile, with which a relaunch goes on; else the defaults."""
     submissions = load_submissions(dataset)
     if not submissions:
         return load_profile(None)
@@ -181,7 +181,7 @@ def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
 def _more(
     base: Resources, task: Task, profile: ClusterProfile, given: Mapping[str, Any]
 ) -> Resources:
-    """More of what it ran out of; a number that was given on the command line stands."""
+    """Return more of the resource that ran out; a number from the command line stands."""
     cause = task.verdict.cause if task.verdict.state == "failed" else "other"
     if cause == "memory" and not given.get("mem_gb"):
         seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
@@ -199,7 +199,7 @@ def _more(
 def _notes_on_limits(
     groups: Mapping[tuple[str, Resources, str], list[Task]], partition: PartitionLimits
 ) -> list[str]:
-    """Where a task gets no more than it had, since the partition has no more."""
+    """Note each task that gets no more than it had, since the partition has no more."""
     notes = []
     for (why, now, _), tasks in groups.items():
         for before in {task.element.resources for task in tasks if task.element}:

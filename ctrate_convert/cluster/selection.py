@@ -110,7 +110,7 @@ def refuse_in_the_dark(view: ClusterView) -> None:
 
 
 def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
-    """As many tasks as may be in the queue now, with a note on the rest."""
+    """Return as many tasks as may be in the queue now, with a note on the rest."""
     room = limits.elements_now
     if room is None or selection.tasks <= room:
         return selection
@@ -168,7 +168,7 @@ def arrays_of(
     token: str,
     number: int,
 ) -> tuple[ArrayIntent, ...]:
-    """Chunks that each run from 0, and the finaliser."""
+    """Return arrays of tasks, whose elements each count from 0, and the finaliser."""
     size = limits.elements_per_array
     chunks = [
         (group, group.tasks[first : first + size])

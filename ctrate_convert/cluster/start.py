@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _checked_folder(folder: Path) -> Iterator[int]:
-    """``folder``, open, once it and those above it that the program made were found in order."""
+    """Open ``folder``, once it and the program's folders above it were found in order."""
     root = _made_by_us(folder)
     with contextlib.ExitStack() as stack:
         path, descriptor = root, _opened(root, root, None)
@@ -77,7 +77,7 @@ def _opened(path: Path, name: Path, within: int | None) -> int:
 
 
 def _check_payload(directory: int, folder: Path, name: str) -> None:
-    """The payload is a file, or the job script's link to one in the same folder."""
+    """Require that the payload is a file, or the job script's link within the same folder."""
     path = folder / name
     status = _awaited(directory, name, path)
     if stat.S_ISLNK(status.st_mode):

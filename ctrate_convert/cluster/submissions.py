@@ -41,7 +41,7 @@ class Resources(Record):
     exclude: tuple[str, ...] = ()
 
     def words(self) -> str:
-        """In one line, for tables."""
+        """Return the resources in one line, for tables."""
         text = f"{self.timeout_min} min, {self.mem_mb} MB, {self.cpus_per_task} CPU"
         return text + (f", not on {','.join(self.exclude)}" if self.exclude else "")
 
@@ -138,7 +138,7 @@ class SubmissionFiles:
         return self._dataset.out.absolute()
 
     def logs(self, array: int) -> Path:
-        """Where submitit keeps what belongs to one array: job script, payloads, logs."""
+        """Return the folder in which submitit keeps an array's job script, payloads and logs."""
         return Dataset(self.out).logs / self.folder.name / f"{array:02d}"
 
     def script(self, array: int) -> Path:
@@ -256,7 +256,7 @@ def user_name() -> str:
 
 
 def process_start(pid: int) -> str:
-    """When the process with this id was started, in a form that another process never has.
+    """Return when the process of this id was started, in a form that no other process has.
 
     Empty where there is no such process.
     """

@@ -217,7 +217,7 @@ def _next_number(view: ClusterView) -> int:
 def _scripts(
     files: SubmissionFiles, profile: ClusterProfile, selection: Selection, client: SlurmClient
 ) -> tuple[Script, ...]:
-    """The very job scripts that are going to be submitted."""
+    """Return the very job scripts that are going to be submitted."""
     by_number = {task.number: task for group in selection.groups for task in group.tasks}
     scripts = []
     for place, array in enumerate(files.submission.arrays):

@@ -196,7 +196,7 @@ class SourceTotals:
 
 
 def totals(sources: Sequence[Source]) -> dict[str, SourceTotals]:
-    """Files and bytes by state."""
+    """Return files and bytes by state."""
     found: dict[str, list[int]] = {}
     for source in sources:
         sums = found.setdefault(source.state, [0, 0])

@@ -92,7 +92,7 @@ class Caster:
         self._nan = self._infinite = self._new_infinite = 0
 
     def cast(self, values: Values) -> Values:
-        """``values`` (1-D, at most `BLOCK_VOXELS`) in the target type; valid until the next call.
+        """Cast ``values`` (1-D, at most `BLOCK_VOXELS`); the result is valid until the next call.
 
         Raises:
             Int16Overflow: an integer does not fit int16.
@@ -124,7 +124,7 @@ class Caster:
         return result
 
     def _as_singles(self, values: Values) -> Values:
-        """float32 holds every integer of two bytes."""
+        """Return the values as float32, which holds every integer of two bytes."""
         if values.dtype == np.float32:
             return values
         singles = self._singles[: len(values)]
@@ -171,7 +171,7 @@ class Caster:
             )
 
     def _count_steps(self, values: Values, result: Values, low: float, high: float) -> None:
-        """float32 to int16 in single precision, four times as fast as in double.
+        """Round float32 to int16 in single precision, four times as fast as in double.
 
         The recorded error is never smaller than the true one.
         """
@@ -211,7 +211,7 @@ class Caster:
         self._error = max(self._error, float(difference[~infinite].max(initial=0.0)))
 
     def _cast_with_gaps(self, values: Values) -> Values:
-        """A block with NaN or infinities: counted apart, the finite rest measured as usual."""
+        """Cast a block with NaN or infinities: count them, measure the finite rest as usual."""
         finite = np.isfinite(values)
         nan = np.isnan(values)
         self._nan += int(np.count_nonzero(nan))
@@ -243,7 +243,7 @@ class Caster:
         )
 
     def _flattens(self) -> bool:
-        """Rounding keeps order: all values become one exactly where the outermost two do."""
+        """Return True if all values become one; rounding keeps order, so two of them decide."""
         if self._error == 0.0 or not self._min < self._max:
             return False
         ends = np.array([self._min, self._max], self._source)

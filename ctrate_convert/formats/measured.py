@@ -89,7 +89,7 @@ class Measured:
 
 
 def _rounded_up(number: float) -> str:
-    """``number``, above 0, in three digits that are not below it."""
+    """Return ``number``, above 0, in three digits that are not below it."""
     text = f"{number:.3g}"
     if float(text) < number:
         text = f"{number + 10.0 ** (math.floor(math.log10(number)) - 2):.3g}"

@@ -82,7 +82,7 @@ def small_members(
     layout: Layout,
     source_extra: Sequence[Mapping[str, object]] = (),
 ) -> list[tuple[str, bytes]]:
-    """The members beside the array: name and content. The same sample gives the same bytes."""
+    """Return the members beside the array: name and content; the same sample, the same bytes."""
     names = LAYOUTS[layout]
     labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
     prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
@@ -98,7 +98,7 @@ def small_members(
 
 
 def report_text(sample: PlannedSample) -> str:
-    """Findings, a line end, impressions: the original's text member."""
+    """Return findings, a line end, and impressions: the original's text member."""
     return f"{sample.report['Findings_EN']}\n{sample.report['Impressions_EN']}"
 
 
@@ -148,7 +148,7 @@ def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, objec
 
 
 def spacing_mm(metadata: dict[str, str]) -> list[float]:
-    """[x, y, z] from XYSpacing and ZSpacing; empty unless all three are known."""
+    """Return [x, y, z] from XYSpacing and ZSpacing; empty unless all three are known."""
     try:
         in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -97,7 +97,7 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
 
 
 def _without_blanks(text: str) -> str:
-    """The fields as every writer has them, whatever its quotes, blanks and last comma."""
+    """Return the fields as every writer has them, whatever its quotes, blanks and last comma."""
     return "".join(text.split()).replace('"', "'").replace(",}", "}")
 
 

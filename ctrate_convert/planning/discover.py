@@ -83,7 +83,7 @@ def discover(data_folder: Path, *, skip: Path) -> Discovery:
 
 
 def printable(name: str) -> str:
-    """``name`` with bytes that are not UTF-8, and control characters, escaped."""
+    """Return ``name`` with control characters, and bytes that are not UTF-8, escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -46,7 +46,7 @@ class SampleCost:
 def sample_cost(
     sample: PlannedSample, settings: PlanSettings, predicted_bytes: int | None = None
 ) -> SampleCost:
-    """The cost of one sample; where its header is unknown, its file's size stands for the array.
+    """Return a sample's cost; if its header is unknown, its file's size stands for the array.
 
     ``predicted_bytes`` are what a compressing encoding should make of its array; where they are
     None, the array is taken as it is.

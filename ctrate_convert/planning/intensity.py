@@ -36,7 +36,7 @@ def error_in_hu(max_abs_error: float, intensity: Intensity) -> float:
 
 
 def intensity_notes(scales: Iterable[Scale]) -> list[str]:
-    """Where the volumes do not all have one scale, and where the table's intercept misleads."""
+    """Return notes if the volumes' scales differ, or if the table's intercept misleads."""
     known = [one for one in scales if one.intensity in _MEANING]
     by_scale = {
         meaning: [one.key for one in known if one.intensity == intensity]

@@ -60,7 +60,7 @@ class ProbeEstimate:
                 self._sums.setdefault((trial.candidate, kin), _Sum()).add(trial)
 
     def chosen_array_bytes(self, key: str) -> int | None:
-        """One volume's array member by the plan's own settings; None where nothing is known."""
+        """Return the bytes of a volume's array by the plan's settings; None if not known."""
         volume = self._volumes.get(key)
         return self.array_bytes(self.findings.candidates[0], volume) if volume else None
 
@@ -77,7 +77,7 @@ class ProbeEstimate:
         return round(total.array_bytes * volume.voxels / total.voxels)
 
     def cpu_s(self, candidate: Candidate, volume: Volume) -> float:
-        """Its conversion, re-read included."""
+        """Return the seconds of its conversion, re-read included."""
         nearest = self._nearest(candidate, volume)
         return nearest[1].cpu_s * volume.voxels / nearest[1].voxels if nearest else 0.0
 
@@ -88,7 +88,7 @@ class ProbeEstimate:
         return None
 
     def probe(self, output_bytes: int) -> Probe | None:
-        """The record, where the chosen way takes ``output_bytes``; None where nothing was probed.
+        """Return the probe's record with the chosen way's ``output_bytes``; None without a probe.
 
         The other ways differ from it by their arrays.
         """
@@ -134,14 +134,14 @@ class ProbeEstimate:
         )
 
     def _scratch_bytes(self, candidate: Candidate, volume: Volume) -> int:
-        """A Fortran-order volume is turned in a scratch file; a Blosc2 frame grows in one."""
+        """Return scratch bytes: Fortran order is turned in a file, a Blosc2 frame grows in one."""
         turned = _plain_bytes(candidate, volume) if volume.stratum.fortran_order else 0
         frame = self.array_bytes(candidate, volume) if candidate.encoding == "b2nd" else 0
         return turned + (frame or 0)
 
 
 def _kinship(volume: Volume) -> tuple[_Kin, ...]:
-    """Whom a volume resembles: its own kind, those of its type, and in the end all."""
+    """Return the volumes that one resembles: its own kind, those of its type, in the end all."""
     stratum = volume.stratum
     return (stratum, stratum.family, (stratum.dtype, stratum.deflated), ())
 

@@ -28,7 +28,7 @@ def numbers_in_use(dataset: Dataset) -> dict[int, Path]:
 def refuse_foreign(
     dataset: Dataset, earlier: tuple[Plan, ...], numbers: Mapping[int, Path]
 ) -> None:
-    """Shards are never overwritten, so the numbers to come must be free.
+    """Refuse numbers that are taken: shards are never overwritten.
 
     Raises:
         RefusedError: they are not.
@@ -48,7 +48,7 @@ def refuse_foreign(
 def refuse_other_format(
     dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings
 ) -> None:
-    """All shards of a dataset have one format, or no reader could read them in one go.
+    """Refuse another format: no reader could read all shards in one go.
 
     Raises:
         RefusedError: ``settings`` want another.

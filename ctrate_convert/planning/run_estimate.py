@@ -38,7 +38,7 @@ class RunEstimate:
 
 
 def busy_workers(plan: Plan, num_workers: int) -> int:
-    """Of ``num_workers``, those that find a shard to work on: one shard is one worker's."""
+    """Return how many of ``num_workers`` find a shard to work on: one shard is one worker's."""
     return min(num_workers, len(plan.shards))
 
 

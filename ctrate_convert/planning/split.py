@@ -13,7 +13,7 @@ TEST_MODE_SAMPLES = 100
 
 
 def natural_order(key: str) -> tuple[int, str, int, str, int]:
-    """Sorts keys by split, then patient *number*, scan and reconstruction; other names last."""
+    """Sort keys by split, then patient *number*, scan and reconstruction; other names last."""
     name = parse_key(key)
     if name is None:
         return (1, key, 0, "", 0)
@@ -32,7 +32,7 @@ def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
 
 
 def shard_ranges(sample_bytes: Sequence[int], settings: PlanSettings) -> list[range]:
-    """Consecutive ranges of samples, one a shard; together they hold every sample once.
+    """Return consecutive ranges of samples, one a shard; together they hold every sample once.
 
     ``sample_bytes`` are the samples' estimated sizes in the shard. Without a wanted shard size
     each range has ``samples_per_shard`` samples, the last one what is left. With one, a range

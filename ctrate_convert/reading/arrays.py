@@ -105,7 +105,7 @@ def _stored_dtype(array: ArrayMember) -> np.dtype[Any]:
 
 
 def _npy(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """Of each plane the rows that are needed; whole planes in one piece."""
+    """Read of each plane the rows that are needed, and whole planes in one piece."""
     return _npy_elements(file, array, box, _first_element(file, array))
 
 
@@ -176,7 +176,7 @@ def _keep(found: Array, box: Box, run: Box, values: Array) -> None:
 
 
 def _npy_gz(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """Inflated from its beginning up to the last plane that is needed."""
+    """Inflate from the beginning up to the last plane that is needed."""
     dtype = _stored_dtype(array)
     depth, height, width = array.shape
     planes = box[0]
@@ -208,7 +208,7 @@ def _compressed(file: ShardFile, array: ArrayMember) -> Iterator[bytes]:
 
 
 def _b2nd(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """The frame is opened at its place in the tar, and decodes the blocks that the box touches."""
+    """Open the frame at its place in the tar, and decode the blocks that the box touches."""
     import blosc2  # takes half a second, which only this encoding should cost
 
     # One thread: parallel reading is the workers' part, and threads do not survive a fork.

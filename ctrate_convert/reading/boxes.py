@@ -19,7 +19,7 @@ CropAt = Literal["random", "center"]
 
 
 def whole(shape: Shape) -> Box:
-    """The box that is all of a volume."""
+    """Return the box that is all of a volume."""
     depth, height, width = shape
     return slice(0, depth), slice(0, height), slice(0, width)
 
@@ -31,7 +31,7 @@ def shape_of(box: Box) -> Shape:
 
 
 def parse_index(index: object, shape: Shape) -> tuple[Box, tuple[int | slice, ...]]:
-    """The smallest box that ``volume[index]`` needs, and the index that takes it from the box.
+    """Return the smallest box that ``volume[index]`` needs, and the index within that box.
 
     Integers, slices with any step, and an ellipsis, as numpy has them; no arrays, no new axes.
 
@@ -72,7 +72,7 @@ def _parse_part(part: object, size: int) -> tuple[slice, int | slice]:
 
 
 def check_crop(crop: Sequence[int]) -> Shape:
-    """``crop`` as a shape.
+    """Return ``crop`` as a shape.
 
     Raises:
         SettingsError: it is not three positive integers.
@@ -89,7 +89,7 @@ def check_crop(crop: Sequence[int]) -> Shape:
 
 
 def place_crop(shape: Shape, crop: Shape, at: CropAt, rng: np.random.Generator) -> Shape:
-    """Where the crop begins in the volume; negative where the volume is smaller: it is centred."""
+    """Return where the crop begins; negative, centred, if the volume is smaller than the crop."""
     z, y, x = (
         int(rng.integers(0, size - wanted, endpoint=True))
         if at == "random" and size > wanted
@@ -100,7 +100,7 @@ def place_crop(shape: Shape, crop: Shape, at: CropAt, rng: np.random.Generator) 
 
 
 def overlap(origin: Shape, crop: Shape, shape: Shape) -> tuple[Box, Box]:
-    """The part of the volume that the crop covers: as a box of the volume, and of the crop."""
+    """Return the part of the volume that the crop covers: as a box of either."""
     inside, target = [], []
     for first, wanted, size in zip(origin, crop, shape, strict=True):
         low, high = max(first, 0), min(first + wanted, size)

@@ -118,7 +118,7 @@ class Index:
         return self._known[shard.name]
 
     def sound_shards(self) -> list[ManifestShard]:
-        """The shards whose record is the one that was merged; the bytes of each are compared.
+        """Return the shards whose record is the one that was merged, byte by byte.
 
         Raises:
             DamageError: there is none.

@@ -140,7 +140,7 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
 
 
 def _split_by_node(shards: Iterator[ManifestShard]) -> Iterator[ManifestShard]:
-    """This node's shards; none would leave its peers waiting for it for ever.
+    """Yield this node's shards; with none, its peers would wait for it for ever.
 
     Raises:
         SettingsError: there are none.

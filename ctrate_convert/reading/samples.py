@@ -53,7 +53,7 @@ def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> N
 def read_crop(
     file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, units: Units
 ) -> NDArray[Any]:
-    """``crop`` voxels from ``origin`` on; where there are none, the volume's smallest value.
+    """Return ``crop`` voxels from ``origin`` on; outside, the volume's smallest value.
 
     Raises:
         DamageError: the shard does not hold what its record says.
@@ -122,7 +122,7 @@ def _extra_value(entry: dict[str, Any]) -> Any:
 
 
 def read_report(file: ShardFile, sample: StoredSample) -> str:
-    """Findings, line end, impressions."""
+    """Return findings, line end, impressions."""
     try:
         return file.member(sample.report).decode()
     except UnicodeDecodeError as error:
@@ -130,7 +130,7 @@ def read_report(file: ShardFile, sample: StoredSample) -> str:
 
 
 def read_labels(file: ShardFile, sample: StoredSample) -> NDArray[np.float32]:
-    """float32, (18,), in the order of the label table; writable."""
+    """Return float32, (18,), in the order of the label table; writable."""
     data = file.member(sample.labels)
     size_bytes = len(LABEL_NAMES) * 4
     if len(data) < size_bytes:

@@ -72,7 +72,7 @@ class ShardFile:
             )
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """``size_bytes`` from ``offset`` on, all of them."""
+        """Return ``size_bytes`` from ``offset`` on, all of them."""
         data = bytearray(size_bytes)
         self.read_into(memoryview(data), offset)
         return bytes(data)

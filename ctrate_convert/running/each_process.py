@@ -30,7 +30,7 @@ def each_in_a_process(
     num_workers: int,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[R]:
-    """``function`` of every value, in their order; ``on_done`` is told how many are done of all.
+    """Call ``function`` with every value; ``on_done`` is told how many are done of all.
 
     With one worker, or for one value, it is called here. ``function`` must be found by its name.
 
@@ -114,7 +114,7 @@ def _died(code: int | None) -> WorkerDied:
 
 
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
-    """The worker process: answers until it is killed."""
+    """Answer values until killed: the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which kills us
     hear_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()

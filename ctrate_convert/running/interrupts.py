@@ -18,7 +18,7 @@ _IMPORT = "<frozen importlib._bootstrap>"
 
 
 def end_at_once() -> None:
-    """From here on, a signal ends the process: nothing has begun that would have to be undone."""
+    """Let a signal end the process from here on: nothing has begun that must be undone."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` or `&` in a script wants it
             signal.signal(number, _end)
@@ -39,7 +39,7 @@ def raised() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From here on, the exit code stands."""
+    """Ignore signals from here on, so that the exit code stands."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

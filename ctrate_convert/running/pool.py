@@ -79,7 +79,7 @@ class _Running:
 
 
 def _has_room(running: Collection[_Running], num_workers: int) -> bool:
-    """One worker that reads its shard back does not count."""
+    """Return True if another worker may begin; one that reads its shard back does not count."""
     return len(running) - any(one.written for one in running) < num_workers
 
 

@@ -93,7 +93,7 @@ class Tally:
         self._writing: set[int] = set()
 
     def begin(self, shard: int) -> None:
-        """A worker is about to have this shard."""
+        """Note that a worker is about to have this shard."""
         self._samples_done[shard] = 0
         if shard not in self._recorded:
             self._writing.add(shard)

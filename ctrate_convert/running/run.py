@@ -157,7 +157,7 @@ def _tasks(work: Iterable[Planned]) -> list[int]:
 
 
 def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
-    """The attempt's last word; ``broken`` is what the run itself failed of."""
+    """Write the attempt's last word; ``broken`` is the run's own failure."""
     outcome: Outcome = "done"
     cause = EndCause.DONE
     reason = told = ""

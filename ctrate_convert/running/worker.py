@@ -161,7 +161,7 @@ class _Reporter:
 
 
 def main(order: Order, connection: Connection) -> None:
-    """The worker process: carries out ``order`` and sends messages, the last one how it ended."""
+    """Carry out ``order`` in this worker process; send messages, the last one how it ended."""
     reporter = _Reporter(connection, order.shard)
 
     def stop(number: int, _: object) -> None:

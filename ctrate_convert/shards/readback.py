@@ -171,7 +171,7 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
 
 
 def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
-    """The array's elements, decoded from the shard, in C order; each block valid until the next.
+    """Yield the array's elements, decoded, in C order; each block is valid until the next.
 
     Raises:
         ValueError: the stored bytes are damaged, or hold another type or shape.

@@ -75,7 +75,7 @@ def _size(size_bytes: int) -> str:
 def as_fields(
     name: str, header: NpyHeader | None, raw_header: bytes, content: bytes, text: str | None = None
 ) -> dict[str, Any]:
-    """One entry of ``source_extra``."""
+    """Return the entry as a field of ``source_extra``."""
     return {
         "name": name,
         "dtype": header.dtype.str if header else "",

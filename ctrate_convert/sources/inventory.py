@@ -65,7 +65,7 @@ def take_inventory(descriptor: int, where: object) -> Inventory:
 
 
 def _gaps(spans: list[tuple[int, int]], where: object) -> list[int]:
-    """How many bytes lie before each span that are in none before it."""
+    """Return how many bytes before each span belong to no span."""
     gaps = []
     place = 0
     for start, stop in spans:

@@ -191,7 +191,7 @@ class SourceVolume:
         return filled
 
     def _check_bools(self, values: NDArray[np.uint8]) -> None:
-        """Whatever is not 0 is true: other bytes would be lost."""
+        """Refuse bools of other bytes than 0 and 1, which would be lost."""
         if (largest := int(values.max(initial=0))) > 1:
             raise SampleError(
                 "a bool array holds other bytes than 0 and 1",

@@ -77,7 +77,7 @@ def read_end(descriptor: int, where: object) -> End:
 
 
 def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, bytes]:
-    """Where the end record begins, and all from there on; as every reader looks for it."""
+    """Find the end record as every reader looks for it; return its place and all from there on."""
     last = read_at(descriptor, max(0, file_bytes - _END.size), _END.size)
     if len(last) == _END.size and last[:4] == b"PK\x05\x06" and last[-2:] == b"\0\0":
         return file_bytes - _END.size, last

@@ -197,7 +197,7 @@ def _entry(descriptor: int, listed: _Listed) -> Entry:
 
 
 def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
-    """The local header's flags, where the data begin, and its bytes of unknown extra fields."""
+    """Read the local header: its flags, where the data begin, its bytes of unknown extra."""
     if not listed.offset < os.fstat(descriptor).st_size:
         raise Broken("zip member lies outside its file")
     raw = read_at(descriptor, listed.offset, _LOCAL.size)
@@ -220,7 +220,7 @@ def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
 
 
 def _end_of(descriptor: int, listed: _Listed, flags: int, data_offset: int) -> int:
-    """The first byte that is not the member's own."""
+    """Return the place of the first byte that is not the member's own."""
     end = data_offset + listed.packed_bytes
     if end > os.fstat(descriptor).st_size:
         raise Broken("zip file cut short")

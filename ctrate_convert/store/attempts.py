@@ -117,7 +117,7 @@ class PastAttempt:
 def load_attempts(
     dataset: Dataset, ended: MutableMapping[str, PastAttempt] | None = None
 ) -> list[PastAttempt]:
-    """All attempts, oldest first. ``ended`` keeps those that cannot change between two calls.
+    """Load all attempts, oldest first. ``ended`` keeps those that cannot change between calls.
 
     What cannot be read is passed over: an attempt is a note, never a proof.
     """

@@ -158,7 +158,7 @@ def _open_temporary(final: Path) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
-    """A fsynced temporary file beside ``final`` holding ``data``; removed afterwards."""
+    """Yield a fsynced temporary file beside ``final`` holding ``data``; remove it afterwards."""
     temporary, descriptor = _open_temporary(final)
     try:
         write_all(descriptor, data)
@@ -232,7 +232,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
 
 @contextlib.contextmanager
 def scratch_directory(beside: Path) -> Iterator[Path]:
-    """A hidden folder next to ``beside``, removed afterwards if it still has that name."""
+    """Make a hidden folder next to ``beside``; remove it afterwards if it has that name still."""
     temporary = _temporary_beside(beside)
     temporary.mkdir(FOLDER_MODE)
     descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)

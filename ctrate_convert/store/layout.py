@@ -41,7 +41,7 @@ class Dataset:
         return self.run / "plans"
 
     def plan(self, generation: int) -> Path:
-        """The folder of one plan generation: plan.json and its copy, samples and excluded."""
+        """Return the folder of one plan generation: plan.json, its copy, samples and excluded."""
         return self.plans / f"{generation:04d}"
 
     @property

@@ -45,7 +45,7 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
 
 
 def _excludes(path: Path) -> bool:
-    """True where the lock file is locked for a second look: flock may also succeed for everybody.
+    """Return True if the lock excludes a second holder: flock may succeed for everybody.
 
     A look through a second descriptor, which flock treats like another process.
     """

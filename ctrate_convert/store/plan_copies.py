@@ -75,7 +75,7 @@ def load_plan(folder: Path) -> Plan:
 
 
 def plan_files(folder: Path) -> tuple[PlanFile, PlanFile]:
-    """Both files of a generation, ``plan.json`` first."""
+    """Return both files of a generation, ``plan.json`` first."""
     return _read(folder / PLAN_FILE), _read(folder / PLAN_COPY_FILE)
 
 

@@ -28,7 +28,7 @@ _RESTORE = "restore the file from a copy; what is published and recorded is unto
 
 
 def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
-    """All generations of the dataset's plan, oldest first; none where nothing was planned yet.
+    """Return all generations of the plan, oldest first; none if nothing was planned yet.
 
     Reads each ``plan.json``, or its copy where it is damaged, not the samples.
 
@@ -95,7 +95,7 @@ def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[Pla
 
 
 def check_lines(dataset: Dataset, plan: Plan, shard: PlannedShard) -> bytes:
-    """One shard's lines of ``samples.jsonl``, which have the planned hash; they are not parsed.
+    """Return one shard's lines of ``samples.jsonl``, unparsed, if they have the planned hash.
 
     Raises:
         DamageError: they are not the planned ones.
@@ -142,7 +142,7 @@ def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
 
 
 def check_excluded(dataset: Dataset, plan: Plan) -> bytes:
-    """The list of what is not converted, which has the planned hash; it is not parsed.
+    """Return the list of exclusions, unparsed, if it has the planned hash.
 
     Raises:
         DamageError: the list is not the one that was planned.
@@ -220,7 +220,7 @@ def _record(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ShardRecord | 
 
 
 def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
-    """Numbers go on without a gap, and what must not change between generations has not."""
+    """Require that numbers have no gap, and that nothing fixed differs between generations."""
     shard, task = next_numbers(earlier)
     numbers = [s.index for s in plan.shards]
     tasks = [s.task for s in plan.shards]

@@ -130,7 +130,7 @@ def write_synthetic_ctrate(
 
 
 def _names(count: int, split: str, rng: np.random.Generator) -> list[VolumeName]:
-    """Patients with gaps between their numbers, some with two scans, scans with up to three."""
+    """Return names: patients with gaps in their numbers, some with two scans or three series."""
     names: list[VolumeName] = []
     patient = 1
     while len(names) < count:
@@ -150,7 +150,7 @@ def _place(name: VolumeName, layout: Layout) -> Path:
 
 
 def _table_paths(folder: Path, split: str) -> dict[str, Path]:
-    """CT-RATE's own file names, which spell the validation split in two ways."""
+    """Return CT-RATE's own file names, which spell the validation split in two ways."""
     long = "validation" if split == "valid" else split
     return {
         "reports": folder / f"{long}_reports.csv",

@@ -24,7 +24,7 @@ _TISSUE_NOISE_HU, _AIR_NOISE_HU = 14.0, 5.0
 def chest_phantom(
     shape: tuple[int, int, int], rng: np.random.Generator, padding_hu: int = -1024
 ) -> NDArray[np.int16]:
-    """A chest in HU, rows × columns × slices: body, lungs, heart, spine and noise in a round field.
+    """Return a chest in HU, rows × columns × slices: body, lungs, heart, spine, noise.
 
     Outside the scanner's round field of view is ``padding_hu``. Each call to the same generator
     gives another patient: organs are moved and scaled a little.

@@ -260,7 +260,7 @@ def _bytes_of(sources: Iterable[AuditedSource]) -> int:
 
 
 def _user() -> str:
-    """Who this process runs as, whatever the environment says."""
+    """Return the user that this process runs as, whatever the environment says."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

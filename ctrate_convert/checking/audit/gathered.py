@@ -84,7 +84,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
 
 
 def as_text(value: object) -> str:
-    """``value`` as text that JSON can hold, also where it is a path that is no UTF-8."""
+    """Return ``value`` as text that JSON can hold, even for a path that is not UTF-8."""
     return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 

@@ -53,7 +53,7 @@ class Gone:
 
 
 def find_gone(plans: Sequence[Plan], evidence: Evidence) -> Gone:
-    """Every source that is not there any more; what cannot be looked at is remarked upon.
+    """Find every source that is not there any more; remark on what cannot be looked at.
 
     What is there is left out, whatever the journal says; what was excluded was never converted.
     """
@@ -130,7 +130,7 @@ def _why_not_held(evidence: Evidence, shard: int, key: str) -> str:
 
 
 def _disagreement(by_record: Place, by_journal: Place | None, by_plan: Place | None) -> str:
-    """Where journal or plan tell of another file than the record."""
+    """Tell how journal or plan name another file than the record."""
     if by_journal and by_journal != by_record:
         return (
             f"the journal tells of {by_journal.source} with {by_journal.size_bytes} bytes, the "

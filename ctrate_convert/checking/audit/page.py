@@ -19,7 +19,7 @@ _NAMED = 50
 def report_lines(
     summary: AuditSummary, sources: Sequence[AuditedSource], *, named: int = _NAMED
 ) -> list[str]:
-    """All that the summary says, and what is wrong by name; of each kind at most ``named``."""
+    """Return the lines of the summary and of what is wrong, at most ``named`` of each kind."""
     rows = [
         ("dataset", summary.out),
         *(("data folder", folder) for folder in summary.data_folders),
@@ -125,7 +125,7 @@ def _quoted(one: QuotedConsent) -> str:
 def page(
     summary: AuditSummary, sources: Sequence[AuditedSource], folder: Path, summary_sha256: str
 ) -> str:
-    """The page: the report, how to check what lies beside it in ``folder``, and where to sign."""
+    """Return the page: the report, how to check the files in ``folder``, and where to sign."""
     return "\n".join(
         [
             "AUDIT OF DELETED SOURCES",
@@ -164,7 +164,7 @@ def verdict(
     by_record: bool,
     compared: SourcesCompared | None = None,
 ) -> str:
-    """One sentence that claims no more than was looked at.
+    """Return the verdict in one sentence that claims no more than was looked at.
 
     ``damaged``: places in plans, records and shards that cannot be relied on. ``unreadable``:
     lines of journals, consents and sources that cannot be relied on. ``by_record``: only a share

@@ -116,7 +116,7 @@ def _replace_atomically(scratch: Path) -> Finding:
 
 
 def _publish_a_folder(scratch: Path) -> Finding:
-    """Plans: a folder must not take the place of one that has files in it."""
+    """Check that a folder cannot take the place of one with files in it, as plans need it."""
     for name in ("plan", "other"):
         (scratch / name).mkdir()
         (scratch / name / "file").write_text(name)
@@ -224,7 +224,7 @@ def _measure(scratch: Path) -> Speeds:
 
 
 def _mount(folder: Path) -> str:
-    """Type and options of the mount that ``folder`` is on, from /proc/self/mounts."""
+    """Return type and options of the mount that ``folder`` is on, from /proc/self/mounts."""
     best, found = "", "unknown"
     for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
         _, at, kind, mount_options, *_ = line.split(" ")

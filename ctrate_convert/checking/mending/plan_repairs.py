@@ -71,7 +71,7 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
 def _repairable(
     dataset: Dataset, plans: tuple[Plan, ...], original: Plan, damaged: Collection[int]
 ) -> dict[str, tuple[PlannedSample, int]]:
-    """By key: the line that it was planned with, and the damaged shard that holds it so far."""
+    """Return by key the planned line, and the damaged shard that holds the sample so far."""
     folder = Path(original.settings.data_folder)
     ledger = Ledger.of(dataset, plans)
     under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}

@@ -72,7 +72,7 @@ def rebuild_record(
 
 
 def _require_planned(scanned: ScannedShard, planned: tuple[PlannedSample, ...]) -> None:
-    """The shard's samples are some of the planned ones, in their order."""
+    """Require that the shard's samples are some of the planned ones, in their order."""
     keys = list(scanned.samples)
     expected = [one.key for one in planned if one.key in scanned.samples]
     if keys != expected or not keys:
@@ -103,7 +103,7 @@ def _samples(
 
 
 def _require_sound(scanned: ScannedShard, plan: Plan, converted: list[ConvertedSample]) -> None:
-    """The reader that checks every new shard finds in this one what the new record says."""
+    """Require that the reader which checks every new shard confirms the new record."""
     read_back = read_shard(scanned.path, converted, plan.settings.layout)
     read_back.require_sound()
     if read_back.sha256 != scanned.sha256:

@@ -147,7 +147,7 @@ class _Seen:
 
 
 def _require_fitting(scanned: ScannedShard, key: str, array: ArrayRecord, seen: _Seen) -> None:
-    """The voxels lie in the range that the JSON tells, as far as the cast lets them."""
+    """Require that the voxels lie in the JSON's range, as far as the cast lets them."""
     if seen.low > seen.high:
         return
     low, high = seen.low * array.value_scale, seen.high * array.value_scale
@@ -162,7 +162,7 @@ def _require_fitting(scanned: ScannedShard, key: str, array: ArrayRecord, seen: 
 
 
 def _header(facts: dict[str, Any], array: ArrayRecord) -> ArrayHeader:
-    """Where planning could not read the source's header, the array's own type and shape."""
+    """Return the planned header, or one with the array's own type and shape if there is none."""
     return ArrayHeader(
         array_key=str(facts.get("source_array_key", "")),
         dtype=np.dtype(array.dtype).newbyteorder("<").str,

@@ -79,7 +79,7 @@ class SlurmClient:
     def sacct(
         self, *, job_ids: Iterable[str] = (), names: Iterable[str] = (), since: datetime
     ) -> list[AccountRow] | Unavailable:
-        """All runs since then, requeued ones too, of these jobs, or of the jobs of these names."""
+        """Return all runs since then, requeued too, of these jobs or of jobs of these names."""
         ids, wanted = sorted(set(job_ids)), sorted(set(names))
         which = f"--name={','.join(wanted)}" if wanted else f"--jobs={','.join(ids)}"
         if not (ids or wanted):
@@ -97,7 +97,7 @@ class SlurmClient:
         return text if isinstance(text, Unavailable) else parse_sacct(text)
 
     def config(self) -> dict[str, str] | Unavailable:
-        """``scontrol show config``."""
+        """Return ``scontrol show config``."""
         text = self._ask("scontrol", "show", "config")
         if isinstance(text, Unavailable):
             return text
@@ -105,7 +105,7 @@ class SlurmClient:
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     def partitions(self) -> list[dict[str, str]] | Unavailable:
-        """``scontrol show partition``, one dictionary each."""
+        """Return ``scontrol show partition``, one dictionary each."""
         text = self._ask("scontrol", "-o", "show", "partition")
         if isinstance(text, Unavailable):
             return text
@@ -140,7 +140,7 @@ class SlurmClient:
         return text if isinstance(text, Unavailable) else len(text.splitlines())
 
     def time_left_s(self, job_id: str) -> int | None:
-        """Seconds until the job's time limit; None where that cannot be told."""
+        """Return the seconds until the job's time limit; None if they cannot be told."""
         text = self._ask("squeue", "-h", "-j", job_id, "-O", "TimeLeft:|")
         if isinstance(text, Unavailable):
             return None
@@ -226,7 +226,7 @@ _NEEDS_SLURM = "submit from a login node of the cluster; without Slurm: ctrate-c
 
 
 def _asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Times in UTC, arrays' ids never cut short."""
+    """Return the environment for questions: times in UTC, arrays' ids never cut short."""
     return _without(environment, _KEPT) | {"TZ": "UTC", "SLURM_BITSTR_LEN": "0"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def scheduler_facts(environment: Mapping[str, str]) -> dict[str, str]:
-    """Which job this process is of, as attempts keep it; empty outside of Slurm."""
+    """Return the Slurm job that this process is of, as attempts keep it; empty outside Slurm."""
     job = environment.get("SLURM_JOB_ID")
     if not job:
         return {}

@@ -145,7 +145,7 @@ def executor(
 
 
 def _import_paths() -> list[str]:
-    """Nothing is imported from the directory that the person submitted from, which may be shared.
+    """Return the import path without the submitter's directory, which may be shared.
 
     Where the program runs from a checkout, the elements use that.
     """

@@ -22,7 +22,7 @@ class PartitionLimits:
     mem_mb: int | None = None
 
     def cap(self, wanted: Resources) -> Resources:
-        """``wanted``, no more than the partition grants."""
+        """Return ``wanted``, reduced to what the partition grants."""
         return wanted.model_copy(
             update={
                 "timeout_min": min(wanted.timeout_min, self.timeout_min or wanted.timeout_min),

@@ -77,7 +77,7 @@ class ClusterProfile(Record):
     )
 
     def overridden(self, values: Mapping[str, Any]) -> ClusterProfile:
-        """This profile with every value that is not None (nor empty) taken instead."""
+        """Return this profile with every value replaced that is not None (nor empty)."""
         given = {name: value for name, value in values.items() if value not in (None, (), {})}
         return _checked({**self.model_dump(), **given}, "the options")
 

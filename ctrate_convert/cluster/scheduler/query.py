@@ -111,7 +111,7 @@ class AccountRow:
 
 
 def parse_squeue(text: str) -> list[QueueRow]:
-    """The rows of ``squeue -h -r -O QUEUE_FORMAT``; lines of another shape are passed over."""
+    """Parse the rows of ``squeue -h -r -O QUEUE_FORMAT``; pass over lines of another shape."""
     rows = []
     for line in text.splitlines():
         cells = line.split("|", len(QUEUE_FIELDS) - 1)
@@ -136,7 +136,7 @@ def parse_squeue(text: str) -> list[QueueRow]:
 
 
 def parse_sacct(text: str) -> list[AccountRow]:
-    """The rows of ``sacct -n -D --parsable2 -o ACCOUNT_FORMAT``, steps folded into their job.
+    """Parse the rows of ``sacct -n -D --parsable2 -o ACCOUNT_FORMAT``; fold steps into jobs.
 
     In the order of submission, so that of a requeued element the newest run comes last.
     """
@@ -186,7 +186,7 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
 
 
 def _indices(text: str) -> Iterator[int]:
-    """``7`` or ``[0-2,9-15:2%5]``; nothing for what is no array element."""
+    """Yield the indices in ``7`` or ``[0-2,9-15:2%5]``; none for what is no array element."""
     if text.isdigit():
         yield int(text)
         return
@@ -205,7 +205,7 @@ def _time(text: str) -> datetime | None:
 
 
 def memory_bytes(text: str) -> int:
-    """``11964K``, ``200M``, and ``200Mn`` of older versions; 0 for anything else."""
+    """Return the bytes of ``11964K``, ``200M``, or ``200Mn`` of older versions; else 0."""
     match = _MEMORY.fullmatch(text)
     return int(float(match[1]) * _MEMORY_UNITS[match[2]]) if match else 0
 

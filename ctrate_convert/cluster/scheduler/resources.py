@@ -51,7 +51,7 @@ def default_resources(
 
 
 def measured_bytes_per_s(dataset: Dataset, plans: Sequence[Plan]) -> float | None:
-    """NPZ bytes a second of one worker, from the newest records; None before the first one."""
+    """Return one worker's NPZ bytes a second, from the newest records; None before the first."""
     ledger = Ledger.of(dataset, plans)
     newest = sorted(ledger.recorded & ledger.planned.keys())[-_SPEED_RECORDS:]
     source_bytes, elapsed_s = 0, 0.0

@@ -158,7 +158,7 @@ def _requeued(facts: Facts, row: QueueRow) -> str:
 
 
 def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Verdict:
-    """Not in the queue, as far as that could be asked."""
+    """Judge an element that is not in the queue, as far as that could be asked."""
     account = facts.accounts[-1] if facts.accounts else None
     if last is not None and last.end is not None and last.end.outcome == "failed":
         return _of_end(facts, last)
@@ -254,7 +254,7 @@ def _cause(state: str) -> Cause:
 
 
 def job_of(attempt: PastAttempt) -> str | None:
-    """``123_4``, or ``123`` for a job that is no array; None for a run by hand."""
+    """Return ``123_4``, or ``123`` for a job that is no array; None for a run by hand."""
     facts = attempt.start.scheduler
     if facts.get("array_job_id"):
         return f"{facts['array_job_id']}_{facts.get('array_task_id', '')}"

@@ -41,7 +41,7 @@ class History:
 
 
 def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
-    """Everything that was ever submitted for this dataset."""
+    """Return everything that was ever submitted for this dataset."""
     view = Looker(dataset, client or SlurmClient()).look()
     by_number = {task.number: task for task in view.tasks}
     newest: dict[int, int] = {}

@@ -170,7 +170,7 @@ def _elapsed_s(task: Task, now: datetime) -> float | None:
 
 
 def _speed(attempt: PastAttempt) -> float:
-    """NPZ bytes a second, from the attempt's own note."""
+    """Return NPZ bytes a second, from the attempt's own note."""
     note = attempt.progress
     if note is None:
         return 0.0
@@ -181,7 +181,7 @@ def _speed(attempt: PastAttempt) -> float:
 
 
 def fold(lines: Sequence[TaskLine]) -> list[tuple[str, TaskLine, int]]:
-    """Runs of neighbouring tasks that are in the same state for the same reason, as ``0-12``.
+    """Fold neighbouring tasks in the same state for the same reason into lines such as ``0-12``.
 
     Gives the range, its first task, and how many there are. Running tasks stay one by one.
     """
@@ -201,7 +201,7 @@ def fold(lines: Sequence[TaskLine]) -> list[tuple[str, TaskLine, int]]:
 
 
 def fold_numbers(numbers: Sequence[int]) -> str:
-    """``0-12,15`` for people."""
+    """Return ``0-12,15`` for people."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

@@ -46,7 +46,7 @@ def ask_two_nodes(
     tell: Callable[[str], None],
     client: SlurmClient | None = None,
 ) -> tuple[Finding, ...]:
-    """Findings about ``folder`` between two nodes; one that says "not tested" where none came.
+    """Return findings about ``folder`` between two nodes, or one that says "not tested".
 
     ``tell`` is given the job's id once there is one. The job is cancelled when ``patience_s`` is
     over, and at Ctrl+C.
@@ -93,7 +93,7 @@ def _ask(
 
 
 def _submit(scratch: Path, profile: ClusterProfile, client: SlurmClient, name: str) -> str:
-    """The job script is submitit's, as for conversion, with two nodes and a task on each."""
+    """Submit the test by submitit's job script, with two nodes and a task on each."""
     more = {
         key: value
         for key, value in profile.additional_parameters.items()

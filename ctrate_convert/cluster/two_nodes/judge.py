@@ -27,12 +27,12 @@ _LOCKS_ONLY_SAVE_WORK = (
 
 
 def not_tested(why: str) -> Finding:
-    """Nothing is known of two nodes, and why."""
+    """Return the finding that nothing is known of two nodes, and why."""
     return Finding("two nodes", "not tested", why, _NOT_KNOWN)
 
 
 def findings_between(first: NodeReport | None, second: NodeReport | None) -> tuple[Finding, ...]:
-    """One finding for everything that two nodes try with each other."""
+    """Return one finding for everything that two nodes try with each other."""
     if first is None or second is None:
         here = first or second
         why = "neither node left a report" if here is None else f"only {here.node} left a report"

@@ -191,7 +191,7 @@ def _by_filelock(path: Path) -> Any:
 
 
 def _wait_for(way: Callable[[Path], Any], path: Path) -> float | None:
-    """Seconds until the lock was had; None where it was not in half a minute."""
+    """Return the seconds until the lock was had; None if it was not within half a minute."""
     started = time.monotonic()
     while (waited := time.monotonic() - started) < 30:
         with way(path) as got:
@@ -202,7 +202,7 @@ def _wait_for(way: Callable[[Path], Any], path: Path) -> float | None:
 
 
 def _visibility(side: _Side) -> dict[str, Any]:
-    """Published here, seen there, answered: in a folder that both have been listing for long."""
+    """Time a file from one side's publishing to the answer of the other, which lists the folder."""
     folder = side.folder / "seen"
     folder.mkdir(exist_ok=True)
     side.meet("watching")
@@ -242,7 +242,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _publish(final: Path) -> None:
-    """As a shard is: a hidden file, fsync, link, fsync of the folder."""
+    """Publish a file as a shard is: a hidden file, fsync, link, fsync of the folder."""
     hidden = final.with_name(f".{final.name}")
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
@@ -256,7 +256,7 @@ def _publish(final: Path) -> None:
 
 
 def _links(side: _Side) -> dict[str, Any]:
-    """Both give their own file the same name at the same moment, many times."""
+    """Give a file of each side the same name at the same moment, many times."""
     folder = side.folder / "links"
     folder.mkdir(exist_ok=True)
     for number in range(LINK_ROUNDS):
@@ -277,7 +277,7 @@ def _links(side: _Side) -> dict[str, Any]:
 
 
 def _replaces(side: _Side) -> dict[str, Any]:
-    """The first side replaces a file by rename, the second reads it all the while: never a part."""
+    """Replace a file by rename while the other side reads it, which must never see a part."""
     path = side.folder / "replaced"
     versions = [f"{number} {_FILLER} {number}".encode() for number in range(REPLACE_ROUNDS)]
     if side.first:
@@ -307,7 +307,7 @@ def _replaces(side: _Side) -> dict[str, Any]:
 
 
 def _appends(side: _Side) -> dict[str, Any]:
-    """Both append whole lines to one file; what each of them finds there afterwards."""
+    """Append whole lines to one file from both sides; return what each side finds afterwards."""
     path = side.folder / "appended"
     side.meet("append")
     for number in range(APPEND_ROUNDS):

@@ -82,7 +82,7 @@ class _Slice(io.RawIOBase):
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """The elements, through the standard library's gzip: another implementation than wrote them."""
+    """Yield the elements through the standard library's gzip, another one than wrote them."""
     left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     header = header_bytes(dtype, shape)
     with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:

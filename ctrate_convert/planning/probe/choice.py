@@ -79,7 +79,7 @@ class Volume:
 
 
 def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
-    """All ``volumes`` of one kind as one: whatever is proportional to size holds for it too."""
+    """Sum up ``volumes`` of one kind as one: what is proportional to size holds for it too."""
     return Volume(
         key="",
         stratum=stratum,
@@ -90,7 +90,7 @@ def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
 
 
 def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
-    """``population`` with what a look into the stored files tells of them.
+    """Return ``population`` with what a look into the stored files tells of them.
 
     Those that were not looked into are taken for the mean of their kind.
     """
@@ -121,7 +121,7 @@ def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
 
 
 def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
-    """``wanted`` volumes, or as many as take a few seconds; first one of each kind.
+    """Choose ``wanted`` volumes, or as many as take a few seconds; first one of each kind.
 
     More come from where there is more, evenly from the small to the large ones of a kind. Who
     stops early has seen something of every kind.
@@ -150,7 +150,7 @@ def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
 
 
 def _next(strata: Mapping[Stratum, list[Volume]], counts: Mapping[Stratum, int]) -> Stratum:
-    """One of each family, then one of each kind; then where each stands for the most bytes."""
+    """Choose one of each family, then one of each kind, then those that stand for most bytes."""
     seen = {stratum.family for stratum, count in counts.items() if count}
 
     def need(stratum: Stratum) -> tuple[bool, bool, float]:

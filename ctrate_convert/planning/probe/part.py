@@ -159,7 +159,7 @@ def _take_row(
     index: int,
     plane: NDArray[Any],
 ) -> None:
-    """In C order: plane ``index`` of the first axis."""
+    """Copy plane ``index`` of the first axis, of a volume in C order."""
     for number, (row, column) in enumerate(boxes):
         if row <= index < row + rows:
             part[number * rows + index - row] = plane[column : column + columns]
@@ -173,14 +173,14 @@ def _take_plane(
     index: int,
     plane: NDArray[Any],
 ) -> None:
-    """In Fortran order: plane ``index`` of the last axis, its columns first."""
+    """Copy plane ``index`` of the last axis, columns first, of a volume in Fortran order."""
     for number, (row, column) in enumerate(boxes):
         box = plane[column : column + columns, row : row + rows]
         part[number * rows : (number + 1) * rows, :, index] = box.T
 
 
 def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    """Rows and columns of a box; columns are a part of all that leaves little over."""
+    """Return rows and columns of a box, whose columns divide the whole with little left over."""
     least = max(2 * _BOX_COLUMNS, _WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
     cells = max(1, shape[1] // least)
     columns = -(-shape[1] // (cells * _BOX_COLUMNS)) * _BOX_COLUMNS
@@ -190,7 +190,7 @@ def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
 def _places(
     shape: tuple[int, ...], box: tuple[int, int], itemsize: int, start: int
 ) -> list[tuple[int, int]]:
-    """Where the boxes begin: row and column; none twice, or a compressor finds the copy."""
+    """Return row and column of each box; none comes twice, or a compressor finds the copy."""
     number = max(1, PART_BYTES // (box[0] * box[1] * shape[2] * itemsize))
     places = []
     for index in range(number):

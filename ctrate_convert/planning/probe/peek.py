@@ -24,7 +24,7 @@ _GOLDEN = 0.6180339887498949  # its multiples, without their whole part, are spr
 
 
 def peek(path: Path, pieces: int) -> float | None:
-    """The part of its size that deflate would leave of the file; None where it cannot be read."""
+    """Return the share of its size that deflate would leave of the file; None if unreadable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

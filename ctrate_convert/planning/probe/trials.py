@@ -134,7 +134,7 @@ def _sample_boundary(reasons: list[str]) -> Iterator[None]:
 
 
 def _may_be_impatient(settings: PlanSettings) -> bool:
-    """Not where someone asked for so many, nor where the shards' cut follows from the probe."""
+    """Return False if someone asked for so many, or if the shards' cut follows from the probe."""
     return settings.probe is None and settings.shard_size_gb is None
 
 
@@ -185,7 +185,7 @@ def _name(candidate: Candidate) -> str:
 
 
 def _what_it_does(candidate: Candidate, source: np.dtype[Any]) -> Candidate:
-    """Candidates that do the same with a volume of type ``source`` give the same here."""
+    """Return a key that is equal for candidates which do the same with type ``source``."""
     if source.kind != "f" and np.can_cast(source, np.int16):
         dtype: DType = "float16" if candidate.dtype == "float16" else "auto"
         return candidate._replace(dtype=dtype, step=None)

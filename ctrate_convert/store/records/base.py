@@ -35,7 +35,7 @@ class Record(BaseModel):
     )
 
     def to_json(self) -> bytes:
-        """One line of JSON in UTF-8, without a line end; the same record gives the same bytes."""
+        """Return one line of JSON in UTF-8, without a line end; the same record, the same bytes."""
         return self.model_dump_json().encode()
 
     def as_stored(self) -> Self:
@@ -52,7 +52,7 @@ class Record(BaseModel):
         return sha256_hex(data.encode())
 
     def to_pretty_json(self) -> bytes:
-        """Indented JSON in UTF-8, for files that people read."""
+        """Return indented JSON in UTF-8, for files that people read."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 

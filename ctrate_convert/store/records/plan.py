@@ -293,15 +293,15 @@ class Plan(Record):
         return tuple(dict.fromkeys(shard.task for shard in self.shards))
 
     def content_id(self) -> str:
-        """The hash of everything stored in the plan but its id; that id, unless it was changed."""
+        """Return the hash of everything stored in the plan but its id, which it must equal."""
         return self.stored_sha256(without="plan_id")
 
 
 def shard_name(index: int) -> str:
-    """``shard-000123.tar`` for 123."""
+    """Return ``shard-000123.tar`` for 123."""
     return f"shard-{index:06d}.tar"
 
 
 def shard_number(name: str) -> int:
-    """123 for ``shard-000123.tar``."""
+    """Return 123 for ``shard-000123.tar``."""
     return int(name.removeprefix("shard-").removesuffix(".tar"))
