@@ -78,7 +78,8 @@ def test_what_slurm_writes_is_as_private_as_the_dataset(six: Site) -> None:
 
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
-    assert set(before) == {"samples", "tasks", "unavailable", "consents", "damage"}
+    promised = {"schema_number", "samples", "tasks", "unavailable", "consents", "damage"}
+    assert set(before) == promised
     assert {tuple(task) for task in before["tasks"]} == {
         ("task", "state", "reason", "evidence", "attempts", "job", "node")
     }

@@ -57,8 +57,9 @@ def test_killed_between_intent_and_sbatch_nothing_was_submitted(two: Site) -> No
     assert {(t["state"], t["evidence"]) for t in early["tasks"]} == {("unknown", "intent")}
     assert two.cli("submit", two.out).code == 4
     two.wait(lambda facts: all(task["state"] == "pending" for task in facts["tasks"]))
-    assert answer(two)["job_id"] is None
+    assert not (two.dataset.submissions / "0001" / "array-00.json").exists()  # looking writes not
     two.submit()
+    assert answer(two)["job_id"] is None
     two.wait_until_settled()
     assert set(two.states().values()) == {"done"}
 
