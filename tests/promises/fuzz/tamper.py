@@ -8,6 +8,7 @@ import os
 import random
 from typing import Any
 
+from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.presence import hidden_names
 from ctrate_convert.store.records.base import sha256_hex
 from ctrate_convert.store.records.plan import Plan
@@ -159,7 +160,9 @@ def tamper_consistently(chance: random.Random, stage: Stage) -> None:
     folder = stage.out / ".run" / "plans" / "0000"
     if any(path.is_symlink() or path.is_fifo() for path in stage.out.rglob("*")):
         return  # this is not to write through a link itself, nor to wait
-    with contextlib.suppress(ValueError, OSError, LookupError, TypeError, AttributeError):
+    with contextlib.suppress(
+        ValueError, OSError, LookupError, TypeError, AttributeError, SettingsError
+    ):
         plan = json.loads((folder / "plan.json").read_bytes())
         lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
         if chance.random() < 0.5:

@@ -252,7 +252,6 @@ def fields_of(record: ShardRecord) -> dict[str, Any]:
         {"encoding": "npy.gz"},
         {"encoding": "b2nd"},
         {"layout": "ctclip"},
-        {"layout": "ctclip", "encoding": "b2nd"},
         {"dtype": "int16", "step": 0.001},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
