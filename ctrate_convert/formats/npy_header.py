@@ -119,11 +119,12 @@ def _fields(text: str) -> dict[str, Any]:
 
 def _dtype(descr: Any) -> np.dtype[np.generic]:
     try:
-        if isinstance(descr, str):
-            return np.dtype(descr)
-        return np.lib.format.descr_to_dtype(descr)
+        dtype = np.dtype(descr) if isinstance(descr, str) else np.lib.format.descr_to_dtype(descr)
     except _WRONG_TYPE as error:
         raise SampleError("npy header: unknown type", seen=repr(type(descr).__name__)) from error
+    if dtype.itemsize < 0:  # numpy before 2.0 takes "S-1" for a type
+        raise SampleError("npy header: unknown type", seen=repr(descr))
+    return dtype
 
 
 def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:

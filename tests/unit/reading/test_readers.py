@@ -356,7 +356,9 @@ def test_manifest_totals(converted: Converted) -> None:
 def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Hugging Face's loader, without network and with a cache of its own."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    datasets = pytest.importorskip(
+        "datasets", reason="Hugging Face datasets cannot be imported", exc_type=ImportError
+    )
 
     def load(*words: Any, **more: Any) -> Any:
         return datasets.load_dataset(*words, split="train", cache_dir=str(tmp_path / "hf"), **more)

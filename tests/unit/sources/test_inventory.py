@@ -561,7 +561,9 @@ def test_every_sample_has_one_type_for_other_readers(
 ) -> None:
     """Hugging Face takes samples with and without entries, in whatever order they come."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    datasets = pytest.importorskip(
+        "datasets", reason="Hugging Face datasets cannot be imported", exc_type=ImportError
+    )
     made = mixed(make_ctrate(8), rich)
     converted = convert_here(made, tmp_path / "out", samples_per_shard=4)
     where = {"split": "train", "cache_dir": str(tmp_path / "hf")}
