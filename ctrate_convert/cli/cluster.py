@@ -1,4 +1,4 @@
-"""Options that the Slurm commands share: the profile, and its settings under their own names."""
+"""The options that the Slurm commands share: the profile, and its settings by their own names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def profile_options(function: F) -> F:
-    """Add ``--profile`` and everything that stands in one."""
+    """Add ``--profile``, and an option for every setting that a profile has."""
     profile = click.option(
         "--profile",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -27,7 +27,7 @@ def profile_options(function: F) -> F:
 
 
 def settings_given(values: dict[str, Any]) -> dict[str, Any]:
-    """The profile's settings among a command's options, in their own types."""
+    """Return the profile's settings among a command's options, in their own types."""
     given = {name: values[name] for name in ClusterProfile.model_fields if name in values}
     pairs = given.pop("additional_parameters", ())
     given["additional_parameters"] = dict(map(_pair, pairs))
@@ -38,4 +38,5 @@ def _pair(text: str) -> tuple[str, Flag]:
     name, equals, value = text.partition("=")
     if not name:
         raise SettingsError("--additional_parameters wants NAME=VALUE", seen=text)
+    # A name alone, such as exclusive, is a flag of sbatch.
     return name.strip("-"), value if equals else True

@@ -1,4 +1,4 @@
-"""What two nodes' reports say of the mount between them, as findings. Pure: reports in.
+"""Judge the reports of two nodes on the mount between them, as findings. Pure: reports in.
 
 What either side never came to is "not tested"; on one machine nothing is ever called good.
 """
@@ -27,12 +27,12 @@ _LOCKS_ONLY_SAVE_WORK = (
 
 
 def not_tested(why: str) -> Finding:
-    """Nothing is known of two nodes, and why."""
+    """Return the finding that nothing is known of two nodes, and why."""
     return Finding("two nodes", "not tested", why, _NOT_KNOWN)
 
 
 def findings_between(first: NodeReport | None, second: NodeReport | None) -> tuple[Finding, ...]:
-    """One finding for everything that two nodes try with each other."""
+    """Return one finding for everything that two nodes try with each other."""
     if first is None or second is None:
         here = first or second
         why = "neither node left a report" if here is None else f"only {here.node} left a report"
@@ -50,6 +50,7 @@ def findings_between(first: NodeReport | None, second: NodeReport | None) -> tup
     stopped = " ".join(f"{r.node}: {r.stopped}." for r in (first, second) if r.stopped)
     filled = [_why_not(finding, stopped) for finding in found]
     names = f"{first.node} and {second.node}"
+    # Two names may stand for one machine; the boot's id tells.
     if first.node != second.node and first.boot != second.boot:
         return (Finding("two nodes", "good", names), *filled)
     same = Finding(
