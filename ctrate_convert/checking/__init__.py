@@ -1,1 +1,1 @@
-"""Look at what is on disk: verify, report, audit, doctor; and mend what is damaged."""
+"""Check what is on disk (verify, report, audit, doctor), and mend what is damaged."""

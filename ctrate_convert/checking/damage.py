@@ -1,6 +1,6 @@
-"""Which parts of plan and records are damaged: every command goes on without them and names them.
+"""Find damaged plans and records: each command names them and goes on without them.
 
-It looks only as far as each command must; `verify` looks at everything.
+These checks look only as far as each command must; `verify` looks at everything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def mend_command(dataset: Dataset) -> str:
 
 
 def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
-    """Return the damage of the plans' files and of the records of their shards."""
+    """Return what is wrong with the files of the plans and with the records of their shards."""
     found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
     for index, what in Ledger.of(dataset, plans).damaged_records().items():
         name = f"{dataset.records.name}/{dataset.record(index).name}"
@@ -36,9 +36,9 @@ def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
 
 
 def damaged_plan_files(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Damage]:
-    """Yield each file of a generation, ``plan.json`` or its copy, that is not the plan any more.
+    """Yield the damage in each generation's ``plan.json`` and its copy, or between the two.
 
-    A generation of an earlier version has no copy, which is no damage.
+    A generation that an earlier version wrote has no copy; that is no damage.
     """
     for plan in plans:
         first, second = plan_files(dataset.plan(plan.generation))
@@ -46,25 +46,26 @@ def damaged_plan_files(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Dama
             if file.plan is None and not (file is second and file.is_missing):
                 what = f"{file.reason}; restore it with: {mend_command(dataset)}"
                 yield Damage(_name(dataset, plan, file), None, what)
+        # Both files can be read, yet they do not hold the same bytes.
         if first.plan is not None and second.plan is not None and first.data != second.data:
             yield Damage(_name(dataset, plan, second), None, _difference(dataset, first, second))
 
 
 def generations_without_a_copy(dataset: Dataset, plans: Sequence[Plan]) -> list[int]:
-    """Return the generations whose plan stands in one file alone."""
+    """Return the generations whose plan is in one file only."""
     return [
         plan.generation for plan in plans if plan_files(dataset.plan(plan.generation))[1].is_missing
     ]
 
 
 def place_of_lines(shard: PlannedShard) -> str:
-    """Return where a shard's lines stand in the list of samples, for people."""
+    """Describe, for people, where a shard's lines are in the list of samples."""
     end = shard.lines_offset + shard.lines_size_bytes
     return f"the lines of {shard.name} (bytes {shard.lines_offset}–{end})"
 
 
 def told(error: DamageError | OSError) -> str:
-    """Return the facts of ``error`` without its place, which the finding names."""
+    """Return the facts of ``error`` without its place, which the finding names already."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     seen = f": seen {error.seen}, expected {error.expected}" if error.seen else ""
@@ -91,6 +92,8 @@ def _name(dataset: Dataset, plan: Plan, file: PlanFile) -> str:
 
 
 def _difference(dataset: Dataset, first: PlanFile, second: PlanFile) -> str:
+    # The same plan in other bytes can be restored safely; of two different plans a person must
+    # choose one.
     if first.plan == second.plan:
         return f"differs from {first.path.name}; restore it with: {mend_command(dataset)}"
     return (

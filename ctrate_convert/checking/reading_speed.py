@@ -1,4 +1,4 @@
-"""How fast the published shards are read by plain ``webdataset``, in one process."""
+"""Measure how fast plain ``webdataset`` reads the published shards in one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONG_ENOUGH_S = 10.0
 
 @dataclass(frozen=True)
 class ReadingSpeed:
-    """How much was read, and how fast."""
+    """The samples and bytes that were read, and the time that it took."""
 
     samples: int
     size_bytes: int
@@ -23,22 +23,22 @@ class ReadingSpeed:
 
     @property
     def samples_per_s(self) -> float:
-        """Samples a second."""
+        """Samples read per second."""
         return self.samples / self.elapsed_s
 
     @property
     def bytes_per_s(self) -> float:
-        """Bytes of members a second."""
+        """Bytes of members read per second."""
         return self.size_bytes / self.elapsed_s
 
 
 def reading_speed(dataset: Dataset) -> ReadingSpeed:
-    """Read samples for at most ten seconds.
+    """Read samples for at most ten seconds and return the speed.
 
     Raises:
         SettingsError: no shard is published yet.
     """
-    import webdataset  # slow to import where torch is installed
+    import webdataset  # slow to import if torch is installed
 
     manifest = merge(dataset, require_plans(dataset))
     shards = [str(dataset.out / shard.name) for shard in manifest.shards if shard.samples]
@@ -51,4 +51,5 @@ def reading_speed(dataset: Dataset) -> ReadingSpeed:
         size_bytes += sum(len(value) for value in sample.values() if isinstance(value, bytes))
         if time.monotonic() - started > _LONG_ENOUGH_S:
             break
+    # The tiny minimum keeps the speeds from dividing by zero.
     return ReadingSpeed(samples, size_bytes, max(time.monotonic() - started, 1e-9))

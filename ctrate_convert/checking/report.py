@@ -1,4 +1,4 @@
-"""Report: what the plans promised against what the records prove, shard by shard and in sum."""
+"""Report: compare what the plans promised with what the records prove, by shard and in sum."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from ctrate_convert.store.records.record import ShardRecord
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """One recorded shard. ``array_bytes`` are its volumes in their sources' types.
+    """The facts of one recorded shard.
 
-    ``predicted_cpu_s`` is None where the plan was made without a probe.
+    ``array_bytes`` is the size of its volumes in their sources' types. ``predicted_cpu_s`` is None
+    if the plan was made without a probe.
     """
 
     shard: int
@@ -42,7 +43,10 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class AttemptFacts:
-    """All attempts together. Those that never said how they ended are in no sum of seconds."""
+    """The facts of all attempts together.
+
+    Attempts without an end record count in no sum of seconds.
+    """
 
     attempts: int
     ended: dict[str, int]
@@ -52,12 +56,13 @@ class AttemptFacts:
 
 @dataclass
 class Report:
-    """The sums over the recorded shards; a sum of predictions is None where one is missing.
+    """The sums over the recorded shards; a sum of predictions is None if one of them is missing.
 
-    ``workers`` are the most that were there at once; ``predicted_wall_s`` is for as many, and
-    ``wall_s`` the time that any shard was under way. ``predicted_peak_extra_bytes`` is what the
-    plans promise of these shards with as many workers. The peak itself was not observed:
-    ``recorded_peak_extra_bytes`` is what records and journals add up to, without scratch files.
+    ``workers`` is the largest number of workers that ran at once, and ``predicted_wall_s`` is
+    computed for that many. ``wall_s`` is the time in which any shard was under way.
+    ``predicted_peak_extra_bytes`` is what the plans promise of these shards with as many workers.
+    Nobody observed the peak itself: ``recorded_peak_extra_bytes`` is what records and journals add
+    up to, without scratch files.
     """
 
     shards_planned: int
@@ -77,13 +82,13 @@ class Report:
     freed_bytes: int = 0
 
     def total(self, name: str) -> float | None:
-        """Return the sum of one of `ShardFacts`' numbers; None where a shard has none."""
+        """Return the sum of one of the numbers in `ShardFacts`; None if a shard lacks it."""
         values = [getattr(shard, name) for shard in self.shards]
         return None if None in values else math.fsum(values)
 
 
 def report(dataset: Dataset) -> Report:
-    """Compare every recorded shard with its plan; one whose record is damaged is left out.
+    """Compare every recorded shard with its plan; leave out shards whose record is damaged.
 
     Raises:
         SettingsError: there is no plan.
@@ -126,7 +131,8 @@ def _add_course(
     predicted_cpu_s = found.total("predicted_cpu_s")
     if predicted_cpu_s is not None:
         found.predicted_wall_s = predicted_cpu_s / max(1, found.workers)
-    # `convert` may have been allowed to delete where its plan, for itself, was not.
+    # A consent may allow deletion under a plan that does not propose it. A source that was freed
+    # before the last shard was done shows that.
     last_s = max(span.ended_s for span in spans)
     along_the_way = any(one.time_s < last_s for one in freed)
     found.predicted_peak_extra_bytes = peak_extra_bytes(
@@ -152,6 +158,8 @@ def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardF
     )
     predicted_cpu_s = None
     if plan.probe is not None:
+        # The probe tells the CPU time of the whole plan; a shard's part follows from its bytes of
+        # voxels.
         share = array_bytes / max(1, plan.probe.volume_bytes)
         predicted_cpu_s = plan.probe.chosen.cpu_s * share
     return ShardFacts(
@@ -178,7 +186,7 @@ def _span(record: ShardRecord) -> Span:
 
 
 def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
-    """Yield a shard's deleted sources, each counted once; those in a trash free nothing."""
+    """Yield a shard's deleted sources, each once; a source in a trash frees nothing."""
     gone = {
         line.key: Freed(timeline.seconds_of(line.time), line.size_bytes)
         for line in read_journal(dataset, index)

@@ -1,4 +1,4 @@
-"""A run's course as records and journals tell it: how long, how many workers, how much disk.
+"""The course of a run, from records and journals: its duration, workers and disk use.
 
 Records tell a beginning to the second and a duration to the millisecond. Nothing watched the disk:
 its peak is what the shards and the deletions add up to.
@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+# The precision of a beginning in a record.
 _TOLD_TO_S = 1.0
 
 _RAMP = 0.25
-"""Of the time that a shard takes: within it all workers of a run have begun, and none goes on."""
+"""Share of a shard's duration in which all workers begin a first shard, and none a second."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One shard's conversion in an attempt, by the clock of the machine that it ran on."""
+    """The conversion of one shard in one attempt, by the clock of the machine that it ran on."""
 
     attempt: str
     started_s: float
@@ -29,7 +30,7 @@ class Span:
 
     @property
     def ended_s(self) -> float:
-        """When it was over, at least."""
+        """The earliest time at which the conversion can have ended."""
         return self.started_s + self.elapsed_s
 
 
@@ -42,12 +43,15 @@ class Freed:
 
 
 def seconds_of(text: str) -> float:
-    """Return a time as records and journals write it, in seconds since 1970."""
+    """Convert a time from a record or a journal to seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def wall_s(spans: Sequence[Span]) -> float:
-    """Return how long at least one shard was under way: pauses between two runs do not count."""
+    """Return the seconds in which at least one shard was under way.
+
+    Pauses between two runs do not count.
+    """
     total_s, until_s = 0.0, float("-inf")
     for span in sorted(spans, key=lambda span: span.started_s):
         total_s += max(0.0, span.ended_s - max(span.started_s, until_s))
@@ -56,11 +60,12 @@ def wall_s(spans: Sequence[Span]) -> float:
 
 
 def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) -> int:
-    """Return the most workers that were there at once, of all attempts together.
+    """Return the largest number of workers that ran at once, over all attempts together.
 
-    ``noted`` has the number of workers by attempt. An attempt of an earlier version noted none.
-    For that it is inferred: each attempt begins a shard a worker, and more only as those are
-    written. How many are under way later does not tell: beside the workers one shard is read back.
+    ``noted`` has the number of workers by attempt. Attempts of earlier versions noted none; for
+    them the number is inferred from the beginning: each worker of an attempt begins one shard, and
+    begins another only when that one is written. The number of shards under way later tells
+    nothing, since one shard is read back beside the workers.
     """
     attempts: dict[str, list[Span]] = {}
     for span in spans:
@@ -70,24 +75,27 @@ def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) 
         first_s = min(span.started_s for span in own)
         ramp_s = _RAMP * statistics.median(span.elapsed_s for span in own)
         begun = sum(span.started_s <= first_s + ramp_s for span in own)
+        # Beginnings of shards that take a few seconds cannot be told apart: assume one worker.
         workers = begun if ramp_s >= _TOLD_TO_S else 1
         if noted and own[0].attempt in noted:
+            # With fewer shards than workers, some workers had nothing to do.
             workers = min(noted[own[0].attempt], len(own))
-        # Of two attempts in turn the first may seem to end after the second began.
+        # Beginnings are cut to the second, so the first of two attempts in turn may seem to end
+        # after the second began.
         ended_s = max(first_s, max(span.ended_s for span in own) - _TOLD_TO_S)
         changes += [(first_s, workers), (ended_s, -workers)]
-    # At one time the beginnings first, so that an attempt of a moment counts too.
+    # At equal times count beginnings before ends, so that an attempt of no duration counts too.
     ordered = sorted(changes, key=lambda change: (change[0], -change[1]))
     return max((0, *_running_sums(ordered)))
 
 
 def peak_extra_bytes(spans: Sequence[Span], freed: Iterable[Freed]) -> int:
-    """Return the most that shards took beyond what deletions had freed by then.
+    """Return the largest size of the shards, less what deletions had freed by then.
 
     Each shard counts whole from its beginning; scratch files are not known.
     """
     changes = [(span.started_s, 0, span.output_bytes) for span in spans]
-    changes += [(one.time_s, 1, -one.size_bytes) for one in freed]  # after shards of that second
+    changes += [(one.time_s, 1, -one.size_bytes) for one in freed]  # shards first
     return max((0, *_running_sums((time_s, size) for time_s, _, size in sorted(changes))))
 
 

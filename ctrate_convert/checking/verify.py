@@ -1,4 +1,4 @@
-"""Verify: do the shards hold what the records say, and what the sources still say?"""
+"""Verify: check the shards against their records, and against the sources that still exist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ UNKNOWN_SHARD = "a shard that no record knows"
 
 @dataclass
 class VerifyReport:
-    """The shards that were looked at, and the damage found in them."""
+    """The extent of a verification, and what it found.
+
+    A report without damage vouches only for what was looked at.
+    """
 
     shards: int = 0
     shards_read_whole: int = 0
@@ -60,7 +63,7 @@ class VerifyReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """3 where damage was found."""
+        """`ExitCode.DAMAGE` (3) if damage was found."""
         return ExitCode.DAMAGE if self.damage else ExitCode.DONE
 
 
@@ -75,11 +78,12 @@ def verify(
 ) -> VerifyReport:
     """Check every shard's presence and size, and ``num_samples`` samples' members byte by byte.
 
-    ``full`` reads every shard whole instead: SHA-256, structure, every member. Each sample that
-    is looked at is compared with its source where that still is the file that was read: it must
-    convert to the recorded digest again. ``check_precision`` compares the voxels themselves. The
-    plans' lists, the journals and the manifest are read whole in any case. A shard is looked at
-    in one of ``num_workers`` processes, since decoding holds the interpreter's lock.
+    With ``full``, every shard is read whole instead: SHA-256, structure, every member. Each sample
+    that is checked is also compared with its source, if that still exists. A source that differs is
+    damage only if it was not touched after the conversion. With ``check_precision``, the errors of
+    the voxels are reported too. The plans' lists, the journals and the manifest are read whole in
+    any case. Each shard is checked in one of ``num_workers`` processes, since decoding holds the
+    interpreter's lock.
 
     Raises:
         SettingsError: there is no plan.
@@ -99,7 +103,7 @@ def verify(
             shard.plan.settings,
             shard.record,
             tuple(samples),
-            # What was repaired is damaged, and no matter any more.
+            # A shard with repaired samples is known to be damaged: check only those that count.
             whole=full and shard.is_whole,
             check_precision=check_precision,
         )
@@ -111,9 +115,9 @@ def verify(
 
 
 def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[Recorded]]:
-    """Load and check everything but the shards.
+    """Load everything but the shards.
 
-    What is written last is read first, so that nothing that a run writes meanwhile looks foreign.
+    What a run writes last is read first. So nothing that a run writes meanwhile looks foreign.
     """
     files = FileFindings()
     tars = sorted(dataset.out.glob("shard-*.tar"))
@@ -144,7 +148,7 @@ def _check_merged(
     report: VerifyReport,
     files: FileFindings,
 ) -> None:
-    """Note damage unless the record is the one that was merged, and the manifest agrees with it."""
+    """Check that the record is the merged one, and that the manifest agrees with it."""
     record = shard.record
     if entry.record_sha256 != record.stored_sha256():
         what = "this record was changed after it was merged into the manifest; " + _rebuild(dataset)
@@ -176,7 +180,7 @@ def _rebuild(dataset: Dataset) -> str:
 
 
 def _intensity_notes(files: FileFindings, records: Sequence[Recorded]) -> list[str]:
-    """Return notes on whether readers may apply the tables' intercepts, by the voxels' scale."""
+    """Note whether readers may apply the tables' intercepts, judged by every volume's voxels."""
     scales = []
     for shard in records:
         planned = files.planned.get(shard.record.shard, {})

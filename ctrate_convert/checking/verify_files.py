@@ -1,6 +1,6 @@
-"""Verify, of the files beside the shards: plan lists, journals and manifest say what they must.
+"""Verify the files beside the shards: the plans, their lists and the journals.
 
-What a crash leaves behind is no damage and is told as a note; what nobody wrote is damage.
+What a crash leaves behind is no damage and becomes a note; what no writer produces is damage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ctrate_convert.store.records.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """The facts of a sample's planned line that verify looks at again."""
+    """The facts in the plan's line of one sample that later checks use."""
 
     source: str
     intercept: str
@@ -42,9 +42,9 @@ class PlannedSource:
 
 @dataclass
 class FileFindings:
-    """Findings about files other than shards.
+    """The findings in files that are not shards.
 
-    ``planned`` has the samples of every shard, by number, whose lines are the planned ones.
+    ``planned`` has the planned samples by shard number, for every shard whose lines are intact.
     """
 
     damage: list[Damage] = field(default_factory=list)
@@ -52,12 +52,12 @@ class FileFindings:
     planned: dict[int, Mapping[str, PlannedSource]] = field(default_factory=dict)
 
     def damaged(self, name: str, what: str) -> None:
-        """Take down what is wrong with a file of that name, under ``.run`` if it is there."""
+        """Record what is wrong with the file ``name``, relative to ``.run`` if it is in there."""
         self.damage.append(Damage(name, None, what))
 
 
 def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
-    """Check every plan's list of samples, shard by shard, and its list of what is left out."""
+    """Check every plan's list of samples, shard by shard, and its list of excluded samples."""
     for plan in plans:
         folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
         for shard in plan.shards:
@@ -74,7 +74,7 @@ def check_lists(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
         try:
             check_size_of_samples(dataset, plan)
         except FileNotFoundError:
-            pass  # it is missing for each shard
+            pass  # reported above, for each shard
         except (DamageError, OSError) as error:
             found.damaged(f"{folder}/{SAMPLES_FILE}", told(error))
         try:
@@ -96,9 +96,9 @@ def check_plans(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) ->
 
 
 def check_journals(dataset: Dataset, plans: Sequence[Plan], found: FileFindings) -> None:
-    """Check every line of every deletion journal: readable, and of a source of its shard.
+    """Check that every line of every journal can be read and names a source of its shard.
 
-    A line that was cut short, or came back empty, is what a crash leaves; nothing rests on it.
+    A crash may leave a line that is cut short or empty; nothing rests on such a line.
     """
     known = {dataset.journal(shard.index): shard.index for p in plans for shard in p.shards}
     for path in sorted(dataset.journals.glob("*.jsonl")):
@@ -147,13 +147,14 @@ def _is_planned(line: JournalLine, planned: Mapping[str, PlannedSource]) -> bool
 
 
 def _left_by_a_crash(raw: bytes) -> bool:
-    """Return True if the line stops before its end, or is zeros of a block never written."""
+    """Return True if the line is cut short, or is the zeros of a block that was never written."""
     text = raw.rstrip(b"\0").decode(errors="ignore")
     if not text:
         return True
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
+        # In a cut line the parser fails at the end, or at the start of a string that never ends.
         open_string = error.msg.startswith("Unterminated string")
         return not text.endswith("}") and (open_string or error.pos >= len(text))
     return False

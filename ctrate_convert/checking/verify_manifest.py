@@ -1,6 +1,6 @@
-"""Verify, of the manifest: it says what plans and records say, and its sums are right.
+"""Verify the manifest: it agrees with plans and records, and its sums are right.
 
-It is a cache: missing, it is only told of. Present, readers rest on it.
+The manifest is a cache, so a missing one is only noted. But readers rely on one that is there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_KNOWN = "whether records were changed since is not known"
 
 
 def readable_manifest(dataset: Dataset, found: FileFindings) -> Manifest | None:
-    """Return the manifest; None, and why, where it cannot be read or is not there."""
+    """Return the manifest; record why and return None if it is missing or cannot be read."""
     try:
         return read(Manifest, dataset.manifest)
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def readable_manifest(dataset: Dataset, found: FileFindings) -> Manifest | None:
 def check_manifest(ledger: Ledger, manifest: Manifest, found: FileFindings) -> None:
     """Check the manifest's settings, plans and sums, and that each of its shards has a record.
 
-    What was planned or recorded since it was merged is not in it, and no damage.
+    What was planned or recorded after the merge is not in the manifest; that is no damage.
     """
     again = _again(ledger.dataset)
     for name, seen, expected in _facts(manifest, ledger.plans):
@@ -61,7 +61,8 @@ def check_manifest(ledger: Ledger, manifest: Manifest, found: FileFindings) -> N
 
 
 def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object, object]]:
-    """Return each fact of the manifest by name: as it stands, and as its own entries add up."""
+    """Return each fact's name, its value in the manifest, and its value by plans and entries."""
+    # Plans are only added, so the merged plans are the first ones.
     known = plans[: len(manifest.plans)]
     if not known or manifest.plans != tuple(plan.plan_id for plan in known):
         return [("plans", manifest.plans, tuple(plan.plan_id for plan in known))]
@@ -76,9 +77,9 @@ def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object,
 def check_entry(
     entry: ManifestShard, record: ShardRecord, superseded: frozenset[str], found: FileFindings
 ) -> None:
-    """Compare the manifest's entry with the record that it was merged from.
+    """Check the manifest's entry of a shard against the record that it was merged from.
 
-    A repair may have superseded samples since.
+    A repair may have superseded more samples since the merge.
     """
     merged = set(entry.superseded)
     facts: Mapping[str, tuple[object, object]] = {
@@ -86,6 +87,7 @@ def check_entry(
         "failed": (entry.failed, len(record.failed)),
         "size_bytes": (entry.size_bytes, record.tar.size_bytes if record.tar else 0),
         "sha256": (entry.sha256, record.tar.sha256 if record.tar else None),
+        # The manifest may know fewer superseded samples than there are by now, but no others.
         "superseded": (sorted(merged - superseded), []),
     }
     for name, (seen, expected) in facts.items():

@@ -1,4 +1,4 @@
-"""Verify, of one shard: its bytes against its record, its samples against their sources."""
+"""Verify one shard: compare its bytes with its record, and its samples with their sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, So
 
 @dataclass(frozen=True)
 class Precision:
-    """How far one sample's voxels in the shard are from its source's, in the source's unit."""
+    """Distance of one sample's voxels in the shard from its source's, in the source's unit."""
 
     key: str
     max_abs_error: float
@@ -28,9 +28,10 @@ class Precision:
 
 @dataclass(frozen=True)
 class ShardToCheck:
-    """One shard to be checked: plain values, which can be sent to another process.
+    """One shard and the samples to check in it, as plain values for another process.
 
-    ``whole``: read all of it, its SHA-256 too; else only the members of ``samples``.
+    If ``whole``, all of the shard is read, for its SHA-256 too; else only the members of
+    ``samples``.
     """
 
     dataset: Dataset
@@ -42,13 +43,13 @@ class ShardToCheck:
 
     @property
     def path(self) -> Path:
-        """The tar."""
+        """The path of the tar."""
         return self.dataset.shard(self.record.shard)
 
 
 @dataclass
 class ShardFindings:
-    """The parts of one shard that were looked at, and the damage found in them."""
+    """The extent of the check of one shard, and its findings."""
 
     read_whole: bool = False
     samples_checked: int = 0
@@ -60,7 +61,7 @@ class ShardFindings:
 
 
 def check_shard(shard: ShardToCheck) -> ShardFindings:
-    """Look at all that ``shard`` names; what is wrong is found, never raised."""
+    """Check all that ``shard`` names; report what is wrong as findings, never by raising."""
     found = ShardFindings()
     _check_bytes(shard, found)
     for sample in shard.samples:
@@ -93,6 +94,7 @@ def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFind
         found.compared_with_digest_only += 1
         return
     try:
+        # O_NONBLOCK: a named pipe in the source's place must not block.
         descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             touched = _differences(os.fstat(descriptor), sample.source)
@@ -127,6 +129,7 @@ def _note_comparison(
     found: ShardFindings,
 ) -> None:
     key = sample.key
+    # A source that was changed since its conversion says nothing against the shard.
     if compared.differences and touched:
         found.notes.append(f"{key}: its source was changed after it was converted ({touched})")
         found.compared_with_digest_only += 1
@@ -150,7 +153,7 @@ def _note_comparison(
 
 
 def _differences(now: os.stat_result, then: SourceFingerprint) -> str:
-    """Return the names of what has changed; empty where it is the file that was read."""
+    """Return the names of the facts that changed; empty if it is the file that was read."""
     changed = {
         "size_bytes": now.st_size != then.size_bytes,
         "mtime_ns": now.st_mtime_ns != then.mtime_ns,

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints; no logic. One file a command."""
+"""The command line: parse, call, print; no logic is in it. Each command has a file of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COMMANDS = (
 
 
 class _Commands(click.Group):
-    """Commands by name, each imported only when it is the one: a login node is slow to import."""
+    """The commands by name; one is imported only when it is called, for slow login nodes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -58,6 +58,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"ctrate_convert.cli.{cmd_name}").command
+        # The module's command is the same object each time, so add the option only once.
         if not any(one.name == "verbose" for one in command.params):
             command.params.append(_verbose_option())
         return command
@@ -83,7 +84,7 @@ def _be_verbose() -> None:
 
 
 class _Notes(logging.Handler):
-    """Prints through the one place that lets nothing command a terminal."""
+    """A log handler that prints through `terminal`, so that no log can command a terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         terminal.note(self.format(record))
@@ -131,7 +132,8 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = _say(Interrupted("interrupted; the same command goes on where this one stopped"))
     except BrokenPipeError:
-        # The reader of our output is gone, as with `| head`; nothing more can be said to it.
+        # The reader of our output is gone, as with `| head`. Python would fail once more when it
+        # flushes standard output at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.ENVIRONMENT
     except OSError as error:

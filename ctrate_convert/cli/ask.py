@@ -1,4 +1,4 @@
-"""The question before the first deletion: ``DELETE``, ``keep``, or nothing is done at all."""
+"""Ask before the first deletion: ``DELETE``, ``keep``, or nothing is done at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Whole(TypedDict):
 
 
 _WHOLE: _Whole = {"break_long_words": False, "break_on_hyphens": False}
-"""Paths and options stay whole, so that they can be copied."""
+"""Settings of textwrap that keep paths and options whole, so that they can be copied."""
 
 _VERBS = {
     "convert": ("converts and deletes", "converts and deletes nothing"),
@@ -40,7 +40,7 @@ _VERBS = {
 
 
 def refuse_without_terminal(command: str, *, yes: bool) -> None:
-    """Refuse, before anything is done, to delete where nobody can be asked.
+    """Refuse, before anything is done, to delete if nobody can be asked.
 
     Raises:
         RefusedError: there is no terminal, and ``--yes`` was not given.
@@ -60,7 +60,7 @@ def refuse_without_terminal(command: str, *, yes: bool) -> None:
 
 
 def ask(dataset: Dataset, proposal: Proposal, command: str, *, yes: bool) -> Consent | None:
-    """Ask, and record the consent; None for ``keep``.
+    """Ask the person, and record the consent; return None for ``keep``.
 
     Raises:
         RefusedError: any other answer; nothing is to be done.
@@ -70,7 +70,7 @@ def ask(dataset: Dataset, proposal: Proposal, command: str, *, yes: bool) -> Con
 
 
 def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
-    """Ask; return by which words deletion was allowed, None for ``keep``.
+    """Ask the person; return the words by which deletion was allowed, or None for ``keep``.
 
     Raises:
         RefusedError: any other answer; nothing is to be done.
@@ -85,6 +85,7 @@ def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
         typed = show.ask("Your answer").strip()
     except click.Abort as error:
         raise Interrupted("interrupted at the question; nothing was done") from error
+    # DELETE must be typed exactly; keep does no harm, so capitals do not matter.
     if typed == DELETE_WORD:
         return f"{command}, {DELETE_WORD} typed"
     if typed.lower() == KEEP_WORD:
@@ -144,7 +145,7 @@ def _item(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def print_consents(consents: Sequence[Consent], *, newest: int | None = None) -> None:
-    """Quote consents that were given, oldest first; with ``newest`` only so many, the last ones."""
+    """Quote the given consents, oldest first; with ``newest``, only so many, the last ones."""
     shown = consents if newest is None else consents[-newest:]
     for consent in shown:
         show.line(f"Consent {consent.name}: {consent.words()}.")

@@ -1,4 +1,4 @@
-"""``ctrate-convert audit``."""
+"""The command ``ctrate-convert audit``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctrate-convert cancel``."""
+"""The command ``ctrate-convert cancel``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctrate-convert check``: the original's second command; `verify` under its old name."""
+"""The command ``ctrate-convert check``: the original's name for `verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that the Slurm commands share: the profile, and its settings under their own names."""
+"""The options that the Slurm commands share: the profile, and its settings by their own names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def profile_options(function: F) -> F:
-    """Add ``--profile`` and everything that stands in one."""
+    """Add ``--profile``, and an option for every setting that a profile has."""
     profile = click.option(
         "--profile",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -38,4 +38,5 @@ def _pair(text: str) -> tuple[str, Flag]:
     name, equals, value = text.partition("=")
     if not name:
         raise SettingsError("--additional_parameters wants NAME=VALUE", seen=text)
+    # A name alone, such as exclusive, is a flag of sbatch.
     return name.strip("-"), value if equals else True

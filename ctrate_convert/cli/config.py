@@ -1,4 +1,4 @@
-"""``--config FILE.toml``: the same names as the options; the command line wins."""
+"""``--config FILE.toml``: options by their names, from a file; the command line wins."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def config_option(function: F) -> F:
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
         callback=_take,
+        # The file sets defaults, so it must be read before the other options.
         is_eager=True,
         expose_value=False,
         help="TOML file with options by their names; options given here win.",
@@ -39,6 +40,7 @@ def _take(context: click.Context, _: click.Parameter, path: Path | None) -> None
     own = {name for parameter in context.command.params if (name := parameter.name)}
     unknown = [name for name in values if name not in own]
     if unknown:
+        # Only now, since this imports every command.
         known = own | _names_of_all_commands()
         for name in unknown:
             if name not in known:
@@ -64,7 +66,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _names_of_all_commands() -> set[str]:
-    """Return the options of all commands: one settings file may serve several of them."""
+    """Return the names of the options of all commands.
+
+    One file may serve several commands, so a name that any of them knows is no mistake.
+    """
     from ctrate_convert.cli import COMMANDS
 
     return {

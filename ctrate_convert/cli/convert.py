@@ -1,4 +1,4 @@
-"""``ctrate-convert convert``: the original's one command, with all its options."""
+"""The command ``ctrate-convert convert``: the original's one command, with all its options."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
     deleting = settings.delete_source_files
     if deleting:
         consent.refuse_without_terminal("convert", yes=yes)
+        # Refused here, before the plan converts volumes for its probe.
         require_lasting(dataset.out)
     asked = _Asked(dataset, settings, yes=yes, num_workers=num_workers, as_json=as_json)
     report = make_plan(dataset, settings, approve=asked.approve)
     if report.plan is None:
+        # Nothing new was planned, so `approve` was not called: the earlier plans remain.
         asked.show(report)
         asked.ask(asked.earlier() if deleting else None)
     given = asked.consent()
@@ -58,7 +60,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
 
 
 class _Asked:
-    """The question of this command: asked with the facts known, before the plan is published."""
+    """The question of `convert`: asked with the facts known, before the plan is published."""
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class _Asked:
         return proposal_of(self._dataset, settings.discard_members, trash=settings.trash)
 
     def show(self, report: PlanReport) -> None:
-        """Print what was found."""
+        """Print what planning found."""
         if self._as_json:
             return
         deleting = self._settings.delete_source_files

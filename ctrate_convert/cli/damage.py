@@ -12,18 +12,18 @@ from ctrate_convert.store.set_aside import aside_notes
 
 
 def print_damage(damage: Sequence[Damage]) -> None:
-    """Print a line for each damaged part, if there is any."""
+    """Print one line for each damaged part; print nothing if there is none."""
     if damage:
         show.line(f"DAMAGE, {show.count(len(damage), 'finding')}; all else went on:")
     show.some(f"  {one.shard}: {one.what}" for one in damage)
 
 
 def print_aside(dataset: Dataset) -> None:
-    """Print a note for each file that lies aside."""
+    """Print one note for each file that was set aside."""
     for note in aside_notes(dataset):
         show.line(f"Note: {note}")
 
 
 def with_damage(code: int, damage: Sequence[Damage]) -> int:
-    """Return exit code 3 if there is damage, unless the command was interrupted."""
+    """Return `ExitCode.DAMAGE` (3) if there is damage, unless the command was interrupted."""
     return ExitCode.DAMAGE if damage and code != ExitCode.INTERRUPTED else code

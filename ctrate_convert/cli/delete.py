@@ -1,4 +1,4 @@
-"""``ctrate-convert delete``."""
+"""The command ``ctrate-convert delete``."""
 
 from __future__ import annotations
 
@@ -153,6 +153,7 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     print_deleted(result.deletion)
     if result.stopped_by:
         show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+    # `print_sources` names these with their reasons anyway.
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
     show.some(f"  kept: {entry.source} — {entry.reason}" for entry in kept)
@@ -174,7 +175,7 @@ def print_deleted(deletion: Deletion) -> None:
 
 
 def print_sources(sources: Sequence[Source]) -> None:
-    """Print files and bytes by state, then each source that stays, by name with its reason."""
+    """Print files and bytes by state, and then by name every source that stays for a reason."""
     rows = [
         (state, f"{sums.files:,}", show.size(sums.size_bytes), _MEANING[state])
         for state, sums in totals(sources).items()

@@ -1,4 +1,4 @@
-"""``ctrate-convert demo``: the whole way on a small synthetic CT-RATE, command by command."""
+"""The command ``ctrate-convert demo``: every step on a small synthetic CT-RATE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctrate-convert doctor``."""
+"""The command ``ctrate-convert doctor``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
     found = diagnose(out)
     if profile is not None:
         from ctrate_convert.cluster.two_nodes.ask import (
-            ask_two_nodes,  # submitit: only where needed
+            ask_two_nodes,  # imports submitit, so only if needed
         )
 
         between = ask_two_nodes(

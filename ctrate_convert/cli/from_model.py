@@ -1,4 +1,4 @@
-"""Options made from a settings model: name, type, limits, default and help stand there alone."""
+"""Make options from a settings model, the only place for name, type, limits, default and help."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def options_of(
 ) -> Decorator[Any]:
     """Add an option for every field of ``model``, in the model's order.
 
-    Without ``defaults`` an option that is not given is None, whatever the model says. ``instead``
-    names the options of fields that need one of their own.
+    Without ``defaults``, an option that is not given is None, whatever the model says. ``instead``
+    has the options, by field, that are made elsewhere.
     """
     own = instead or {}
 
     def add(function: F) -> F:
+        # Each decorator puts its option before the earlier ones, so begin with the last field.
         for name, field in reversed(model.model_fields.items()):
             option = own.get(name) or _option(name, field, defaults=defaults)
             function = option(function)

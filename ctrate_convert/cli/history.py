@@ -1,4 +1,4 @@
-"""``ctrate-convert history``."""
+"""The command ``ctrate-convert history``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def command(out: Path, as_json: bool) -> int:
 
 
 def _print_who_deletes(arrays: Iterable[PastArray]) -> None:
-    """Say under which consent the elements of each submission let sources go, if under one."""
+    """Print under which consent, if any, the elements of each submission delete sources."""
     for number, consent in dict.fromkeys((one.submission, one.consent) for one in arrays):
         what = f"deletes under consent {consent}" if consent else "deletes nothing"
         show.line(f"Submission {number:04d} {what}.")

@@ -1,4 +1,4 @@
-"""``ctrate-convert logs``."""
+"""The command ``ctrate-convert logs``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctrate-convert merge``."""
+"""The command ``ctrate-convert merge``."""
 
 from __future__ import annotations
 

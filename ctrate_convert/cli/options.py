@@ -1,4 +1,4 @@
-"""Options that several commands share, under the names that the original gave them."""
+"""The options that several commands share, under the names that the original gave them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _KEEP = "keep_source_files"
 def _delete_source_files(words: str) -> Callable[[F], F]:
     """Add ``--delete_source_files`` and ``--keep_source_files``; a no anywhere wins.
 
-    They are two options because of one with two names the last word on the line would win.
+    They are two options, since of one option with two names the last word on the line would win.
     """
 
     def add(function: F) -> F:
@@ -66,6 +66,7 @@ def _delete_source_files(words: str) -> Callable[[F], F]:
         return click.option(
             f"--{_DELETE}",
             is_flag=True,
+            # None means that nobody said anything, which is not a no.
             default=None,
             callback=_unless_kept,
             help=f"{words} --{_KEEP}, and {_DELETE} = false in --config, win over it.",
@@ -75,7 +76,10 @@ def _delete_source_files(words: str) -> Callable[[F], F]:
 
 
 def keep_source_files_option(function: F) -> F:
-    """Add ``--keep_source_files``, which always sets ``delete_source_files`` to False."""
+    """Add ``--keep_source_files``.
+
+    It sets ``delete_source_files`` to False, whatever else is said.
+    """
     return click.option(
         f"--{_KEEP}",
         is_flag=True,
@@ -86,7 +90,7 @@ def keep_source_files_option(function: F) -> F:
 
 
 def _keep(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    """Note the no; the other option may have been processed before this one, or may come after."""
+    """Record the no; click may process the other option before this one or after it."""
     if value:
         context.meta[_KEEP] = True
         if context.params.get(_DELETE):
@@ -98,7 +102,7 @@ def _keep(context: click.Context, _parameter: click.Parameter, value: bool) -> N
 def _unless_kept(
     context: click.Context, _parameter: click.Parameter, value: bool | None
 ) -> bool | None:
-    """Deletion that another option or a settings file rules out is not switched on."""
+    """Return the option's value, or False if another option or a settings file says no."""
     if context.meta.get(_KEEP):
         if value:
             _say_kept(f"--{_KEEP} was given")
@@ -140,7 +144,7 @@ def deletion_options(function: F) -> F:
 
 
 def plan_options(function: F) -> F:
-    """Add all that a plan is made of: the settings' own fields, and where it goes."""
+    """Add all options that a plan is made of: the settings' own fields, and where it goes."""
     own = {
         "delete_source_files": _delete_source_files(
             "Propose to delete each shard's sources once the shard holds them."
@@ -161,7 +165,10 @@ def _as_private_as(_context: click.Context, _parameter: click.Parameter, out: Pa
 
 
 def out_argument(function: F) -> F:
-    """The dataset directory, and ``--config``. What is made from here on is as private as it."""
+    """Add the dataset directory and ``--config``.
+
+    Whatever the command makes from here on is as private as the dataset.
+    """
     argument = click.argument(
         "out",
         metavar="OUT",
@@ -172,7 +179,7 @@ def out_argument(function: F) -> F:
 
 
 def usable_cores() -> int:
-    """Return the cores of this machine that this process may use."""
+    """Return the number of this machine's cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

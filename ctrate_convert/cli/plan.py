@@ -1,4 +1,4 @@
-"""``ctrate-convert plan``."""
+"""The command ``ctrate-convert plan``."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free bytes where ``folder`` is, or is going to be."""
+    """Return the free bytes where ``folder`` is, or is going to be."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def plan_facts(dataset: Dataset, report: PlanReport, *, num_workers: int) -> dict[str, Any]:
-    """Return the report as ``--json`` gives it."""
+    """Return the report as ``--json`` prints it."""
     plan = report.plan
     peak = _peak(plan, plan.settings.delete_source_files, num_workers) if plan else 0
     return {
@@ -132,7 +132,7 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
 
 
 def _sources_words(plan: Plan) -> str:
-    """Say at once what the plan means for the sources."""
+    """Return a sentence that says what the plan means for the sources."""
     settings = plan.settings
     if not settings.delete_source_files:
         return "Sources are KEPT: this plan deletes nothing."

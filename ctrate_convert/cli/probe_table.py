@@ -1,4 +1,4 @@
-"""The table of what each encoding would make of a plan's volumes, by their probe."""
+"""Print what each encoding would make of a plan's volumes, as the probe showed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctrate_convert.store.records.plan import Plan, Probe
 
 
 def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
-    """Return the table as ``--json`` gives it."""
+    """Return the table as ``--json`` prints it."""
     deleting = plan.settings.delete_source_files
     workers = {"num_workers": num_workers, "busy_workers": busy_workers(plan, num_workers)}
     return [
@@ -21,7 +21,7 @@ def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
 
 
 def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
-    """Print the table with the chosen way marked, and advice on what to choose instead."""
+    """Print the table, mark the chosen way, and say what to choose instead."""
     probe = plan.probe
     if probe is None:
         return

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, a line now and then elsewhere."""
+"""Show the progress of a run: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _LINE_EVERY_S = 10.0
 
 
 class RunProgress:
-    """Shows a run on standard error: samples, MB/s, freed space, time left; a context manager."""
+    """A display of a run on standard error: samples, MB/s, freed space, time left.
+
+    It is a context manager.
+    """
 
     def __init__(self, verb: str = "convert") -> None:
         self._verb = verb
@@ -52,7 +55,7 @@ class RunProgress:
             self._bar.stop()
 
     def __call__(self, result: RunResult, message: Message) -> None:
-        """Take notice of ``message``; ``result`` is the sum so far."""
+        """Show ``message``; ``result`` is the sum so far."""
         if isinstance(message, ShardFailed) and not isinstance(message.error, Interrupted):
             self._say(f"shard {message.shard}: {message.error.one_line()}")
         facts = _facts(result)
@@ -68,7 +71,7 @@ class RunProgress:
             show.note(f"{self._verb}: {facts}")
 
     def paused(self, paused: bool, free_bytes: int) -> None:
-        """Say that no shard is begun for want of space, or that it goes on."""
+        """Say that no shard is begun for want of space, or that the run goes on."""
         free = f"{show.size(max(0, free_bytes))} stay free at the output"
         self._say(f"paused: {free}" if paused else f"going on: {free}")
 
@@ -78,6 +81,7 @@ class RunProgress:
 
     def _say(self, text: str) -> None:
         if self._bar:
+            # Without markup, since rich would take brackets in a name for a style.
             self._bar.console.print(shown(text), markup=False)
         else:
             show.note(text)

@@ -1,4 +1,4 @@
-"""``ctrate-convert relaunch``."""
+"""The command ``ctrate-convert relaunch``."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def command(
     given = settings_given(values)
     settings = (load_profile(profile) if profile else latest_profile(dataset)).overridden(given)
     new_tasks: frozenset[int] = frozenset()
+    # A dry run publishes no plan for them, so it only counts them.
     if retry_samples and dry_run:
         keys = failed_samples(dataset)
         if not as_json:

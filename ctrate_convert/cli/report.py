@@ -1,4 +1,4 @@
-"""``ctrate-convert report``."""
+"""The command ``ctrate-convert report``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ctrate_convert.store.plans import require_plans
 _NAMED = 10
 
 _COMPARABLE_S = 10.0
-"""Records tell when a shard was begun to the second: shards that are all shorter tell little."""
+"""Times of shards that are all shorter tell little: records tell a beginning to the second."""
 
 _TOTALS = (
     "samples", "source_bytes", "array_bytes", "predicted_bytes", "output_bytes",
@@ -50,7 +50,7 @@ def command(out: Path, as_json: bool) -> int:
 
 
 def report_facts(found: Report) -> dict[str, Any]:
-    """Return the report as ``--json`` gives it."""
+    """Return the report as ``--json`` prints it."""
     return {
         **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
         "failed": [{"key": key, "reason": reason} for key, reason in found.failed],
@@ -142,7 +142,11 @@ def _time_row(found: Report) -> tuple[str, str, str, str]:
 
 
 def _print_farthest(found: Report) -> None:
-    """Print the farthest shards; name those that are smaller because samples failed."""
+    """Print the shards that are farthest from their promise.
+
+    Those in which samples failed are smaller than promised, so the table has the number of
+    failures.
+    """
     far = sorted(found.shards, key=_distance, reverse=True)[:_NAMED]
     show.table(
         ("farthest from it", ">samples", ">failed", ">promised", ">became", ">promised / became"),

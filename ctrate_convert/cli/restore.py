@@ -1,4 +1,4 @@
-"""``ctrate-convert restore``."""
+"""The command ``ctrate-convert restore``."""
 
 from __future__ import annotations
 

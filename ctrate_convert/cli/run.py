@@ -1,4 +1,4 @@
-"""``ctrate-convert run``."""
+"""The command ``ctrate-convert run``."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def proposal_of(
     only_tasks: frozenset[int] | None = None,
     trash: str | None = None,
 ) -> Proposal | None:
-    """Return what the plans propose to delete; None where none proposes it, or nothing is left.
+    """Return what the plans propose to delete; None if none proposes it, or nothing is left.
 
-    ``trash`` is the one that the command names; without it the plans' own holds.
+    ``trash`` is the one that the command names; without it, the plans' own one holds.
 
-    A plan made without --delete_source_files proposes nothing, and nothing can make it: its
-    sources are let go by `ctrate-convert delete` alone.
+    A plan made without --delete_source_files proposes nothing, and nothing can change that: only
+    `ctrate-convert delete` deletes its sources.
     """
     plans = load_plans(dataset)
     proposing = [plan for plan in plans if plan.settings.delete_source_files]
@@ -124,7 +124,7 @@ def proposal_of(
 
 
 def say_that_plans_keep(dataset: Dataset) -> None:
-    """Say why --delete_source_files deletes nothing, where no plan proposes it."""
+    """Say why --delete_source_files deletes nothing, if no plan proposes it."""
     if not any(plan.settings.delete_source_files for plan in load_plans(dataset)):
         show.note(
             "Note: sources are kept: the plan was made without --delete_source_files, and a no "
@@ -142,8 +142,9 @@ def convert_pending(
     only_tasks: frozenset[int] | None = None,
     ignore_submissions: bool = False,
 ) -> int:
-    """Run, report, and return the exit code."""
+    """Convert what is pending, print the report, and return the exit code."""
     scheduler = _job_script(only_tasks)
+    # In a plain job script the task is live in Slurm because of this very command.
     held = frozenset() if scheduler or ignore_submissions else _held(dataset)
     if held:
         show.note(f"{show.count(len(held), 'task')} left to Slurm, where they are live.")
@@ -154,6 +155,7 @@ def convert_pending(
             Crew(num_workers, stop, scheduler, may_start=space.may_start, on_change=progress),
             tasks=Tasks(only_tasks, held),
             consent=consent,
+            # With a limit on free space the run may wait for space instead.
             must_fit=not min_free_gb,
             warn=progress.warn,
         )
@@ -168,7 +170,7 @@ def convert_pending(
 
 
 def _held(dataset: Dataset) -> frozenset[int]:
-    """Ask Slurm for the tasks that it holds; import that half only if something was submitted."""
+    """Ask Slurm for the tasks that it holds; import that part only if something was submitted."""
     if not (dataset.submissions.is_dir() and any(dataset.submissions.iterdir())):
         return frozenset()
     from ctrate_convert.cluster.states.hold import held_tasks
@@ -177,7 +179,7 @@ def _held(dataset: Dataset) -> frozenset[int]:
 
 
 def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str]:
-    """Return the facts of the Slurm job whose plain script gave this command; else none."""
+    """Return the facts of the Slurm job if its plain script gave this command; else none."""
     if only_tasks is None or "SLURM_JOB_ID" not in os.environ:
         return {}
     from ctrate_convert.cluster.scheduler.here import scheduler_facts
@@ -186,7 +188,7 @@ def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str]:
 
 
 def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
-    """Return the report as ``--json`` gives it."""
+    """Return the report as ``--json`` prints it."""
     return {
         "exit_code": int(result.exit_code),
         "stopped_by": result.stopped_by,
@@ -242,7 +244,7 @@ def _print_named(title: str, texts: list[str]) -> None:
 
 
 def print_states(manifest: Manifest) -> None:
-    """Print how many planned samples are in each state, and that the states add up."""
+    """Print the number of planned samples in each state; the numbers add up."""
     states = manifest.samples
     parts = " + ".join(
         f"{states[state]:,} {state}" for state in ("converted", "failed", "pending", "excluded")

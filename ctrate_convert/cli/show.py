@@ -1,6 +1,6 @@
-"""How reports look: plain lines and small tables for people, JSON for programs.
+"""Print reports: plain lines and small tables for people, JSON for programs.
 
-All that the command line prints goes through here, where nothing in it can command a terminal.
+All that the command line prints goes through here, so that nothing in it can command a terminal.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def console() -> Console:
-    """Return a console for standard output, wide enough for a table if it is no terminal."""
+    """Return standard output as a console, wide enough for a table if it is no terminal."""
     width = None if sys.stdout.isatty() else 120
     return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def size(size_bytes: float) -> str:
-    """Return ``12.3 GiB`` for people."""
+    """Return a size for people, as ``12.3 GiB``."""
     value = float(size_bytes)
     for unit in _UNITS[:-1]:
         if abs(value) < 1024:
@@ -54,12 +54,12 @@ def size(size_bytes: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``2,345 files``."""
+    """Return a number with its noun, as ``1 file`` or ``2,345 files``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
-    """Return ``1:02:03`` for a number of seconds."""
+    """Return a duration as ``1:02:03``."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
@@ -74,18 +74,22 @@ def some(texts: Iterable[str], most: int = 20, *, whole: str = "--json names all
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a small table; numbers belong in right-aligned columns, marked ``>name``."""
+    """Print a small table; a column marked ``>name`` is right-aligned, as numbers should be."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         grid.add_column(column.lstrip(">"), justify=justify, overflow="fold")
     for row in rows:
+        # Text, since rich would take brackets in a plain string for a style.
         grid.add_row(*(Text(shown_in_line(str(cell))) for cell in row))
     console().print(grid)
 
 
 JSON_SCHEMA_NUMBER = 1
-"""Of every ``--json`` report and error; raised where a field is renamed, removed or redefined."""
+"""The schema of every ``--json`` report and error.
+
+Raise it when a field is renamed, removed or redefined.
+"""
 
 
 def as_json(report: Any) -> None:

@@ -1,4 +1,4 @@
-"""``ctrate-convert status``."""
+"""The command ``ctrate-convert status``."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
 
 
 def print_status(out: Path, status: Status, *, failed: bool = False) -> None:
-    """Print the table and the totals."""
+    """Print the table of the tasks, and the totals."""
     lines = [line for line in status.lines if not failed or line.state == "failed"]
     if len(lines) > _FOLD_ABOVE and sys.stdout.isatty():
         rows = [_row(name, line, number) for name, line, number in fold(lines)]

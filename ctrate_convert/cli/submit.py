@@ -1,4 +1,4 @@
-"""``ctrate-convert submit``."""
+"""The command ``ctrate-convert submit``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Text for a terminal: what came from names, tables, logs and errors cannot command it.
+"""Make text safe for a terminal: nothing from names, tables, logs and errors can command it.
 
-An escape sequence in a file name can rewrite the screen, the window's title or the clipboard, and
-a bidirectional override can make one path look like another.
+An escape sequence in a file name can rewrite the screen, the window's title or the clipboard, and a
+bidirectional override can make one path look like another.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import click
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters but for newline and tab, marks of direction, and bytes that are no text."""
+"""Control characters except newline and tab, marks of direction, and bytes that are no text."""
 
 
 def shown(text: str) -> str:
-    """Return ``text`` with every character escaped that a terminal would obey."""
+    """Return ``text`` with every character escaped that a terminal would obey, not show."""
     return _COMMANDS.sub(_escaped, text)
 
 
 def shown_in_line(text: str) -> str:
-    """Return ``text`` as `shown` does, with newlines and tabs escaped too: for cells and names."""
+    """Escape ``text`` for a cell or a name: as `shown` does, and newlines and tabs too."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def json_shown(text: str) -> str:
-    """Return JSON with those characters as its own escapes, which read back the same."""
+    """Return JSON with control characters as JSON's own escapes, so that it means the same."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -37,7 +37,7 @@ def line(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print one line on standard error: progress, warnings, errors."""
+    """Print one line on standard error: progress, a warning, an error."""
     click.echo(shown(text), err=True)
 
 
@@ -46,7 +46,7 @@ def ask(question: str) -> str:
     try:
         answer: str = click.prompt(shown(question), default="", show_default=False, err=True)
     except click.Abort:
-        note("")  # what comes next begins a line of its own
+        note("")  # end the line of the question
         raise
     return answer
 

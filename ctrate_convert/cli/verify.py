@@ -1,4 +1,4 @@
-"""``ctrate-convert verify``."""
+"""The command ``ctrate-convert verify``."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) ->
 
 
 class Progress:
-    """Says on standard error, now and then, how many shards have been looked at."""
+    """A callback that says now and then, on standard error, how many shards are done."""
 
     def __init__(self, command: str = "verify") -> None:
         self._command = command
         self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """``done`` of ``total`` shards are."""
+        """Say that ``done`` of ``total`` shards are done."""
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             show.note(f"{self._command}: {done:,}/{total:,} shards")

@@ -1,4 +1,4 @@
-"""Cancel: give up live tasks, all or some; what is published stays."""
+"""Cancel live tasks, all or some; what is published stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctrate_convert.store.layout import Dataset
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The tasks and jobs that were cancelled."""
+    """The tasks and the jobs that were cancelled."""
 
     tasks: tuple[int, ...]
     jobs: tuple[str, ...]
@@ -25,7 +25,8 @@ def cancel(
 ) -> Cancelled:
     """Cancel the live elements of ``tasks``, or of all tasks and then the finalisers too.
 
-    The intent is written down first: without accounting, it is what tells later why they ended.
+    The cancellation is written down first: without accounting, only that tells later why the tasks
+    ended.
 
     Raises:
         SettingsError: there is no such task.
@@ -64,7 +65,7 @@ def cancel(
 
 
 def _finalisers(view: ClusterView) -> list[str]:
-    """Return the finalisers that have not reported yet."""
+    """Return the job ids of the finalisers that have not reported yet."""
     return [
         answer.job_id
         for files in view.submissions

@@ -1,7 +1,7 @@
-"""The program of an array element: converts one task's pending shards, as a local run would.
+"""The work of an element on its node: convert one task's pending shards, as a local run would.
 
-At the warning signal before the time limit, and at preemption, it stops between two blocks of a
-volume, and is requeued with what is left where that makes sense.
+At the warning signal before the time limit, and at preemption, the element stops between two blocks
+of a volume. If another run makes sense, it is requeued with what is left.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB
 
 _LOCK_PATIENCE_S = 300.0
-"""A requeued element may meet the lock that its own earlier run on a lost node left behind."""
+"""A requeued element may meet the lock that its own earlier run left behind on a lost node."""
 
 
 class ConvertTask:
-    """submitit's callable: converts what is pending of one task. Its arguments are plain values."""
+    """The callable that submitit runs: it converts what is pending of one task.
+
+    Its arguments are plain values.
+    """
 
     def __call__(
         self,
@@ -61,9 +64,9 @@ class ConvertTask:
         min_free_gb: float = 0.0,
         consent: str = "",
     ) -> dict[str, Any]:
-        """Convert, and end in an error unless all shards of the task are published.
+        """Convert, and raise an error unless all shards of the task are published.
 
-        ``consent`` names the consent under which sources go; without one they stay.
+        ``consent`` names the consent under which sources are deleted; without one they stay.
         """
         # Slurm signals every process of a step; only this one may act on the warning.
         start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
@@ -78,7 +81,7 @@ class ConvertTask:
                 scheduler_facts(os.environ) | {"submission": str(submission)},
             )
         if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
-            # submitit's own handler is back: it calls `checkpoint`, requeues and exits.
+            # submitit's own handler is in force again: it calls `checkpoint`, requeues and exits.
             signal.raise_signal(TIME_LIMIT_WARNING)
         if result.stopped_by:
             raise Interrupted(f"stopped by {result.stopped_by}")
@@ -93,7 +96,7 @@ class ConvertTask:
         }
 
     def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """Ask submitit to requeue this call; the records tell the next run what is left."""
+        """Return this call for the next run; the records tell that run what is left."""
         return DelayedSubmission(self, *arguments)
 
 
@@ -112,6 +115,7 @@ def _convert(
         pending = Ledger.of(dataset, plans).pending(consent)
         work = [one for one in pending if one.shard.task == task]
     except (CtrateError, OSError) as error:
+        # No run began that could record how this attempt ended.
         Attempt(dataset, [task], scheduler, num_workers).end(
             "failed",
             cause=EndCause.ERROR,
@@ -135,9 +139,9 @@ def _convert(
 
 
 def _believed(dataset: Dataset, name: str) -> Consent | None:
-    """Return the consent that the submission was given; None, saying so, where it is not ours.
+    """Return the submission's consent; warn and return None if it cannot be believed.
 
-    Somebody else's hand in it is no reason not to convert: every source stays.
+    Even if somebody else had a hand in the consent, conversion goes on: every source stays.
     """
     if not name:
         return None
@@ -149,17 +153,19 @@ def _believed(dataset: Dataset, name: str) -> Consent | None:
 
 
 def _say(paused: bool, free_bytes: int) -> None:
-    """Tell the element's log that it paused or goes on."""
+    """Write to the element's log that it pauses for want of space, or goes on."""
     word = "paused" if paused else "going on"
     get_logger().info(f"{word}: {max(0, free_bytes) / GIB:,.2f} GiB stay free at the output")
 
 
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:
-    """Return False if a whole time limit was too short for one shard: then more is needed.
+    """Return True unless a whole time limit was too short for one shard.
 
-    One that was paused for want of space has not had its time.
+    In that case the task needs more time instead of another run. An element that paused for want of
+    space did not have its time.
     """
     if result.shards_done or result.paused:
         return True
     left_s = SlurmClient().time_left_s(os.environ.get("SLURM_JOB_ID", ""))
-    return left_s is not None and left_s > 2 * warning_s + 60  # preempted long before the limit
+    # The warning comes ``warning_s`` before the limit; far more time left means a preemption.
+    return left_s is not None and left_s > 2 * warning_s + 60

@@ -1,4 +1,4 @@
-"""Samples that failed by their own fault, planned into new shards: a new generation of the plan."""
+"""Plan the samples that failed by their own fault into new shards: a new generation of the plan."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from ctrate_convert.store.plans import planned_before, require_plans
 
 
 def failed_samples(dataset: Dataset) -> frozenset[str]:
-    """Return the keys that failed where they were planned last."""
+    """Return the keys of the samples that failed where they were planned last."""
     return frozenset(planned_before(dataset, require_plans(dataset)).failed)
 
 
 def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
-    """Plan every failed sample anew, and nothing else; the new tasks, none where none failed."""
+    """Plan every failed sample anew, and nothing else; return the new tasks, if any."""
     keys = failed_samples(dataset)
     if not keys:
         return frozenset()
+    # Test mode would plan only the first 100 samples.
     settings = require_plans(dataset)[-1].settings.model_copy(update={"test_mode": False})
     plan = make_plan(dataset, settings, retry_failed=keys).plan
     return frozenset(plan.tasks) if plan else frozenset()

@@ -21,20 +21,20 @@ _SAMPLES = 100
 
 
 class Finalise:
-    """submitit's callable; its arguments are plain values."""
+    """The callable that submitit runs as the finaliser; its arguments are plain values."""
 
     def __call__(self, out: str, submission: int) -> dict[str, Any]:
-        """Write ``report.json`` of that submission."""
+        """Finalise the submission and write its ``report.json``."""
         report = finalise(Dataset(Path(out)), submission)
         return {"samples": report.samples, "damage": len(report.damage)}
 
     def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """Ask submitit to requeue this call."""
+        """Return this call for the next run."""
         return DelayedSubmission(self, *arguments)
 
 
 def finalise(dataset: Dataset, submission: int) -> FinalReport:
-    """Merge, verify a hundred samples byte by byte, and keep what was found.
+    """Merge, verify a hundred samples byte by byte, and write a report of what was found.
 
     Raises:
         SettingsError: there is no such submission.
@@ -44,6 +44,7 @@ def finalise(dataset: Dataset, submission: int) -> FinalReport:
         raise SettingsError(f"no submission {submission:04d}", where=dataset.submissions)
     merge(dataset, require_plans(dataset))
     view = Looker(dataset, SlurmClient()).look()
+    # One worker, since the finaliser asks Slurm for one core.
     verified = verify(
         dataset, num_samples=_SAMPLES, check_precision=False, full=False, num_workers=1
     )

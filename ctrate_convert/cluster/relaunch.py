@@ -1,4 +1,4 @@
-"""Relaunch: only what failed, with more of what it ran out of, and nothing that is done or live."""
+"""Relaunch only what failed, with more of what it ran out of; leave what is done or live."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _WHY: dict[Cause, str] = {
 
 
 def latest_profile(dataset: Dataset) -> ClusterProfile:
-    """Return the newest submission's profile, with which a relaunch goes on; else the defaults."""
+    """Return the profile of the newest submission, or the defaults if there is none.
+
+    A relaunch goes on with that profile.
+    """
     submissions = load_submissions(dataset)
     if not submissions:
         return load_profile(None)
@@ -48,10 +51,9 @@ def relaunch(
 ) -> Submitted:
     """Submit the tasks that failed, each group of a kind as its own array.
 
-    ``given`` are the settings from this very command line, which win over what a task had before.
-    ``also`` are tasks to submit although they are merely pending: new shards for failed samples.
-    Each task goes on under the consent that it was submitted with; with ``keep_sources`` under
-    none.
+    ``given`` are the settings of this very command line; they win over what a task had before.
+    ``also`` are tasks to submit although they are only pending: new shards for failed samples. Each
+    task goes on under the consent that it was submitted with; with ``keep_sources``, under none.
 
     Raises:
         RefusedError: nothing failed, or it cannot be known.
@@ -84,7 +86,7 @@ def failed_selection(
     also: frozenset[int] = frozenset(),
     keep_sources: bool = False,
 ) -> Selection:
-    """Return the tasks that failed, grouped by why and by what they get now.
+    """Select the tasks that failed, grouped by cause, new resources and consent.
 
     Raises:
         RefusedError: there is none.
@@ -129,7 +131,7 @@ def failed_selection(
 
 
 def _consent(view: ClusterView, task: Task) -> str:
-    """Return the consent that the task's newest submission was given; a relaunch asks nobody."""
+    """Return the consent of the task's newest submission, since a relaunch asks nobody."""
     for files in reversed(view.submissions):
         for array in files.submission.arrays:
             if task.number in array.tasks:
@@ -140,7 +142,10 @@ def _consent(view: ClusterView, task: Task) -> str:
 def _notes_on_consents(
     view: ClusterView, groups: Mapping[tuple[str, Resources, str], list[Task]]
 ) -> list[str]:
-    """Say by whose word sources go, where any do: a relaunch asks nobody."""
+    """Note by whose word sources are deleted, if any are.
+
+    A relaunch asks nobody, so the notes quote the consent.
+    """
     dataset = view.dataset
     notes = []
     for name in sorted({consent for _, _, consent in groups if consent}):
@@ -181,9 +186,10 @@ def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
 def _more(
     base: Resources, task: Task, profile: ClusterProfile, given: Mapping[str, Any]
 ) -> Resources:
-    """Return more of the resource that ran out; a number from the command line stands."""
+    """Return more of what the task ran out of; a number from the command line stands."""
     cause = task.verdict.cause if task.verdict.state == "failed" else "other"
     if cause == "memory" and not given.get("mem_gb"):
+        # A process may have used more than it asked for before it was killed.
         seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
         more = math.ceil(max(base.mem_mb, seen_mb) * profile.memory_factor)
         return base.model_copy(update={"mem_mb": more})
@@ -191,6 +197,7 @@ def _more(
         more = math.ceil(base.timeout_min * profile.time_factor)
         return base.model_copy(update={"timeout_min": more})
     if cause == "node" and task.node:
+        # The node may still be broken.
         exclude = tuple(sorted({*base.exclude, task.node}))
         return base.model_copy(update={"exclude": exclude})
     return base
@@ -199,7 +206,7 @@ def _more(
 def _notes_on_limits(
     groups: Mapping[tuple[str, Resources, str], list[Task]], partition: PartitionLimits
 ) -> list[str]:
-    """Note each task that gets no more than it had, since the partition has no more."""
+    """Note which tasks get no more than they had, since the partition has no more."""
     notes = []
     for (why, now, _), tasks in groups.items():
         for before in {task.element.resources for task in tasks if task.element}:

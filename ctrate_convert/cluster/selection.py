@@ -1,4 +1,4 @@
-"""Which tasks a command submits, in which arrays, with what resources. Nothing is changed here."""
+"""Select the tasks that a command submits, their arrays and resources; change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks that get the same resources for the same reason, and delete by the same consent."""
+    """Tasks that get the same resources for the same reason, and delete under the same consent."""
 
     why: str
     tasks: tuple[Task, ...]
@@ -30,14 +30,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Selection:
-    """The tasks to be submitted, and notes for the person about the others."""
+    """The tasks to submit, and notes that tell a person about the rest."""
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
 
     @property
     def tasks(self) -> int:
-        """How many tasks."""
+        """The number of tasks."""
         return sum(len(group.tasks) for group in self.groups)
 
 
@@ -47,7 +47,7 @@ Select = Callable[[ClusterView, ClusterLimits], Selection]
 def pending_selection(
     view: ClusterView, profile: ClusterProfile, limits: ClusterLimits, consent: str = ""
 ) -> Selection:
-    """Return the tasks that nobody has tried or holds, to delete by ``consent`` if there is one.
+    """Select the tasks that nobody has tried or holds, to delete under ``consent``, if any.
 
     Raises:
         RefusedError: there is none, or it cannot be known.
@@ -83,7 +83,7 @@ def pending_selection(
 def usual_resources(
     view: ClusterView, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
 ) -> Resources:
-    """Return the resources of ``tasks`` for which nobody asked for others."""
+    """Return the resources that ``tasks`` get if nobody asked for others."""
     return default_resources(
         view.dataset,
         view.plans,
@@ -95,10 +95,10 @@ def usual_resources(
 
 
 def refuse_in_the_dark(view: ClusterView) -> None:
-    """Raise where the queue could not be asked, and so nobody knows what is live.
+    """Raise if squeue could not be asked, since then nobody knows what is live.
 
     Raises:
-        RefusedError: that is so.
+        RefusedError: squeue could not be asked.
     """
     if not view.queue_asked:
         raise RefusedError(
@@ -110,7 +110,11 @@ def refuse_in_the_dark(view: ClusterView) -> None:
 
 
 def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
-    """Return as many tasks as may be in the queue now, with a note on the rest."""
+    """Return as many tasks as may be in the queue now, with a note on the rest.
+
+    Raises:
+        RefusedError: there is no room for a single one.
+    """
     room = limits.elements_now
     if room is None or selection.tasks <= room:
         return selection
@@ -134,9 +138,9 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
 
 
 def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) -> Selection:
-    """Return ``selection``, noting where the output may not have the room.
+    """Return ``selection``, with a note if the output may not have the room.
 
-    What elements delete gives space back only as they go, so that it is not counted upon.
+    Space that elements free by deleting is not counted, since it comes only as they go.
 
     Raises:
         EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
@@ -154,7 +158,7 @@ def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) 
         work,
         ledger.recorded,
         num_workers=workers * profile.array_parallelism,
-        least_workers=1,  # how many run at once is the scheduler's affair
+        least_workers=1,  # Slurm decides how many run at once
         consent=None,
         may_wait=profile.min_free_gb > 0,
     )
@@ -168,13 +172,17 @@ def arrays_of(
     token: str,
     number: int,
 ) -> tuple[ArrayIntent, ...]:
-    """Return arrays of tasks, whose elements each count from 0, and the finaliser."""
+    """Return the arrays, none larger than the cluster permits, and the finaliser.
+
+    The indices of each array run from 0.
+    """
     size = limits.elements_per_array
     chunks = [
         (group, group.tasks[first : first + size])
         for group in selection.groups
         for first in range(0, len(group.tasks), size)
     ]
+    # Slurm limits each array on its own, so the arrays share the total.
     share, more = divmod(profile.array_parallelism, len(chunks))
     arrays = [
         ArrayIntent(

@@ -1,9 +1,10 @@
-"""``python -u -m ctrate_convert.cluster.start FOLDER``: how an element begins on its node.
+"""Start an element on its node: ``python -u -m ctrate_convert.cluster.start FOLDER``.
 
-submitit's own entry unpickles the payload, and that runs what is in it. So nothing is unpickled
-that anybody but this user could have written: the payload, the folder it is in, and every folder
-above it that this program made. They are opened one after the other, each within the one before,
-and submitit gets the folder that was looked at, whatever its name may lead to by then.
+submitit's own entry point unpickles the payload, and unpickling runs whatever is in it. So nothing
+is unpickled that anybody but this user could have written: the payload, its folder, and every
+folder above it that this program made are checked. The folders are opened one after the other, each
+within the one before. submitit gets the folder that was checked, whatever its name may lead to by
+then.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from ctrate_convert.errors import EnvironmentProblem, ExitCode, RefusedError
 from ctrate_convert.store.privacy import doubt_about, forbid
 
 _PATIENCE_S = 60.0
-"""For how long a network file system may not show the payload yet."""
+"""Time for which a network file system may not show the payload yet."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def main(words: list[str]) -> int:
-    """Check, then hand over to submitit; its errors come through."""
+    """Check the payload and hand over to submitit, whose errors come through."""
     try:
         folder = Path(words[0]).absolute()
         with _checked_folder(folder) as descriptor:
+            # A path to the opened folder itself: replacing the folder's name does not change it.
             same = f"/proc/self/fd/{descriptor}"
             os.environ["SUBMITIT_FOLDER"] = same
             _check_payload(descriptor, folder, JobEnvironment().paths.submitted_pickle.name)
@@ -44,12 +46,13 @@ def main(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _checked_folder(folder: Path) -> Iterator[int]:
-    """Open ``folder``, once it and the program's folders above it were found in order."""
+    """Check ``folder`` and those above it that the program made; yield it as a descriptor."""
     root = _made_by_us(folder)
     with contextlib.ExitStack() as stack:
         path, descriptor = root, _opened(root, root, None)
         stack.callback(os.close, descriptor)
         _check(os.fstat(descriptor), root)
+        # Whatever the element writes is no more open than the program's topmost folder.
         forbid(~stat.S_IMODE(os.fstat(descriptor).st_mode))
         for part in folder.relative_to(root).parts:
             path /= part
@@ -60,7 +63,7 @@ def _checked_folder(folder: Path) -> Iterator[int]:
 
 
 def _made_by_us(folder: Path) -> Path:
-    """Return the topmost folder that the program made: the last hidden one, such as ``.run``."""
+    """Return the topmost folder that the program made: the innermost hidden one, as ``.run``."""
     hidden = [one for one in (folder, *folder.parents) if one.name.startswith(".")]
     return hidden[0] if hidden else folder
 
@@ -77,7 +80,7 @@ def _opened(path: Path, name: Path, within: int | None) -> int:
 
 
 def _check_payload(directory: int, folder: Path, name: str) -> None:
-    """Require that the payload is a file, or the job script's link within the same folder."""
+    """Check the payload: it is a file, or the job script's link to one in the same folder."""
     path = folder / name
     status = _awaited(directory, name, path)
     if stat.S_ISLNK(status.st_mode):

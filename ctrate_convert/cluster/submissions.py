@@ -1,13 +1,13 @@
-"""Submissions on disk: the intent before sbatch, the answer after it, nothing ever overwritten.
+"""Submissions on disk: the intent before sbatch, the answer after it; nothing is overwritten.
 
 ``.run/submissions/0001/`` holds
 
-- ``intent.json``: which arrays are going to be submitted, under which unique names. The folder
-  appears whole or not at all, under the next free number: of two who submit at the same time one
-  gets the number, and the other one looks again.
-- ``array-00.json``: what became of each array: its job id, or that it never came to be.
-- ``cancel-0001.json``: that a person gave up tasks.
-- ``report.json``: what the finaliser found.
+- ``intent.json``: the arrays that are going to be submitted, and their unique names. The folder
+  appears whole or not at all, under the next free number: if two commands submit at the same time,
+  one gets the number and the other looks again.
+- ``array-00.json``: the answer for each array: its job id, or that it never came to be.
+- ``cancel-0001.json``: the tasks that a person cancelled.
+- ``report.json``: the report of the finaliser.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class Resources(Record):
 
 
 class ArrayIntent(Record):
-    """One array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks.
+    """An array to submit: element *i* converts ``tasks[i]``. The finaliser has no tasks.
 
-    ``parallelism`` is its share of what may run at once: Slurm's own limit is per array.
-    ``consent`` names the consent under which its elements let sources go; empty: they delete none.
+    ``parallelism`` is the array's share of what may run at once, since Slurm's own limit is per
+    array. ``consent`` names the consent under which the elements delete sources; if empty, they
+    delete none.
     """
 
     job_name: str
@@ -80,17 +81,20 @@ class Submission(Record):
 
     @property
     def tasks(self) -> tuple[int, ...]:
-        """All tasks of all arrays."""
+        """The tasks of all arrays."""
         return tuple(task for array in self.arrays for task in array.tasks)
 
     @property
     def created_at(self) -> datetime:
-        """When the intent was written."""
+        """The time at which the intent was written."""
         return datetime.fromisoformat(self.created)
 
 
 class ArrayAnswer(Record):
-    """``array-00.json``. ``job_id`` is None where the array never came to be; ``words`` say why."""
+    """``array-00.json``: the answer of Slurm for one array.
+
+    ``job_id`` is None if the array never came to be; ``words`` say why.
+    """
 
     schema_number: Literal[1] = 1
     job_name: str
@@ -101,7 +105,7 @@ class ArrayAnswer(Record):
 
 
 class Cancel(Record):
-    """``cancel-0001.json``: a person gave up these tasks of this submission."""
+    """``cancel-0001.json``: the tasks of this submission that a person cancelled."""
 
     schema_number: Literal[1] = 1
     time: str
@@ -125,7 +129,7 @@ class FinalReport(Record):
 
 
 class SubmissionFiles:
-    """One submission's files."""
+    """The files of one submission."""
 
     def __init__(self, dataset: Dataset, submission: Submission) -> None:
         self._dataset = dataset
@@ -134,7 +138,7 @@ class SubmissionFiles:
 
     @property
     def out(self) -> Path:
-        """The dataset directory, absolute, as the nodes will be told it."""
+        """The dataset directory, as the absolute path that the nodes are told."""
         return self._dataset.out.absolute()
 
     def logs(self, array: int) -> Path:
@@ -142,15 +146,15 @@ class SubmissionFiles:
         return Dataset(self.out).logs / self.folder.name / f"{array:02d}"
 
     def script(self, array: int) -> Path:
-        """Return the job script of one array."""
+        """Return the path of an array's job script."""
         return self.logs(array) / "submission.sh"
 
     def log(self, array: int, job_id: str, index: int) -> Path:
-        """Return the log that one element writes, in all its runs."""
+        """Return the path of one element's log, which all runs of the element share."""
         return self.logs(array) / f"{job_id}_{index}_0_log.out"
 
     def answer(self, array: int) -> ArrayAnswer | None:
-        """Return the fate of one array; None while nobody has written it down."""
+        """Read the answer for one array; return None while nobody knows it."""
         with contextlib.suppress(FileNotFoundError):
             return read(ArrayAnswer, self._answer_path(array))
         return None
@@ -158,7 +162,7 @@ class SubmissionFiles:
     def make_answer(
         self, array: int, *, job_id: str | None, found_by: FoundBy, words: str = ""
     ) -> ArrayAnswer:
-        """Return what became of one array, as of now, without writing it down."""
+        """Return an answer for one array, as of now, without writing it down."""
         return ArrayAnswer(
             job_name=self.submission.arrays[array].job_name,
             job_id=job_id,
@@ -170,7 +174,7 @@ class SubmissionFiles:
     def write_answer(
         self, array: int, *, job_id: str | None, found_by: FoundBy, words: str = ""
     ) -> ArrayAnswer:
-        """Write down what became of one array, unless that is known; return what holds now."""
+        """Write down the answer for one array, unless there is one; return the one that holds."""
         mine = self.make_answer(array, job_id=job_id, found_by=found_by, words=words)
         if create_once(self._answer_path(array), mine.to_pretty_json()):
             return mine
@@ -180,11 +184,11 @@ class SubmissionFiles:
         return self.folder / f"array-{array:02d}.json"
 
     def cancels(self) -> tuple[Cancel, ...]:
-        """Return every time that somebody gave up tasks."""
+        """Read every cancellation of tasks of this submission."""
         return tuple(read(Cancel, path) for path in sorted(self.folder.glob("cancel-*.json")))
 
     def write_cancel(self, tasks: Sequence[int], jobs: Sequence[str]) -> None:
-        """Write down that these tasks are given up, before the scheduler is told."""
+        """Write down that these tasks are cancelled, before Slurm is told."""
         cancel = Cancel(
             time=now_text(), user=user_name(), tasks=tuple(sorted(tasks)), jobs=tuple(jobs)
         )
@@ -193,13 +197,13 @@ class SubmissionFiles:
             number += 1
 
     def report(self) -> FinalReport | None:
-        """Return the finaliser's report; None if it has not run."""
+        """Read the finaliser's report; return None if it has not run."""
         with contextlib.suppress(FileNotFoundError):
             return read(FinalReport, self.folder / REPORT_FILE)
         return None
 
     def write_report(self, report: FinalReport) -> None:
-        """Keep the finaliser's report; a requeued finaliser's second one is dropped."""
+        """Write the finaliser's report; a requeued finaliser's second one is dropped."""
         create_once(self.folder / REPORT_FILE, report.to_pretty_json())
 
 
@@ -224,7 +228,7 @@ def load_submissions(dataset: Dataset) -> list[SubmissionFiles]:
 
 
 def publish(dataset: Dataset, submission: Submission) -> SubmissionFiles | None:
-    """Write the intent under its number; None where another submission has taken that number."""
+    """Write the intent under its number; return None if another submission has taken it."""
     make_directories(dataset.submissions)
     files = {INTENT_FILE: submission.to_pretty_json()}
     if not publish_directory(files, folder_of(dataset, submission.number)):
@@ -238,7 +242,7 @@ def new_token() -> str:
 
 
 def job_name(token: str, number: int, array: int) -> str:
-    """Return a name that no other job has, by which sbatch's answer can be found again."""
+    """Return a name that no other job has, by which a lost answer of sbatch can be found."""
     return f"ctrate-{token}-{number:04d}-{array:02d}"
 
 
@@ -248,7 +252,7 @@ def now_text() -> str:
 
 
 def user_name() -> str:
-    """Return the user's name; their number where they have none."""
+    """Return the user's name, or the user's number if there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -256,11 +260,12 @@ def user_name() -> str:
 
 
 def process_start(pid: int) -> str:
-    """Return when the process of this id was started, in a form that no other process has.
+    """Return when process ``pid`` was started, in a form that no other process ever has.
 
-    Empty where there is no such process.
+    It is empty if there is no such process.
     """
     try:
+        # Field 22 is the start in ticks since the boot; only field 2, the name, may contain blanks.
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -269,13 +274,13 @@ def process_start(pid: int) -> str:
 
 
 def is_being_submitted(files: SubmissionFiles, array: int) -> bool | None:
-    """Return True if the command that wrote the intent, or its sbatch, lives; None if unknown."""
+    """Return True if the intent's writer or its sbatch still lives; None if that is unknown."""
     submission = files.submission
     if submission.host != socket.gethostname():
         return None
     if process_start(submission.pid) == submission.pid_started != "":
         return True
-    # A killed command may have left its sbatch behind, about to submit.
+    # A killed command may have left behind an sbatch that is about to submit.
     script = os.fsencode(files.script(array))
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

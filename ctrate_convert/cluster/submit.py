@@ -1,7 +1,7 @@
 """Submit what is pending: look, write the intent, call sbatch, write down the answer.
 
-Two who submit at the same time see the same free number; one gets it, the other looks again and
-finds the tasks taken. The lock only saves it the trouble.
+Two commands that submit at the same time see the same free number. One gets it; the other looks
+again and finds the tasks taken. The lock only saves the other one the trouble.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Script:
-    """One array of a dry run: its job script, and the task of each element."""
+    """One array to submit: its job script, and the task of each element."""
 
     job_name: str
     text: str
@@ -59,7 +59,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Submitted:
-    """The arrays that were submitted, or in a dry run would be (then ``number`` is None)."""
+    """The result of submitting; in a dry run ``number`` is None and nothing was submitted."""
 
     number: int | None
     job_ids: tuple[str, ...]
@@ -77,7 +77,7 @@ def submit(
 ) -> Submitted:
     """Submit every task that is pending and that nobody holds.
 
-    ``consent`` names the consent under which the tasks let sources go; without one they delete
+    ``consent`` names the consent under which the tasks delete sources; without one they delete
     nothing.
 
     Raises:
@@ -105,7 +105,7 @@ def submit_selected(
     dry_run: bool,
     select: Select,
 ) -> Submitted:
-    """Look, ``select``, and submit that; look again where another submission came between."""
+    """Look, ``select`` and submit; look again if another submission came in between."""
     looker = Looker(dataset, client)
     limits: ClusterLimits | None = None
 
@@ -113,6 +113,7 @@ def submit_selected(
         nonlocal limits
         view = looker.look(write_answers=not dry_run)
         refuse_in_the_dark(view)
+        # Asked once: another look has to ask only for what has changed.
         limits = limits or cluster_limits(client, profile, user_name())
         selection = that_fit(select(view, limits), limits)
         return view, with_room(view, selection, profile), limits
@@ -145,7 +146,7 @@ def submit_selected(
 
 
 def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]:
-    """Return every array, then the finaliser behind them; each answer is written down at once."""
+    """Submit every array, then the finaliser behind them; write down each answer at once."""
     intent = files.submission
     profile = profile_from(intent.profile, files.folder)
     job_ids: list[str] = []
@@ -154,6 +155,7 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
         out = os.fspath(files.out)
         payloads: list[tuple[object, ...]]
         if array.kind == "finalise":
+            # afterany: the finaliser reports on failures, too.
             dependency = "afterany:" + ":".join(job_ids)
             payloads = [(out, intent.number)]
         else:
@@ -174,12 +176,15 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
             function = Finalise() if array.kind == "finalise" else ConvertTask()
             job_id = submit_array(made, function, payloads)
         except SubmissionUnclear:
-            raise  # the next look asks the scheduler by the array's name
+            raise  # no answer is written: the next look asks Slurm by the array's name
         except EnvironmentProblem as error:
+            # The arrays after this one are not submitted either; without an answer they would stay
+            # open.
             for unborn in range(place, len(intent.arrays)):
                 files.write_answer(unborn, job_id=None, found_by="sbatch", words=error.one_line())
             raise
         answer = files.write_answer(place, job_id=job_id, found_by="sbatch")
+        # Another command had found neither this process nor the job, and wrote its answer first.
         if answer.job_id != job_id:
             client.scancel([job_id])
             raise RefusedError(
@@ -217,10 +222,11 @@ def _next_number(view: ClusterView) -> int:
 def _scripts(
     files: SubmissionFiles, profile: ClusterProfile, selection: Selection, client: SlurmClient
 ) -> tuple[Script, ...]:
-    """Return the very job scripts that are going to be submitted."""
+    """Return the exact job scripts that are going to be submitted."""
     by_number = {task.number: task for group in selection.groups for task in group.tasks}
     scripts = []
     for place, array in enumerate(files.submission.arrays):
+        # The job ids are not known before sbatch has run.
         dependency = "afterany:JOBS" if array.kind == "finalise" else None
         made = executor(
             files.logs(place),

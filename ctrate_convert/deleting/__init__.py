@@ -1,1 +1,1 @@
-"""Delete a source file, after comparing it with its shard and under a person's consent."""
+"""Delete source files, under a person's consent and after comparing each with its shard."""

@@ -1,4 +1,4 @@
-"""Give a source its name back that has a hidden one: after a comparison, or after a kill."""
+"""Give a source its name back that a deletion renamed aside: after a comparison or after a kill."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ctrate_convert.store.presence import hidden_names, status_of
 
 
 def put_back(data_folder: Path, source: str) -> bool:
-    """Give a source its name back that a killed process left aside; True where that was done.
+    """Give a source its name back that a killed process left aside; return True if it was done.
 
-    A file that a live process has aside is left to it.
+    A file that a live process holds aside stays with that process.
     """
     with (
         contextlib.suppress(OSError, ValueError),
@@ -28,7 +28,7 @@ def put_back(data_folder: Path, source: str) -> bool:
 
 
 def put_back_in(directory: int, name: str) -> str:
-    """Do the same in an open folder; return why it cannot be done, or an empty string.
+    """Put back a source in an open folder; return why it cannot be done, or an empty string.
 
     Raises:
         OSError: it cannot be seen whether something was left aside.
@@ -49,14 +49,15 @@ def put_back_in(directory: int, name: str) -> str:
 
 
 def _is_compared(hidden: str, directory: int) -> bool:
-    """Return True if a live process has the file; False where there are no locks to tell by.
+    """Return True if a live process holds the file; False if the file system has no locks.
 
-    Then that process sees that its file has moved. The file is closed before it is renamed: NFS
-    and FUSE keep a second name of a file that is open.
+    Without locks the file may be taken from a live process; that process then sees that its file
+    has moved. The file is closed before it is renamed, because NFS and FUSE keep a second name of
+    an open file.
     """
     try:
         descriptor = open_hidden(hidden, directory)
-    except (FileNotFoundError, PermissionError):  # unreadable: it gets its name back all the same
+    except (FileNotFoundError, PermissionError):  # unreadable files get their names back, too
         return False
     try:
         return is_locked_elsewhere(descriptor)
@@ -65,13 +66,16 @@ def _is_compared(hidden: str, directory: int) -> bool:
 
 
 def give_name_back(directory: int, name: str) -> bool:
-    """Return True where the source has its name again, durably as far as the folder allows.
+    """Return True if the source has its name again, durably as far as the folder allows.
 
-    Also where it has no hidden name any more: somebody else gave it back, or took it.
+    Also return True if no hidden name is left: another process gave the name back, or took the
+    file.
     """
     for hidden in hidden_names(name):
         try:
             if not rename_if_free(hidden, directory, name, directory):
+                # The name is taken. If both names lead to one file, the hidden one is only a
+                # leftover.
                 if not _are_one_file(hidden, name, directory):
                     return False
                 os.unlink(hidden, dir_fd=directory)
@@ -79,18 +83,19 @@ def give_name_back(directory: int, name: str) -> bool:
             continue
         except OSError:
             return False
+        # Not every folder can be synced, and the rename is done in any case.
         with contextlib.suppress(OSError):
             fsync_open_directory(directory)
     return True
 
 
 def _are_one_file(hidden: str, name: str, directory: int) -> bool:
-    """Return True if a power loss, or a file system without rename, left one file both names."""
+    """Return True if both names lead to one file, after a power loss or without renameat2(2)."""
     one, other = fresh_status(hidden, directory), fresh_status(name, directory)
     return one.st_nlink > 1 and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def open_hidden(name: str, directory: int) -> int:
-    """Open what may be somebody else's: no link is followed, and a FIFO keeps nobody waiting."""
+    """Open a file that may be another process's: follow no link, and never wait for a FIFO."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=directory)

@@ -1,8 +1,8 @@
 """Compare a source with its sample in the shard, value by value, as both are read now.
 
 The source's blocks are inflated and checked against their CRC-32; the shard gives the same boxes
-through the code that users read with. Nothing that the writer has noted is believed: neither its
-digests nor its measured error.
+through the code that users read with. The comparison trusts nothing that the writer recorded:
+neither its digests nor its measured error.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ctrate_convert.sources.npz import SourceVolume
 from ctrate_convert.store.records.plan import PlanSettings
 
 _PIECE_VOXELS = 2**17
-"""Small enough that source, shard and difference stay in the second-level cache."""
+"""Voxels compared at once: few enough that source, shard and difference fit the L2 cache."""
 
 _FRAME_VOXELS = 2**23
-"""The most that is decoded of a Blosc2 frame at once."""
+"""The most voxels that are decoded from a Blosc2 frame at once."""
 
 _FORTRAN_BYTES = 2**24
-"""Of a Fortran-order source so much is held at once: each box crosses all rows of the shard."""
+"""Bytes held at once of a Fortran-order source. Each of its boxes crosses all rows of the shard."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The result of reading a source and its sample side by side.
 
-    ``differences`` is empty where the shard holds the source's volume: integers equal, floats
-    within the sample's bound, NaN and infinities at the same places. ``left_out`` names what else
-    the source holds and the shard does not. The errors are in the source's unit;
+    ``differences`` is empty if the shard holds the source's volume: integers equal, floats within
+    the sample's bound, NaN and infinities at the same places. ``left_out`` names everything else
+    that the source holds and the shard does not. The errors are in the source's unit;
     ``mean_abs_error`` is NaN unless an exact comparison was asked for.
     """
 
@@ -55,7 +55,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source that is open, and where its sample lies in an open shard."""
+    """An open source, and the place of its sample in an open shard."""
 
     descriptor: int
     where: Path
@@ -66,7 +66,9 @@ class Pair:
 
 
 def compare(pair: Pair, *, exact: bool = False) -> Comparison:
-    """Read both whole and compare them. ``exact``: in double precision, with the mean error.
+    """Read source and sample whole and compare them.
+
+    With ``exact``, compute in double precision, and the mean error too.
 
     Raises:
         SampleError: the source cannot be read, or is no volume.
@@ -94,6 +96,7 @@ def _comparer(pair: Pair, volume: SourceVolume, *, exact: bool) -> Integers | Fl
     if _are_integers(array, volume):
         return Integers(array.shape)
 
+    # Read both from the start: the bound of floats is known only after a first pass.
     def again() -> Pairs:
         with _opened(pair) as reopened:
             yield from _side_by_side(pair, reopened)
@@ -113,7 +116,7 @@ def _opened(pair: Pair) -> SourceVolume:
 def _differences_in_description(
     pair: Pair, volume: SourceVolume, fields: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Compare what record, JSON member and source say of the array."""
+    """Compare how the record, the JSON member and the source describe the array."""
     array = pair.sample.array
     if tuple(volume.npy.shape) != tuple(array.shape):
         yield f"the source's shape is {volume.npy.shape}, the shard's {array.shape}"
@@ -132,19 +135,20 @@ def _differences_in_description(
 
 
 def _entries_not_in_the_shard(volume: SourceVolume, fields: Mapping[str, Any]) -> Iterator[LeftOut]:
-    """Name the small entries of the source that the sample's JSON does not hold, byte for byte."""
+    """Yield the small entries of the source that the sample's JSON does not hold, byte for byte."""
     stored = fields.get("source_extra", [])
     held = stored if isinstance(stored, list) else []
     for entry in volume.source_extra():
-        something = entry["name"] or entry["base64"]  # no comment is nothing that could be lost
+        # The zip's comment is an entry without a name; an empty comment cannot be lost.
+        something = entry["name"] or entry["base64"]
         if something and entry not in held:
             yield LeftOut(entry["name"], "an entry that its shard does not hold")
 
 
 def _side_by_side(pair: Pair, volume: SourceVolume) -> Pairs:
-    """Give the elements of both, box by box in the source's file order; valid until the next.
+    """Yield the elements of both, box by box in the source's file order; valid until the next.
 
-    A box that is larger, since its encoding is read so, comes in pieces that stay in the cache.
+    A box larger than the cache, as some encodings are read, comes in pieces that fit it.
     """
     array, npy = pair.sample.array, volume.npy
     boxes = _boxes(pair, volume)
@@ -160,6 +164,7 @@ def _side_by_side(pair: Pair, volume: SourceVolume) -> Pairs:
 
 def _boxes(pair: Pair, volume: SourceVolume) -> Sequence[Box]:
     npy, shape = volume.npy, pair.sample.array.shape
+    # A Fortran-order box is the transpose of what the shard holds in C order.
     if npy.fortran_order:
         return list(fortran_order_boxes(shape, max(1, _FORTRAN_BYTES // npy.dtype.itemsize)))
     most = _PIECE_VOXELS
@@ -169,14 +174,14 @@ def _boxes(pair: Pair, volume: SourceVolume) -> Sequence[Box]:
 
 
 def _voxels_in_a_chunk_row(array: ArrayMember, settings: PlanSettings) -> int:
-    """Return how many voxels a row of a frame's chunks holds: such boxes decode each block once."""
+    """Return the voxels in a row of a frame's chunks: boxes of that size decode each block once."""
     itemsize = np.dtype(array.dtype).itemsize
     chunk, _ = chunks_and_blocks(array.shape, itemsize, settings.chunk_shape)
     return min(_FRAME_VOXELS, chunk[0] * array.shape[1] * array.shape[2])
 
 
 class _Elements:
-    """The source's elements in file order, cut to the lengths asked for."""
+    """The source's elements in file order, in pieces of the requested lengths."""
 
     def __init__(self, volume: SourceVolume) -> None:
         self._volume = volume
@@ -197,6 +202,10 @@ class _Elements:
         return block if block.dtype == native else block.astype(native)
 
     def finish(self) -> None:
-        """Make sure that nothing is left; the last byte has checked length and CRC-32."""
+        """Raise if the source holds more elements; its last byte has checked length and CRC-32.
+
+        Raises:
+            SampleError: it holds more.
+        """
         if self._volume.read_into(memoryview(bytearray(1))):
             raise SampleError("array data is longer than its header says", where=self._volume.path)

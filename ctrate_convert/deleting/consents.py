@@ -1,4 +1,4 @@
-"""Consents on disk: written once by the command that asked, believed only where they are ours."""
+"""Write and read consents on disk; only consents that this user alone can write are trusted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from ctrate_convert.store.records.plan import Plan
 
 
 def new_name() -> str:
-    """Return a name that no other consent has."""
+    """Return a name for a new consent, unique by time and chance."""
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(4)
 
 
 def user_name() -> str:
     """Return the name of the user that this process runs as, whatever the environment says."""
     try:
+        # Not getpass.getuser(), which believes LOGNAME and USER.
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return f"user {os.geteuid()}"
@@ -55,7 +56,7 @@ def record_consent(dataset: Dataset, consent: Consent) -> None:
 
 
 def load_consents(dataset: Dataset) -> list[Consent]:
-    """Return every consent that can be read, oldest first; for reports alone."""
+    """Return every readable consent, oldest first. Use it for reports only: it checks no owner."""
     found = []
     for path in dataset.consents.glob("*.json") if dataset.consents.is_dir() else ():
         with contextlib.suppress(DamageError, OSError):
@@ -64,7 +65,7 @@ def load_consents(dataset: Dataset) -> list[Consent]:
 
 
 def load_consent(dataset: Dataset, name: str) -> Consent:
-    """Return the consent ``name`` if it is ours, and nobody else could have written it.
+    """Return the consent ``name`` if it is ours and nobody else could have written it.
 
     Raises:
         RefusedError: it cannot be read, somebody else owns it, or others may write to it.
@@ -86,13 +87,14 @@ def load_consent(dataset: Dataset, name: str) -> Consent:
             seen=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
             expected=f"user {os.geteuid()}, and nobody else may write",
         )
+    # A consent that was copied or renamed is not the one that the person gave under this name.
     if consent.name != name or consent.uid != os.geteuid():
         raise RefusedError("the consent to delete is another one", where=path)
     return consent
 
 
 def why_not_believed(dataset: Dataset, name: str) -> str | None:
-    """Return why nothing is deleted under the consent ``name``; None where it is ours."""
+    """Return why nothing is deleted under the consent ``name``; None if the consent is ours."""
     try:
         load_consent(dataset, name)
     except (RefusedError, DamageError) as error:
@@ -104,7 +106,8 @@ def require_consent(dataset: Dataset, name: str, plan: Plan, shard: int) -> Cons
     """Return the consent ``name`` if it allows deletions of this shard's sources.
 
     Raises:
-        RefusedError: it does not name the shard, or not this plan as it is; as `load_consent` too.
+        RefusedError: it does not name the shard, or this plan with its present settings; or
+            `load_consent` refuses it.
         DamageError: it is no consent.
     """
     consent = load_consent(dataset, name)

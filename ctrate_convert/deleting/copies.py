@@ -1,4 +1,4 @@
-"""Second copies: before a source goes, further folders must hold its shard too, read now."""
+"""Check second copies: before a source goes, further folders must hold its shard too, read now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_copies(dataset: Dataset, copies: Sequence[str]) -> None:
 
 
 def why_no_copy(shard: Path, sha256: str, copies: Sequence[str]) -> str | None:
-    """Return which copy of ``shard`` is missing, or is another file; None if all are there."""
+    """Return which copy of ``shard`` is missing or differs; None if all are there."""
     for folder in copies:
         reason = _doubt(shard, sha256, Path(folder) / shard.name)
         if reason:
@@ -43,6 +43,7 @@ def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
         with open_regular(copy) as stream:
             if _is_same_file(stream.fileno(), shard):
                 return "is the same file, not a copy"
+            # Read past the page cache, which says nothing of the bytes on the disk.
             seen = _sha256(stream.fileno())
     except OSError as error:
         return f"cannot be read: {error.strerror}"
@@ -52,9 +53,10 @@ def _doubt(shard: Path, sha256: str, copy: Path) -> str | None:
 
 
 def _is_same_file(copy: int, shard: Path) -> bool:
-    """Return True also where both are one file through two mounts, as bindfs and NFS show it.
+    """Return True if both are one file, also if two mounts (bindfs, NFS) show it under two devices.
 
-    The device differs then; a copy has another change time, which nobody can set.
+    Through two mounts the device differs. A real copy has another change time, which nobody can
+    set.
     """
     one, other = fresh_status_of(copy), fresh_status(shard)
     times = [(at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for at in (one, other)]

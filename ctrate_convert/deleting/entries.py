@@ -1,4 +1,4 @@
-"""The journal's entries for one shard's sources, collected while they are let go."""
+"""Collect the journal's entries for one shard's sources while they are let go."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MISSING = "it is missing, though this program did not delete it"
 
 
 class Entries:
-    """The lines of one shard's journal so far, and those that are to follow."""
+    """The journal of one shard so far, and the lines that wait to be appended to it."""
 
     def __init__(self, dataset: Dataset, shard: int, data_folder: Path, consent: Consent) -> None:
         self.lines = read_journal(dataset, shard)
@@ -48,14 +48,15 @@ class Entries:
         self.folder_inodes = folder_inodes(self.lines)
 
     def write_intents(self, sources: Sequence[tuple[str, SourceFingerprint]]) -> None:
-        """Write down, durably, which sources are about to be touched."""
+        """Write durably which sources are about to be touched."""
         for key, source in sources:
+            # After a kill, the inode tells the folder from an empty mount point with the same path.
             self.folder_inodes[key] = self._folder_inode(source)
         if sources:
             append_lines(self._path, [self._moved("intent", *source) for source in sources])
 
     def write_outcomes(self) -> None:
-        """Write down what became of them."""
+        """Append the collected lines, which say what became of the sources."""
         if self._waiting:
             append_lines(self._path, self._waiting)
             self._waiting = []
@@ -69,12 +70,12 @@ class Entries:
         self._waiting.append(self._line(event, key, source, reason=reason))
 
     def told_gone(self, key: str) -> bool:
-        """Return True if the journal says that the source was taken away, and no more since."""
+        """Return True if the newest line that places the source says that it was taken away."""
         line = self._newest.get(key)
         return line is not None and is_done(line)
 
     def missing(self, key: str, source: SourceFingerprint) -> bool:
-        """Note a source that was gone before this call; True where it had an open intent."""
+        """Note a source that was gone before this call; return True if it had an open intent."""
         if key in open_intents(self.lines):
             self.gone(key, source)
             return True
@@ -84,7 +85,7 @@ class Entries:
         return False
 
     def gone(self, key: str, source: SourceFingerprint) -> None:
-        """Note a source that a killed process took away, and had no time to say so."""
+        """Note a source that a killed process took away without saying so in the journal."""
         self._waiting.append(
             gone_line(self.lines, self._shard, key, source, authorised_by=self._authorised_by)
         )
@@ -98,11 +99,12 @@ class Entries:
         return 0
 
     def _moved(self, event: Event, key: str, source: SourceFingerprint) -> str:
-        """Return a line that says which file it is about, and where it goes if to a trash."""
+        """Return a line that identifies its file, and names its place in the trash if any."""
         if self._trash is None:
             return self._line(event, key, source)
         place = place_in_trash(self._shard, source.source)
-        # Only where this very file lies: its place may be taken by another, and so may its name.
+        # An intent describes the file under its old name, an outcome the file in the trash: at any
+        # other place there may be another file.
         root, path = (self._folder, source.source) if event == "intent" else (self._trash, place)
         moved: Identity | None = None
         with contextlib.suppress(OSError, ValueError), open_beneath(root, path) as (at, name):
@@ -141,10 +143,10 @@ def gone_line(
     *,
     authorised_by: str,
 ) -> str:
-    """Return the line for a source that is gone: it lies in its trash, or is nowhere.
+    """Return the line for a missing source: ``trashed`` if it is in its trash, else ``found_gone``.
 
     Raises:
-        OSError: that it lies in its trash cannot be made durable.
+        OSError: the source lies in its trash, and that cannot be made durable.
     """
     place = place_in_trash(shard, source.source)
     for line in reversed(lines):

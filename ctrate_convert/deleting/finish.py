@@ -1,6 +1,6 @@
-"""Finish what a killed deletion left: files get their names back, and the journal its last lines.
+"""Finish what a killed deletion left: give files their names back, complete the journal.
 
-Nothing is deleted, so nobody is asked: only what has happened is noted.
+Nothing is deleted, so nobody is asked: this only notes what has happened.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from ctrate_convert.store.records.record import SourceFingerprint
 
 
 def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
-    """Finish the interrupted deletions of all shards; one that another process is at is left to it.
+    """Finish the interrupted deletions of all shards that no other process is working on.
 
     Raises:
         EnvironmentProblem: a journal cannot be read or written, or a folder cannot be synced.
     """
+    # One listing instead of a look for each shard's journal: a dataset has many shards, few
+    # journals.
     there = set(dataset.journals.glob("shard-*.jsonl"))
     ledger = Ledger.of(dataset, plans)
     for index in ledger.planned:
@@ -36,6 +38,7 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
         try:
             if not _open_ends(read_journal(dataset, index)):
                 continue
+            # A shard whose lock is taken belongs to another process that is at it now.
             with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=0) as mine:
                 if mine:
                     _finish(ledger, index)
@@ -44,7 +47,7 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
 
 
 def _open_ends(journal: Sequence[JournalLine]) -> list[JournalLine]:
-    """Return the newest line of each key whose file a command may have left aside, or taken."""
+    """Return the newest line of each key whose file a command may have left aside or taken."""
     newest = {line.key: line for line in journal}
     return [line for line in newest.values() if line.event in ("intent", "undecided")]
 
@@ -62,8 +65,9 @@ def _finish(ledger: Ledger, index: int) -> None:
     for key, line in intents.items():
         source = sources.get(key)
         if source is None or source.source != line.source:
-            continue  # a journal alone is not believed
+            continue  # the journal alone is not trusted: the record must name the same file
         if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
+            # First the folder, then the journal: a power loss must not undo what the journal says.
             _sync_folder_of(folder, source.source)
             noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
@@ -79,6 +83,6 @@ def _recorded_sources(ledger: Ledger, index: int) -> dict[str, SourceFingerprint
 
 
 def _sync_folder_of(folder: Path, source: str) -> None:
-    """Make it durable that the source is gone."""
+    """Fsync the folder that held the source, so that its removal is durable."""
     with open_beneath(folder, source) as (directory, _):
         fsync_open_directory(directory)

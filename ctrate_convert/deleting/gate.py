@@ -1,7 +1,7 @@
-"""The gate: the one way on which a shard's sources are deleted, or moved to a trash.
+"""The gate: the only code path that deletes a shard's sources or moves them to a trash.
 
-Consent, trusted storage, a sound shard and its copies come first; then, source by source: intent to
-the journal, `let_go`, outcome to the journal.
+The gate first checks consent, storage, the shard and its copies. Then, for each source, it writes
+the intent to the journal, calls `let_go`, and writes the outcome to the journal.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
 
 @dataclass(frozen=True)
 class Release:
-    """One shard whose sources are to be let go, and by whose consent.
+    """One shard whose sources are to be let go, and the consent that allows it.
 
-    ``superseded`` are samples of which another copy counts, in a later shard. ``verified`` is the
-    shard's file where this run has just read it from storage and found it sound: then it is not
-    read whole a second time, only compared.
+    ``superseded`` are the samples that count by another copy, in a later shard. ``verified`` is the
+    shard's file if this run has just read it from storage and found it sound: the gate then
+    compares it without reading it whole a second time.
     """
 
     dataset: Dataset
@@ -63,8 +63,8 @@ def release_sources(
 ) -> Deletion:
     """Let go what the shard holds, source by source; keep the rest, with the reason.
 
-    Killed in between, a source has one of its two names and an open intent, and the next call
-    finishes the work. ``why_stop`` is asked right before each source goes.
+    After a kill, a source has one of its names and an open intent, and the next call finishes the
+    work. ``why_stop`` is called right before each source goes.
 
     Raises:
         RefusedError: no consent names this shard, its storage is not trusted, or a copy is missing.
@@ -100,13 +100,14 @@ def _readable(release: Release) -> Shard:
 
 
 def _sound_identity(release: Release) -> FileIdentity:
-    """Return the identity of the published file after it was read whole and found as recorded."""
+    """Return the published file's identity after reading it whole and checking it by its record."""
     path = release.dataset.shard(release.shard.index)
     tar = release.record.tar
     try:
         now = FileIdentity.of(fresh_status(path))
         if tar is None or now == release.verified:
             return now
+        # The digests of the stored bytes suffice here: the comparison decodes every voxel later.
         read = read_shard(
             path, release.record.converted, release.plan.settings.layout, decode=False
         )
@@ -124,7 +125,7 @@ def _sound_identity(release: Release) -> FileIdentity:
 
 
 class _Releasing:
-    """The sources of one shard, while it is open."""
+    """The sources of one shard, while the shard is open."""
 
     def __init__(
         self,
@@ -149,7 +150,7 @@ class _Releasing:
         self._touched: set[str] = set()
 
     def run(self) -> Deletion:
-        """Let go what may go; the journal says what became of each."""
+        """Let go every source that may go, and journal the outcome of each."""
         ready = [sample for sample in self._release.record.converted if self._may_go(sample)]
         self._entries.write_intents([(sample.key, sample.source) for sample in ready])
         try:
@@ -158,6 +159,7 @@ class _Releasing:
                 self._touched.add(sample.source.source)
                 self._note(sample, self._let_go(sample))
         finally:
+            # The journal must not say that a source is gone before the removal is durable.
             self._sync_folders()
             self._entries.write_outcomes()
         return self._result
@@ -169,7 +171,7 @@ class _Releasing:
         return {sample.key: sample.source for sample in samples}
 
     def _may_go(self, sample: ConvertedSample) -> bool:
-        """Return True if the source is to be compared; note the reason where it is not."""
+        """Return True if the source is to be compared; otherwise note the reason."""
         source = sample.source.source
         if sample.key in self._release.superseded:
             return False
@@ -183,13 +185,18 @@ class _Releasing:
                 self._touched.add(source)
             return False
         if seen is Presence.UNSEEN:
-            if not self._entries.told_gone(sample.key):  # else the emptied folder went, too
+            # If the journal says that the source went, its emptied folder may have been removed
+            # since.
+            if not self._entries.told_gone(sample.key):
                 self._keep(sample, "undecided", "the folder that it is in cannot be seen now")
             return False
         restored = self._restored.get(sample.key)
+        # A source that came back is kept for good. If the moved file still lies in the trash, the
+        # file here is another one, and is compared like any.
         if restored is not None and not lies_in_trash(restored, self._shard, sample.source):
             self._keep(sample, "kept", restored_words(restored))
             return False
+        # A consent to no file was given while no source could be seen, so it allows none.
         if not self._consent.files:
             self._keep(sample, "undecided", "it was not to be seen when the person was asked")
             return False
@@ -236,7 +243,7 @@ class _Releasing:
         return ""
 
     def _last_look(self) -> str:
-        """Return why the shard, or this command, is not what it was when the comparison began."""
+        """Return why the shard or this command has changed, or an empty string."""
         path = self._release.dataset.shard(self._shard)
         try:
             now = FileIdentity.of(fresh_status(path))
@@ -273,8 +280,9 @@ class _Releasing:
     def _sync_folders(self) -> None:
         """Make it durable that sources are gone, before the journal says so.
 
-        A folder that is away now is passed over: its sources are looked for when it is back.
+        A folder that is away now is skipped: the next call looks for its sources when it is back.
         """
+        # Sources share few folders: one fsync for each folder is enough.
         folders = {str(Path(source).parent): source for source in self._touched}
         for source in folders.values():
             with (

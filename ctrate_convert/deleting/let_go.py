@@ -1,9 +1,9 @@
 """Let one source go: rename it aside, compare that very file with its shard, unlink it.
 
-The file is renamed to a hidden name in its own folder before it is read, so that whatever else
-takes its name meanwhile is not what is deleted; once it is found equal it gets a second one, which
-only files bear that were found equal. Anything else than equal gives the name back. A kill at any
-point leaves the file under one of its three names; `put_back` finds it.
+The file is renamed to a hidden name in its own folder before it is read, so a file that takes the
+old name meanwhile is never deleted. Once found equal, the file gets a second hidden name, which
+only compared files bear. If it is not equal, it gets its name back. A kill at any point leaves the
+file under one of its three names; `put_back` finds it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _ONLY_COMPARED = object()
 
 _NS_A_SECOND = 10**9
 _COARSEST_NS = 2 * _NS_A_SECOND
-"""The coarsest clock of a file system: FAT's."""
+"""The resolution of the coarsest file system clock, that of FAT."""
 
 
 class Fate(enum.Enum):
-    """The fate of a source.
+    """The outcomes for a source.
 
-    ``undecided``: something that may pass was in the way; the next command tries again.
+    ``undecided``: an obstacle that may pass was in the way; the next command tries again.
     """
 
     TAKEN = "taken"
@@ -60,7 +60,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A source's fate, and the reason where it was not taken."""
+    """A source's fate, and the reason if it was not taken."""
 
     fate: Fate
     reason: str = ""
@@ -71,8 +71,8 @@ class Outcome:
 class Equal:
     """The proof that an open file holds nothing that its shard does not hold.
 
-    Only `let_go` makes one, from a comparison that it has just seen, and it is good for that file
-    under that name alone. ``status`` is what the file looked like before it was read.
+    Only `let_go` makes a proof, from a comparison that it has just made. The proof is good for that
+    file under that name alone. ``status`` is the file's status before it was read.
     """
 
     directory: int
@@ -92,10 +92,10 @@ class Equal:
 
 
 Compare = Callable[[int], str]
-"""Compares an open file; returns why it must stay, or an empty string."""
+"""A function that compares an open file; it returns why the file must stay, or an empty string."""
 
 Take = Callable[[Equal], str]
-"""Takes the proven file away; returns why not, or an empty string."""
+"""A function that takes the proven file away; it returns why not, or an empty string."""
 
 
 def unlink(proof: Equal) -> str:
@@ -106,7 +106,7 @@ def unlink(proof: Equal) -> str:
 
 
 def require_proof(proof: Equal) -> None:
-    """Refuse whatever merely looks like a proof.
+    """Refuse an object that merely looks like a proof.
 
     Raises:
         RefusedError: `let_go` did not make it.
@@ -125,11 +125,11 @@ def let_go(
     take: Take = unlink,
     folder_inode: int = 0,
 ) -> Outcome:
-    """Take one source away if ``compare`` finds nothing against it; else it keeps its name.
+    """Take one source away if ``compare`` finds nothing against it; otherwise give its name back.
 
-    ``last_look`` is asked right before ``take``: why the shard, or the command itself, is not what
-    it was. The caller has written the intent to the journal and makes the result durable.
-    ``folder_inode`` says in which folder it is (0: in any), as `presence` has it.
+    ``last_look`` is called right before ``take`` and returns why the shard, or the command itself,
+    has changed. The caller has written the intent to the journal and makes the result durable.
+    ``folder_inode`` tells which folder holds the source (0: any), as for `presence`.
 
     Raises:
         OSError: it cannot be told whether the source is gone. Its intent must stay open.
@@ -149,6 +149,8 @@ def let_go(
     except FileNotFoundError:
         return _not_found(data_folder, source, folder_inode)
     except (OSError, ValueError) as error:
+        # A call that may have done its work is no mere obstacle: the caller must leave the intent
+        # open.
         if isinstance(error, _CannotTell):
             raise
         return Outcome(Fate.UNDECIDED, f"its path cannot be followed safely: {error}")
@@ -195,9 +197,11 @@ def _take_aside(
     try:
         if not rename_if_free(name, directory, aside, directory):
             return Outcome(Fate.UNDECIDED, f"another process has it aside as {aside}")
-    except FileNotFoundError:  # another process was first; nothing was done here
+    except FileNotFoundError:  # another process renamed it first; this one did nothing
         raise
     except OSError as error:
+        # The rename failed, and yet the name is gone: a network file system may report an error for
+        # a rename that it made.
         if status_of(name, directory) is None:
             raise _CannotTell(*error.args) from error
         return Outcome(Fate.UNDECIDED, f"it could not be renamed: {error.strerror}")
@@ -205,6 +209,7 @@ def _take_aside(
     try:
         outcome = _compare_and_take(directory, name, compare, last_look, take)
         taken = outcome.fate is Fate.TAKEN
+    # Nobody knows whether the file is gone: leave all names as they are, under the open intent.
     except _CannotTell:
         taken = True
         raise
@@ -225,7 +230,7 @@ def _compare_and_take(
     except OSError as error:
         return Outcome(Fate.UNDECIDED, f"it cannot be opened: {error.strerror}")
     try:
-        with contextlib.suppress(OSError):  # tells `put_back` that this process lives
+        with contextlib.suppress(OSError):  # the lock tells `put_back` that this process lives
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _flush_mapped_writes(descriptor)
         before = fresh_status_of(descriptor)
@@ -242,17 +247,19 @@ def _compare_and_take(
 
 
 def _flush_mapped_writes(descriptor: int) -> None:
-    """Write back what was stored through memory maps: only then a further store changes a time."""
+    """Write back stores made through memory maps: only then does a further store change a time."""
     try:
         os.fdatasync(descriptor)
     except OSError as error:
+        # These say that the file system cannot sync or is read-only, not that a sync failed.
         if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOSYS):
             raise
 
 
 def _doubt_about_clock(status: FreshStatus) -> Outcome | None:
-    """Return a doubt where a change during the comparison would not have shown in the times."""
+    """Return a doubt if the times would not show a change made during the comparison."""
     age_ns = time.time_ns() - status.st_mtime_ns
+    # A change time without a fraction: the file system most likely stores whole seconds only.
     whole_seconds = status.st_ctime_ns % _NS_A_SECOND == 0
     if whole_seconds and abs(age_ns) < _COARSEST_NS:
         return Outcome(
@@ -287,16 +294,17 @@ def _take(
         return Outcome(Fate.UNDECIDED, "it was changed while it was compared")
     if not stat.S_ISREG(now.st_mode) or now.st_nlink != 1:
         return Outcome(Fate.UNDECIDED, "it got another name while it was compared")
-    # Not as a link first: NFS and FUSE keep a second name of a file that is open. What may have
-    # this name by now was found equal.
+    # A plain rename, not a link and an unlink: NFS and FUSE keep a second name of an open file. It
+    # may replace a file under this name, but only one that was found equal too.
     os.rename(aside, proven, src_dir_fd=directory, dst_dir_fd=directory)
     now = fresh_status(proven, directory)
+    # The rename itself changes the change time, on most file systems. All else must be as before.
     if now._replace(st_ctime_ns=before.st_ctime_ns) != before:
         return Outcome(Fate.UNDECIDED, "another process has renamed it while it was compared")
     try:
         refused = take(Equal(directory, proven, before, seal=_ONLY_COMPARED))
     except OSError as error:
-        # A call may fail after it did its work: only what is seen to be there is not taken.
+        # A call may fail after it did its work: only a file that is seen to be there was not taken.
         if _is_seen(directory, proven):
             return Outcome(Fate.UNDECIDED, f"it could not be taken away: {error.strerror}")
         raise _CannotTell(*error.args) from error
@@ -316,11 +324,13 @@ def _lies_in(directory: int, folder: Path) -> bool:
     """Return True if the open ``directory`` is ``folder`` or lies in it, under whatever mount."""
     try:
         wanted = os.stat(folder)
-    except FileNotFoundError as error:  # which says nothing of the source
+    except FileNotFoundError as error:  # else taken for a missing source
         raise ValueError(f"the dataset directory {folder} is missing") from error
     with contextlib.ExitStack() as stack:
         here = os.fstat(directory)
         while not os.path.samestat(here, wanted):
+            # Climbing by descriptors cannot be misled by links or by a rename of a folder on the
+            # way.
             directory = os.open("..", os.O_PATH | os.O_DIRECTORY, dir_fd=directory)
             stack.callback(os.close, directory)
             above = os.fstat(directory)

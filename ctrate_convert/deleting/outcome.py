@@ -1,4 +1,4 @@
-"""The outcome of a deletion, source by source."""
+"""The outcome of a deletion: the sources that went, and those that stay with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Kept:
-    """A source that stays, and why."""
+    """A source that stays, and the reason."""
 
     key: str
     source: str
@@ -17,7 +17,7 @@ class Kept:
 
 @dataclass
 class Deletion:
-    """The outcome for the sources of one or more shards."""
+    """The outcome for the sources of one or more shards: counts, bytes, and the kept ones."""
 
     deleted_files: int = 0
     freed_bytes: int = 0
@@ -27,7 +27,7 @@ class Deletion:
     kept: list[Kept] = field(default_factory=list)
 
     def add(self, other: Deletion) -> None:
-        """Sum up."""
+        """Add the counts and kept sources of ``other`` to this outcome."""
         self.deleted_files += other.deleted_files
         self.freed_bytes += other.freed_bytes
         self.trashed_files += other.trashed_files

@@ -1,4 +1,4 @@
-"""The facts that a person is asked to consent to: files, bytes, rounding, and what is lost."""
+"""Propose a deletion to a person: the number of files, their bytes, the rounding and the losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctrate_convert.store.records.plan import Plan, PlanSettings
 
 @dataclass(frozen=True)
 class Candidate:
-    """A source that may go: its size, its array's type, and the error of its sample if known."""
+    """A source that may go: its size, its array's type, and its sample's error if known."""
 
     plan: Plan
     shard: int
@@ -33,7 +33,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The facts of the question, and of the consent that a person gives by answering it."""
+    """A proposed deletion: the facts that a person is asked about and consents to."""
 
     plans: tuple[Plan, ...]
     shards: tuple[int, ...]
@@ -45,9 +45,10 @@ class Proposal:
     copies: tuple[str, ...] = ()
 
     def after(self, earlier: Proposal | None) -> Proposal:
-        """Return the proposal for what ``earlier`` and this one propose together.
+        """Return one proposal for everything that ``earlier`` and this one propose.
 
-        A trash that either names is for both, so that nothing goes for good unexpectedly.
+        If either names a trash, it is used for both, so that no source is deleted for good
+        unexpectedly.
         """
         if earlier is None:
             return self
@@ -62,7 +63,7 @@ class Proposal:
         )
 
     def accept(self, dataset: Dataset, command: str) -> Consent:
-        """Record, durably, that the person at ``command`` allowed it; return the consent."""
+        """Record durably that the person at ``command`` allowed it; return the consent."""
         consent = Consent(
             name=new_name(),
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -90,7 +91,7 @@ def propose(
     trash: str = "",
     copies: Sequence[str] = (),
 ) -> Proposal | None:
-    """Sum up ``candidates``; None where there is none, so that nobody is asked for nothing."""
+    """Sum up ``candidates``; return None if there are none, so that nobody is asked in vain."""
     plans: dict[str, Plan] = {}
     shards: set[int] = set()
     rounded: dict[str, Counter[str]] = {}
@@ -126,13 +127,15 @@ def propose(
 def rounding_words(
     dtypes: Counter[str], settings: PlanSettings, largest_error: float = 0.0
 ) -> list[str]:
-    """Say which volumes are rounded, and by how much at most."""
+    """Return sentences that say which volumes are rounded, and by how much at most."""
     words = []
     for dtype, number in sorted(dtypes.items()):
         target = _rounded_to(dtype, settings)
         if target is None:
             continue
         step = f" in steps of {settings.step:g}" if settings.step and target == "int16" else ""
+        # The wording repeats the bound that conversion applies: see docs/safety.md, The error
+        # bound.
         bound = _bound_words(target, settings.max_error)
         so_far = f"; the largest error measured is {largest_error:.3g}" if largest_error else ""
         volumes = f"{number:,} volume" + ("" if number == 1 else "s")
@@ -149,7 +152,7 @@ def _bound_words(target: str, max_error: float | None) -> str:
 
 
 def _rounded_to(dtype: str, settings: PlanSettings) -> str | None:
-    """Return the type that voxels of ``dtype`` are rounded to; None where they stay exact."""
+    """Return the type that voxels of ``dtype`` are rounded to; None if they stay exact."""
     if not dtype:
         return None
     try:
@@ -162,7 +165,9 @@ def _rounded_to(dtype: str, settings: PlanSettings) -> str | None:
 
 
 def one_trash(plans: Iterable[Plan]) -> str:
-    """Return the trash that the plans name; where one names it, nothing is deleted for good.
+    """Return the trash that the plans name, or an empty string.
+
+    If only one plan names a trash, the sources of all plans go there: none is deleted for good.
 
     Raises:
         SettingsError: they name several.

@@ -1,4 +1,4 @@
-"""Restore: sources that were moved to a trash, back to where they were."""
+"""Move sources back from a trash to where they were."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOCK_PATIENCE_S = 60.0
 class RestoreReport:
     """The sources that came back, by path, and those that did not, with the reason.
 
-    ``put_back`` are sources that a killed command had aside under a hidden name in their folder.
+    ``put_back`` are sources that a killed command left under a hidden name in their folder.
     """
 
     restored: list[str] = field(default_factory=list)
@@ -53,17 +53,17 @@ class RestoreReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """4 where something stayed in the trash."""
+        """REFUSED (4) if a source stayed in the trash, else DONE."""
         return ExitCode.REFUSED if self.left else ExitCode.DONE
 
 
 def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
-    """Move every source whose newest journal line says ``trashed`` back; with ``keys`` only those.
+    """Move every source back whose newest journal line says ``trashed``; with ``keys`` only those.
 
-    Nothing is overwritten, no link is followed, and only the very file that was moved comes back:
-    by the shard's record, or by the journal where a consent names the trash.
-    Killed in between, the same call goes on. A restored source is kept from then on, because the
-    journal says so. A source that a killed command had aside gets its name back, too.
+    `restore` overwrites nothing and follows no link. Only the very file that was moved comes back,
+    identified by the shard's record, or by the journal if a consent names the trash. After a kill,
+    the same call goes on. A restored source is kept from then on, because the journal says so. A
+    source that a killed command left aside gets its name back, too.
 
     Raises:
         SettingsError: there is no plan, or one of ``keys`` is not in a trash.
@@ -101,7 +101,7 @@ def _put_back_of(
 
 
 def _candidates(dataset: Dataset, index: int) -> list[JournalLine]:
-    """Return the lines of what was moved, and of what a killed process may have moved."""
+    """Return the lines of sources that were moved, or that a killed process may have moved."""
     journal = read_journal(dataset, index)
     moved = {key: line for key, line in last_lines(journal).items() if line.event == "trashed"}
     meant = {key: line for key, line in open_intents(journal).items() if line.trash}
@@ -115,7 +115,7 @@ def _restore_shard(
     lines: list[JournalLine],
     report: RestoreReport,
 ) -> set[str]:
-    """Return the keys whose sources were in a trash."""
+    """Move the sources of one shard back; return the keys whose sources were in a trash."""
     index = shard.index
     sources = _sources(dataset, plan, shard)
     trashes = {consent.trash for consent in load_consents(dataset)}
@@ -141,6 +141,7 @@ def _restore_shard(
                     )
                 )
         finally:
+            # Sources restored before a failure are noted as well.
             try:
                 if done:
                     append_lines(dataset.journal(index), done)
@@ -150,7 +151,7 @@ def _restore_shard(
 
 
 def _sources(dataset: Dataset, plan: Plan, shard: PlannedShard) -> dict[str, SourceFingerprint]:
-    """Return the sources as they were read, of samples whose source is the planned one."""
+    """Return the sources as they were read, of the samples whose source is the planned one."""
     planned = {sample.key: sample.source for sample in load_samples(dataset, plan, shard)}
     return {
         sample.key: sample.source
@@ -171,7 +172,7 @@ def _move_back(
     source: SourceFingerprint | None,
     trashes: Collection[str],
 ) -> str | None:
-    """Move one file back; returns why not, if not. The journal alone is not believed."""
+    """Move one file back; return why not if it stays. The journal alone is not trusted."""
     trash = trash_of(line, index)
     if source is None or source.source != line.source or trash is None:
         return "the journal and the shard's record disagree on it"
@@ -180,13 +181,15 @@ def _move_back(
         return f"no consent names its trash, and it is not the file that was converted: {trash}"
     try:
         if _is_home(folder, source.source, moved):
-            return None  # a killed call has moved it
+            return None  # a killed call has moved it already
         with open_in_trash(trash, place_in_trash(index, source.source)) as (away, its_name):
             if not is_the_file(fresh_status(its_name, away), moved):
                 return f"not the file that was moved there: {line.trash}"
             with open_beneath(folder, source.source, make=True) as (home, name):
                 if not move_if_free(its_name, away, name, home):
                     return "another file is in its place"
+                # `move_if_free` has synced the new folder; now the removal from the trash is
+                # durable as well.
                 fsync_open_directory(away)
     except (OSError, ValueError) as error:
         return f"it could not be moved back: {error}"
@@ -194,7 +197,7 @@ def _move_back(
 
 
 def _is_home(folder: Path, source: str, moved: Identity) -> bool:
-    """Return True if the file is back, durably."""
+    """Return True if the file is back in its folder, durably."""
     with (
         contextlib.suppress(FileNotFoundError),
         open_beneath(folder, source) as (home, name),

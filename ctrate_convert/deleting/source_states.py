@@ -1,4 +1,4 @@
-"""Which source files are still there, and why: the sum over plan, records and journals."""
+"""Tell the state of every source file, from plans, records and journals."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ State = Literal["deletable", "kept", "failed", "pending", "excluded", "deleted",
 
 @dataclass(frozen=True)
 class Source:
-    """One source file (or the place where it was) and what holds for it.
+    """One source file (or the place where it was), its state and the reason.
 
-    ``deletable``: converted; it may go if it equals its sample, which the comparison at deletion
-    decides. ``kept``: converted, but it stays. ``trashed``: moved to where ``reason`` says.
-    ``gone``: missing, and not by this program's hand.
+    ``deletable``: converted; it may go if the comparison at deletion finds it equal to its sample.
+    ``kept``: converted, but it stays. ``trashed``: moved to the place that ``reason`` names.
+    ``gone``: missing, and this program did not delete it.
     """
 
     key: str
@@ -51,9 +51,9 @@ class Source:
 
 
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
-    """Yield every source that the plans know, one by one, in shard order, the excluded ones last.
+    """Yield every source of the plans in shard order, the excluded sources last.
 
-    What damaged lines of a plan describe is left out; `find_damage` names them.
+    Sources described by damaged lines of a plan are left out; `find_damage` names those lines.
     """
     ledger = Ledger.of(dataset, plans)
     retried = {key for plan in plans for key in plan.retries}
@@ -66,12 +66,13 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
                 continue
             for source in _of_record(dataset, plan, one.record, retried):
                 if source.key in one.superseded:
-                    continue  # it comes with its new shard
+                    continue  # its new shard yields it
                 if plan.repairs and source.state == "failed":
-                    continue  # it came with the shard that holds it still
+                    continue  # the shard that still holds it yielded it
                 yield source
             continue
-        if plan.repairs:  # each comes with the shard that holds it so far
+        # The shard that a repair is to replace has yielded these sources already.
+        if plan.repairs:
             continue
         for sample in _readable(load_samples, dataset, plan, shard):
             yield Source(
@@ -87,7 +88,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
 
 
 def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...]:
-    """Return the list that ``load`` reads of a plan; empty if its lines are damaged."""
+    """Return what ``load`` returns for a plan's list; an empty tuple if its lines are damaged."""
     try:
         return load(*what)
     except (DamageError, OSError):
@@ -97,7 +98,7 @@ def _readable(load: Callable[..., tuple[T, ...]], *what: object) -> tuple[T, ...
 def _of_damaged_record(
     dataset: Dataset, plan: Plan, shard: PlannedShard, superseded: Mapping[int, Collection[str]]
 ) -> Iterator[Source]:
-    """Yield the sources of a shard whose record tells nothing any more: kept, or gone before."""
+    """Yield the sources of a shard whose record is unreadable: kept, or gone before."""
     deleted = {line.key for line in read_journal(dataset, shard.index) if is_done(line)}
     folder = Path(plan.settings.data_folder)
     for sample in _readable(load_samples, dataset, plan, shard):
@@ -171,7 +172,7 @@ def _of_record(
 def candidates(
     sources: Iterable[Source], plans: Sequence[Plan], *, pending: bool
 ) -> Iterator[Candidate]:
-    """Give the sources that may go: those of converted samples, and with ``pending`` of others."""
+    """Yield a candidate for each source that may go; with ``pending``, for pending ones too."""
     planned = {shard.index: Planned(plan, shard) for plan in plans for shard in plan.shards}
     states = {"deletable", "pending"} if pending else {"deletable"}
     for source in sources:
@@ -189,14 +190,14 @@ def candidates(
 
 @dataclass(frozen=True)
 class SourceTotals:
-    """How many source files are in a state, and their bytes."""
+    """The number of source files in a state, and their bytes."""
 
     files: int
     size_bytes: int
 
 
 def totals(sources: Sequence[Source]) -> dict[str, SourceTotals]:
-    """Return files and bytes by state."""
+    """Return the number of files and their bytes by state."""
     found: dict[str, list[int]] = {}
     for source in sources:
         sums = found.setdefault(source.state, [0, 0])

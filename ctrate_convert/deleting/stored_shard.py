@@ -1,4 +1,4 @@
-"""A published shard as storage holds it, past the page cache, by the code that users read with."""
+"""Read a published shard from storage, past the page cache, by the code that users read with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctrate_convert.store.storage_reader import StorageReader
 class StoredShard(ShardFile):
     """A `ShardFile` that reads from storage; a context manager.
 
-    Blosc2 opens the file by itself, and reads it through a page cache that was emptied first.
+    Blosc2 opens the file by itself. It reads through the page cache, which was emptied first.
     """
 
     def __init__(self, shard: Shard) -> None:

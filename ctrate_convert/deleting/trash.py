@@ -1,6 +1,7 @@
-"""The trash: proven sources are moved aside instead of deleted, on their own file system.
+"""The trash: a folder for proven sources that are moved instead of deleted.
 
-The gate moves them there after the same comparison. The journal says where each file went.
+It lies on the sources' own file system. The gate moves them there after the same comparison. The
+journal says where each file went.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from ctrate_convert.store.records.record import SourceFingerprint
 
 @dataclass(frozen=True)
 class Mover:
-    """Moves one proven source to its place in a trash that lies in none of ``forbidden``."""
+    """The step that moves one proven source to its place in a trash outside ``forbidden``."""
 
     trash: Path
     place: str
     forbidden: tuple[Path, ...]
 
     def take(self, proof: Equal) -> str:
-        """Move the file; return why not, if not: another file system, or a name that is taken."""
+        """Move the file; return why it could not be moved, or an empty string.
+
+        Reasons are another file system and a name that is taken.
+        """
         require_proof(proof)
         for folder in self.forbidden:
             if self.trash.is_relative_to(folder.resolve()):
@@ -45,7 +49,7 @@ class Mover:
                 there, new_name = stack.enter_context(
                     open_in_trash(self.trash, self.place, make=True)
                 )
-            except (OSError, ValueError) as error:  # which says nothing of the source
+            except (OSError, ValueError) as error:  # else taken for a missing source
                 return f"the trash {self.trash} cannot be used: {error}"
             moved = move_if_free(proof.name, proof.directory, new_name, there)
         return "" if moved else f"its place in the trash is taken: {self.trash / self.place}"
@@ -53,7 +57,7 @@ class Mover:
 
 @dataclass(frozen=True)
 class Identity:
-    """The facts of a file that a rename leaves as they are, to recognise a file that was moved."""
+    """The attributes that a rename keeps: by them a moved file is recognised."""
 
     inode: int
     size_bytes: int
@@ -61,7 +65,7 @@ class Identity:
 
     @classmethod
     def of(cls, status: os.stat_result | FreshStatus) -> Identity:
-        """Return the identity in a status."""
+        """Return the identity in a file's status."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
     @classmethod
@@ -71,7 +75,10 @@ class Identity:
 
 
 def identity_at(line: JournalLine, source: SourceFingerprint) -> Identity:
-    """Return which file ``line`` moved; old journals leave it to the record."""
+    """Return the identity of the file that ``line`` moved, from the record if the line has none.
+
+    Old journals have no inode in their lines.
+    """
     if line.inode:
         return Identity(line.inode, line.size_bytes, line.mtime_ns)
     return Identity.recorded(source)
@@ -83,9 +90,9 @@ def place_in_trash(shard: int, source: str) -> str:
 
 
 def trash_of(line: JournalLine, shard: int) -> Path | None:
-    """Return the trash folder that the journal's line names; None where it is no such place.
+    """Return the trash folder that the journal's line names; None if the gate would not choose it.
 
-    A journal may have been tampered with: only the place that the gate would choose is believed.
+    A journal may have been tampered with: only a place that the gate would choose is believed.
     """
     place = "/" + place_in_trash(shard, line.source)
     root = line.trash.removesuffix(place)
@@ -95,10 +102,10 @@ def trash_of(line: JournalLine, shard: int) -> Path | None:
 def is_in_trash(trash: Path, place: str, moved: Identity) -> bool:
     """Return True if the very file that was moved lies at ``place`` now, reached through no link.
 
-    If so it lies there durably: a killed process may not have come to that.
+    Then fsync its folder as well: a process that moved it may have been killed before that.
 
     Raises:
-        OSError: that it does cannot be made durable.
+        OSError: the file is there, and that cannot be made durable.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -130,6 +137,8 @@ def open_in_trash(trash: Path, place: str, *, make: bool = False) -> Iterator[tu
     if trash.resolve() != trash:
         raise ValueError(f"the trash {trash} is reached through a link")
     with open_beneath(trash, place, make=make) as (directory, name):
+        # Somebody may have renamed the trash between the check and the opening: the kernel knows
+        # the path of the open folder.
         if Path(os.readlink(f"/proc/self/fd/{directory}")) != (trash / place).parent:
             raise ValueError(f"the trash {trash} was moved away")
         yield directory, name
@@ -141,7 +150,7 @@ def is_the_file(status: FreshStatus, moved: Identity) -> bool:
 
 
 def last_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Return by key the newest line that says where its source is; reasons for keeping do not."""
+    """Return by key the newest line that places its source; lines with mere reasons are skipped."""
     silent = ("kept", "undecided", "intent")
     return {line.key: line for line in journal if line.event not in silent}
 
@@ -153,10 +162,10 @@ def prepare_trash_for(trash: Path, plans: Iterable[Plan], out: Path) -> None:
 
 
 def prepare_trash(trash: Path, data_folder: Path, out: Path) -> None:
-    """Make the folder if it is missing, and refuse one that cannot serve.
+    """Make the trash folder if it is missing; refuse a folder that cannot serve.
 
     Raises:
-        SettingsError: it cannot serve; as `require_trash` says.
+        SettingsError: `require_trash` refuses it.
         OSError: it cannot be made.
     """
     require_trash(trash, data_folder, out)

@@ -1,4 +1,4 @@
-"""Is the output storage that a deletion may rest on? Refuse where it is memory, or not ours."""
+"""Refuse deletions if the output's storage does not last, or is not ours alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVERLAYS = frozenset(("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs"))
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of ``/proc/self/mountinfo``: proc_pid_mountinfo(5)."""
+    """One line of ``/proc/self/mountinfo``, as proc_pid_mountinfo(5) describes it."""
 
     point: Path
     kind: str
@@ -28,7 +28,7 @@ class Mount:
 
 
 def require_trusted(dataset: Dataset) -> None:
-    """Refuse every deletion where what the shards lie on may be gone tomorrow.
+    """Refuse every deletion if the storage of the shards may be gone tomorrow.
 
     Raises:
         RefusedError: the output is memory, its folders cannot be synced, or others may write to
@@ -38,7 +38,7 @@ def require_trusted(dataset: Dataset) -> None:
 
 
 def require_lasting(out: Path) -> None:
-    """Refuse, before a dataset is made at ``out``, a place whose storage forbids deletions.
+    """Refuse a place for a new dataset if its storage would forbid deletions.
 
     Raises:
         RefusedError: with the reason.
@@ -56,21 +56,21 @@ def _refuse(reason: str | None, out: Path) -> None:
 
 
 def why_not_lasting(out: Path) -> str | None:
-    """Return the reason why storage at ``out``, which may be missing yet, cannot be relied on."""
+    """Return why storage at ``out``, which may not exist yet, is unreliable; None if it is not."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     return _memory(there) or _not_synced(there)
 
 
 def why_in_memory(path: Path) -> str | None:
-    """Return why what lies at ``path`` may be gone tomorrow; None where it lasts."""
+    """Return why the storage at ``path`` may be gone tomorrow; None if it lasts."""
     return _memory(path)
 
 
 def require_not_in_memory(shard: Path) -> None:
-    """Refuse a shard that lies elsewhere than the output, in memory: its name may be a mount.
+    """Refuse a shard in memory; its own name may be a mount point, apart from the output's.
 
     Raises:
-        RefusedError: it does.
+        RefusedError: it lies in memory.
     """
     reason = _memory(shard)
     if reason:
@@ -78,7 +78,7 @@ def require_not_in_memory(shard: Path) -> None:
 
 
 def why_not_trusted(dataset: Dataset) -> str | None:
-    """Return the reason why the output cannot be relied on; None where it can."""
+    """Return why the output cannot be relied on; None if it can."""
     folders = (dataset.out, dataset.run, dataset.records)
     return (
         next(filter(None, map(_memory, folders)), None)
@@ -88,13 +88,14 @@ def why_not_trusted(dataset: Dataset) -> str | None:
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """Return the mount that ``folder`` is on, the one mounted last where several cover it."""
+    """Return the mount that ``folder`` is on; of several with one mount point, the newest."""
     folder = folder.resolve()
     found = None
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         mount = _parsed(line)
         if mount is None or not folder.is_relative_to(mount.point):
             continue
+        # The deepest mount point wins. Of two equal ones the later line covers the earlier one.
         if found is None or len(mount.point.parts) >= len(found.point.parts):
             found = mount
     return found
@@ -103,6 +104,7 @@ def mount_of(folder: Path) -> Mount | None:
 def _parsed(line: str) -> Mount | None:
     before, separator, after = line.partition(" - ")
     fields, rest = before.split(" "), after.split(" ", 2)
+    # Optional fields stand before the " - ", so type, source and options are counted from there.
     if not separator or len(fields) < 5 or len(rest) < 2:
         return None
     options = rest[2] if len(rest) > 2 else ""
@@ -117,7 +119,7 @@ def _unescaped(text: str) -> str:
 
 
 def _memory(folder: Path) -> str | None:
-    """Return why ``folder`` is no lasting storage: it is memory, or what it rests on is."""
+    """Return why ``folder`` is no lasting storage: it is memory, or rests on memory."""
     mount = mount_of(folder)
     if mount is None:
         return "its file system is not listed in /proc/self/mountinfo"
@@ -139,6 +141,8 @@ def _overlay_in_memory(mount: Mount) -> str | None:
     if not upper.is_dir():
         return f"the output lies in an overlay on {mount.point} whose upper layer cannot be seen"
     below = mount_of(upper)
+    # An overlay whose upper layer lies on another overlay is refused as well: its storage is
+    # unknown.
     if below is None or below.kind in _MEMORY or below.kind == mount.kind:
         kind = below.kind if below else "unknown"
         return f"the output lies in an overlay on {mount.point} whose changes lie in {kind}"
@@ -146,7 +150,7 @@ def _overlay_in_memory(mount: Mount) -> str | None:
 
 
 def _below(mount: Mount) -> Mount | None:
-    """Return what a loop device's file, or the folder that a FUSE file system shows, lies on."""
+    """Return the mount below a loop device's file or below a FUSE mount's source folder."""
     source = Path(mount.source)
     if mount.kind.startswith("fuse") and source.is_absolute() and source.is_dir():
         return mount_of(source)
@@ -164,6 +168,7 @@ def _not_synced(folder: Path) -> str | None:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        # fsync(2) fails with EINVAL if the file system cannot sync folders.
         words = "is not offered here" if error.errno == errno.EINVAL else error.strerror
         return f"names in {folder} cannot be made durable: fsync of a folder {words}"
     finally:

@@ -1,4 +1,4 @@
-"""Two volumes box by box: integers must be equal, floats within the sample's bound."""
+"""Compare two volumes box by box: integers must be equal, floats within the sample's bound."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ctrate_convert.reading.index import ArrayMember
 Values = NDArray[Any]
 
 Pairs = Iterator[tuple[Box, Values, Values]]
-"""Box, the source's elements in it, the shard's elements in it; valid until the next."""
+"""A box, the source's elements in it and the shard's elements in it; valid until the next."""
 
 _SINGLE_PRECISION = 2.0**-24
 """Half a unit in the last place of float32, relative."""
 
 _WORST_SHARE = 2.0**-3
-"""An error above this part of the spread is another volume, whatever error a person accepts."""
+"""The largest share of the spread that an accepted error may reach: above it, volumes differ."""
 
 
 class Integers:
-    """Integers in the source and in the shard: they must be equal."""
+    """A comparison of integers with integers: they must be equal."""
 
     max_abs_error = 0.0
 
@@ -52,7 +52,7 @@ class Integers:
         return math.nan if self._unequal else 0.0
 
     def differences(self) -> Iterator[str]:
-        """Say what differs."""
+        """Yield a sentence on what differs, if anything does."""
         if self._unequal:
             yield (
                 f"{self._unequal:,} of {math.prod(self._shape):,} voxels differ from the shard's, "
@@ -61,7 +61,7 @@ class Integers:
 
 
 class Floats:
-    """Floats on one side at least: each voxel must be within its bound."""
+    """A comparison with floats on one side at least: each voxel must be within its bound."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Floats:
         again: Callable[[], Pairs],
         exact: bool,
     ) -> None:
-        """``again`` gives all boxes once more, for the rare case that one pass does not decide."""
+        """Prepare; ``again`` yields all boxes once more, in case that one pass does not decide."""
         self.max_abs_error = 0.0
         self._max_error = max_error
         self._again = again
@@ -80,7 +80,9 @@ class Floats:
         self._scale = array.value_scale
         self._voxels = math.prod(array.shape)
         self._exactly: type[np.floating[Any]]
+        # Double precision cannot hold every 64-bit integer, nor the difference of two doubles.
         self._exactly = np.longdouble if source.itemsize == 8 else np.float64
+        # float32 holds integers of up to 16 bits exactly, and every float16.
         small = source.kind in "biu" and source.itemsize <= 2
         self._fast = not exact and (small or (source.kind == "f" and source.itemsize <= 4))
         self._exact = exact
@@ -101,6 +103,8 @@ class Floats:
             errors, finite = self._errors_exactly(theirs, ours)
             errors = errors[finite]
         if len(errors):
+            # The fast path leaves signed differences: taking the extremes spares a pass for the
+            # absolutes.
             self.max_abs_error = max(self.max_abs_error, float(errors.max()), -float(errors.min()))
             if self._exact:
                 self._sum += float(errors.sum())
@@ -114,7 +118,7 @@ class Floats:
             self._shard_varies = bool((ours != self._first_shard).any())
 
     def _errors_in_singles(self, theirs: Values, ours: Values) -> Values | None:
-        """Return signed differences in float32; None where a value is not finite.
+        """Return signed differences in float32; None if a value is not finite.
 
         The arithmetic loses at most three roundings of the largest value: `differences` adds them.
         """
@@ -136,7 +140,7 @@ class Floats:
         return self._buffer[:count]
 
     def _errors_exactly(self, theirs: Values, ours: Values) -> tuple[Values, Values]:
-        """Return absolute errors, and which voxels are finite on both sides."""
+        """Return absolute errors, and a mask of the voxels that are finite on both sides."""
         finite = np.isfinite(theirs) & np.isfinite(ours)
         odd = ~finite
         if odd.any():
@@ -152,7 +156,7 @@ class Floats:
         return self._sum / self._voxels if self._exact else math.nan
 
     def differences(self) -> Iterator[str]:
-        """Say what differs, reading both once more where the largest error does not decide."""
+        """Yield a sentence on what differs; read both again if one pass does not decide."""
         if self._misplaced:
             yield f"NaN or infinity stands elsewhere in the shard, at {self._misplaced:,} voxels"
             return
@@ -162,6 +166,8 @@ class Floats:
         low, high = self._spread.percentiles()
         limit = ErrorLimit.of(low, high, self._target, self._scale, self._max_error)
         lost = 3 * _SINGLE_PRECISION * max(abs(low), abs(high)) if self._fast else 0.0
+        # Outliers may lose more than the bound within the spread: only a second pass can judge each
+        # voxel by its own bound, since the spread is known only now.
         if not limit.holds_everywhere(self.max_abs_error + lost):
             excess = self._excess(limit)
             if excess:

@@ -1,4 +1,4 @@
-"""Find the volumes below the data folder, at any depth; the file's stem decides what it is."""
+"""Find the volumes below the data folder, at any depth; a file's stem is its sample's key."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEFT_ASIDE = "aside for a deletion; if that was killed, `restore` gives the nam
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """One NPZ file; ``source`` is its path below the data folder.
+    """An NPZ file; ``source`` is its path below the data folder.
 
-    ``problem`` tells why the name cannot be kept, and odd bytes in such names are escaped.
-    ``linked``: the name is a symbolic link, and the numbers are its target's.
+    ``problem`` tells why the name cannot be kept; odd bytes in such names are escaped. ``linked``:
+    the name is a symbolic link, and the numbers are its target's.
     """
 
     stem: str
@@ -37,11 +37,12 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Discovery:
-    """All files by stem, with what was not looked into.
+    """All files by stem, and everything that was not looked into.
 
-    ``linked_folders`` are symbolic links to folders, which are not entered; ``unreadable`` are
+    ``linked_folders`` are symbolic links to folders, which are not entered. ``unreadable`` are
     folders and files that could not be opened or are not files, each with the cause.
-    ``permissions`` are all that a file has, and ``holding_folders`` all that hold one.
+    ``permissions`` are all permissions that a file has, and ``holding_folders`` all folders that
+    hold one.
     """
 
     data_folder: Path
@@ -83,20 +84,20 @@ def discover(data_folder: Path, *, skip: Path) -> Discovery:
 
 
 def printable(name: str) -> str:
-    """Return ``name`` with control characters, and bytes that are not UTF-8, escaped."""
+    """Return ``name`` with bytes that are not UTF-8, and control characters, escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def name_problem(name: str) -> str | None:
-    """Return why ``name`` cannot be a sample's key; None where it can."""
+    """Return why ``name`` cannot be a sample's key; None if it can."""
     if _KEY.fullmatch(name):
         return None
     return "its name may only have letters, digits, '_' and '-', 1 to 80 of them"
 
 
 class _Walk:
-    """Yields the NPZ files; afterwards tells what it did not look into."""
+    """A walk over the data folder: it yields the NPZ files, and notes what it did not look into."""
 
     def __init__(self, root: str, skip: str) -> None:
         self._root = root
@@ -161,6 +162,7 @@ class _Walk:
         self.permissions.add(Permission.of(status))
         self.holding_folders.add(entry.path[: -len(entry.name)])
         if entry.is_symlink():
+            # The folder of the link's target decides as well who may read the volume.
             self.holding_folders.add(os.path.dirname(os.path.realpath(entry.path)))  # noqa: PTH120
 
     def _note(self, relative: str, cause: str | None) -> None:

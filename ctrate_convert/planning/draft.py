@@ -1,4 +1,4 @@
-"""Put a generation of the plan together: lines, shards, tasks, estimate, hashes."""
+"""Build a generation of the plan: lines, shards, tasks, estimate, hashes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from ctrate_convert.store.records.plan import (
     PlanSettings,
 )
 
+# A placeholder: the id is the hash of the plan's content, and so is known last.
 _NO_ID = "0" * 64
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and the four files that publish it; two of them are the plan itself."""
+    """A plan and the four files that publish it; two of them hold the plan itself."""
 
     plan: Plan
     files: dict[str, bytes]
@@ -125,7 +126,7 @@ def draft_of(
 
 
 def planned_sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> PlannedSample:
-    """Return the sample with all that the tables know of it."""
+    """Return the planned sample with everything that the tables hold about it."""
     tables, found = survey.tables, survey.found.files[key][0]
     metadata = tables.metadata.row(key)
     return PlannedSample(
@@ -148,6 +149,7 @@ def _shards(
     settings: PlanSettings,
     earlier: Sequence[Plan],
 ) -> tuple[PlannedShard, ...]:
+    # Numbers go on from the earlier generations: no shard or task ever gets a used number.
     first_shard, first_task = next_numbers(earlier)
     shards = []
     for number, part in enumerate(shard_ranges([c.output_bytes for c in costs], settings)):

@@ -1,7 +1,7 @@
 """Estimate the disk space that a plan needs, from headers and texts, not from constants.
 
-An uncompressed array's size follows exactly from its header, a compressed one's from the probe;
-the small members are made and measured.
+An uncompressed array's size follows exactly from its header, and a compressed one's from the probe.
+The small members are built and measured.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ctrate_convert.store.records.plan import (
 )
 from ctrate_convert.store.records.record import ArrayRecord
 
+# A tar has blocks of 512 bytes, ends with two empty ones, and is padded to records of 20 blocks.
 _TAR_BLOCK = 512
 _TAR_END = 1024
 _TAR_RECORD = 10240
@@ -31,10 +32,10 @@ _TAR_RECORD = 10240
 
 @dataclass(frozen=True, slots=True)
 class SampleCost:
-    """One sample in bytes.
+    """The bytes that one sample takes.
 
-    ``volume_bytes``: its array uncompressed, in the source's type. ``output_bytes``: its members
-    in the tar. ``scratch_bytes``: the file that its conversion needs for a while beside the tar.
+    ``volume_bytes``: its array uncompressed, in the source's type. ``output_bytes``: its members in
+    the tar. ``scratch_bytes``: the temporary file that its conversion needs beside the tar.
     """
 
     source_bytes: int
@@ -46,10 +47,10 @@ class SampleCost:
 def sample_cost(
     sample: PlannedSample, settings: PlanSettings, predicted_bytes: int | None = None
 ) -> SampleCost:
-    """Return a sample's cost; if its header is unknown, its file's size stands for the array.
+    """Return the cost of one sample; if its header is unknown, take its file's size for the array.
 
-    ``predicted_bytes`` are what a compressing encoding should make of its array; where they are
-    None, the array is taken as it is.
+    ``predicted_bytes`` is the predicted size of its array in a compressing encoding; if it is None,
+    the array counts uncompressed.
     """
     header = sample.header
     target = _target(header, settings)
@@ -65,7 +66,7 @@ def sample_cost(
         sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
     )
     small_bytes = [len(data) for _, data in members]
-    small_bytes[0] += header.extra_bytes if header else 0  # the JSON's
+    small_bytes[0] += header.extra_bytes if header else 0  # in the JSON, the first member
     prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
     array_member = len(prefix) + array_bytes
     if settings.encoding != "npy" and predicted_bytes is not None:
@@ -89,14 +90,14 @@ def tar_bytes(costs: Sequence[SampleCost]) -> int:
 
 
 def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers: int = 1) -> int:
-    """Return the most that disk use grows beyond today's while ``workers`` convert ``shards``.
+    """Return the most that disk use grows while ``workers`` convert ``shards``.
 
-    The largest first, as a run takes them, and with one more that is written and read back.
+    The largest shards come first, as in a run, and one more shard is being written and read back.
 
-    Without deletion that is the whole output, and a scratch file a worker. With deletion along
-    the way, each published shard has given its sources back before the next one is begun, so the
-    peak is where the shards under way weigh most against what was freed by then. Sources of
-    failed samples stay, which a prediction cannot know.
+    Without deletion the growth is the whole output and one scratch file for each worker. With
+    deletion along the way, each published shard has freed its sources before the next one begins,
+    so the peak is the largest excess of the shards under way over the bytes freed by then. Sources
+    of failed samples stay, which a prediction cannot know.
     """
     scratch = workers * max((shard.estimated_scratch_bytes for shard in shards), default=0)
     shards = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
@@ -104,6 +105,7 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
     if not deleting:
         return sum(output) + scratch
     peak = grown = 0
+    # One more shard than workers: a run begins it while another is read back.
     at_once = workers + 1
     under_way = sum(output[:at_once])
     for index, shard in enumerate(shards):
@@ -129,7 +131,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) -> ArrayRecord:
-    """Return a record with numbers as long as CT's are, for what the JSON member takes."""
+    """Return a record with numbers as long as CT's are, to measure the JSON member."""
     whole = dtype.kind == "i"
     return ArrayRecord.model_construct(
         name="",

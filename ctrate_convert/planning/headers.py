@@ -1,4 +1,4 @@
-"""Read the header of every volume, many at a time: on network storage each read waits long."""
+"""Read the headers of all volumes, many at once: on network storage each read has to wait."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def read_headers(
     array_key: str | None,
     progress: Progress | None = None,
 ) -> list[ArrayHeader | SampleError]:
-    """Return the header of each source, or why it could not be read, in the order given.
+    """Return the header of each source, or the error that it could not be read, in the given order.
 
-    ``progress`` is told the number done and of all, now and then and at the end.
+    ``progress`` is called with the numbers of headers read and of all, now and then and at the end.
     """
 
     def read(source: str) -> ArrayHeader | SampleError:
@@ -35,7 +35,7 @@ def read_headers(
 
     headers: list[ArrayHeader | SampleError] = []
     with ThreadPoolExecutor(READERS, thread_name_prefix="header") as pool:
-        # In batches, so that Ctrl+C waits for few reads and the queue stays small.
+        # Read in batches, so that Ctrl+C waits for few reads and the queue stays small.
         for start in range(0, len(sources), _BATCH):
             headers.extend(pool.map(read, sources[start : start + _BATCH]))
             if progress is not None:

@@ -1,4 +1,4 @@
-"""The consequence of the voxels' scale: may a reader add the table's RescaleIntercept?
+"""Tell from the scale of the voxels if a reader may add the table's RescaleIntercept.
 
 CT-RATE's first release needs it, the corrected one must not get it, and both have the same table.
 """
@@ -23,7 +23,7 @@ _MEANING: dict[Intensity, str] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of a volume's voxels, and the table's RescaleIntercept for it, verbatim."""
+    """The scale of a volume's voxels, and its RescaleIntercept in the table, verbatim."""
 
     key: str
     intensity: Intensity
@@ -31,12 +31,12 @@ class Scale:
 
 
 def error_in_hu(max_abs_error: float, intensity: Intensity) -> float:
-    """Return an error in the source's own unit, in Hounsfield units."""
+    """Return an error given in the source's own unit in Hounsfield units."""
     return max_abs_error * (1000.0 if intensity == "normalised" else 1.0)
 
 
 def intensity_notes(scales: Iterable[Scale]) -> list[str]:
-    """Return notes if the volumes' scales differ, or if the table's intercept misleads."""
+    """Return notes on volumes of different scales, and on a table intercept that misleads."""
     known = [one for one in scales if one.intensity in _MEANING]
     by_scale = {
         meaning: [one.key for one in known if one.intensity == intensity]
@@ -56,6 +56,7 @@ def _intercept_notes(known: Sequence[Scale]) -> list[str]:
     shifted = [one for one in known if one.intensity not in INTERCEPT_APPLIES and _value(one)]
     raw = [one for one in known if one.intensity in INTERCEPT_APPLIES]
     fitting = [one for one in raw if _value(one) == INTERCEPT_APPLIES[one.intensity]]
+    # The voxels show an offset, and the table has another one, or none.
     other = [one for one in raw if one not in fitting]
     notes = []
     if shifted:
@@ -78,7 +79,7 @@ def _intercept_notes(known: Sequence[Scale]) -> list[str]:
 
 
 def _value(scale: Scale) -> float:
-    """Return the intercept as a number; 0 where the table has none."""
+    """Return the intercept as a number; 0 if the table has none."""
     try:
         return float(scale.intercept or 0)
     except ValueError:

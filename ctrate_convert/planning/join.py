@@ -11,13 +11,13 @@ from ctrate_convert.planning.discover import Discovery, FoundFile, name_problem
 from ctrate_convert.planning.split import natural_order
 from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
 
-if TYPE_CHECKING:  # tables.py loads pandas
+if TYPE_CHECKING:  # tables.py imports pandas, which is slow
     from ctrate_convert.formats.tables import Tables
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The volume of each sample that can be converted, and all that cannot, in natural order."""
+    """The volumes that can be converted, by key, and all excluded samples, in natural order."""
 
     samples: Mapping[str, FoundFile]
     excluded: tuple[ExcludedSample, ...]
@@ -26,7 +26,7 @@ class Joined:
 def join(
     found: Discovery, tables: Tables, exclusion_list: Set[str], already_planned: Set[str]
 ) -> Joined:
-    """Join all that was found below the data folder with all that stands in the tables.
+    """Join everything found below the data folder with all rows of the tables.
 
     Keys in ``already_planned`` are left out: they have their state from an earlier generation.
     """
@@ -58,13 +58,13 @@ def _excluded(
 def _why_not(
     key: str, files: tuple[FoundFile, ...], tables: Tables, exclusion_list: Set[str]
 ) -> tuple[ExclusionReason, str] | None:
-    """Return the first reason, in the order of the checks, for which the key is not converted."""
+    """Return the first reason, in the order of the checks, not to convert the key; None if none."""
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
     if key in exclusion_list:
         return "on_exclusion_list", "its name is on an exclusion list"
     if len(files) > 1:
-        # Which of them is right cannot be known, so neither is touched.
+        # Nobody can know which of the files is right, so none is touched.
         return "duplicate_volume", " and ".join(file.source for file in files)
     problem = _bad_name(key, files, listed)
     if problem:

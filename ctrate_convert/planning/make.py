@@ -1,8 +1,8 @@
-"""Plan: decide once, for good, which volume goes into which shard, and say what it will cost.
+"""Make a plan: decide once, for good, which volume goes into which shard, and estimate the cost.
 
-A plan is published whole or not at all, as one folder a generation, and never changed. A later
-plan adds a generation with what is new. Of several who plan at the same time one wins, and the
-others plan what that one left.
+A plan is published whole or not at all, as one folder for each generation, and never changed. A
+later plan adds a generation with the new volumes. If several people plan at the same time, one
+wins, and the others plan what is left.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ LOCK_PATIENCE_S = 600.0
 
 @dataclass(frozen=True)
 class PlanReport:
-    """The findings of planning. ``plan`` is None if nothing was new and nothing was written.
+    """The result of planning. ``plan`` is None if nothing was new and nothing was written.
 
-    ``rows`` counts keys by the setting that names their table. ``already_planned`` are samples
-    of earlier generations; ``left_for_later`` what test mode did not take.
+    ``rows`` counts keys by the setting that names their table. ``already_planned`` counts the
+    samples of earlier generations, ``left_for_later`` those that test mode did not take.
     """
 
     plan: Plan | None
@@ -99,13 +99,13 @@ def make_plan(
     retry_failed: frozenset[str] | None = None,
     approve: Approve = lambda report, headers: None,
 ) -> PlanReport:
-    """Plan all volumes that no earlier generation has planned, and publish that as the next one.
+    """Plan all volumes that no earlier generation has planned, and publish the next generation.
 
-    A sample that failed is planned again where its source could not be read, once it has changed,
-    or with another ``array_key``, ``step`` or ``max_error``; those in ``retry_failed`` are in any
-    case, and then nothing else is. ``progress`` is told how many headers were read, of how many.
-    ``approve`` is told what is about to be published; where it raises, nothing is, and nothing is
-    left behind.
+    A failed sample is planned again if its source could not be read, if its source has changed
+    since, or if ``array_key``, ``step`` or ``max_error`` differ now. Samples in ``retry_failed``
+    are planned again in any case, and then no others are. ``progress`` is called with the numbers
+    of headers read and of all. ``approve`` is called with the report that is about to be published;
+    if it raises, nothing is published and nothing is left behind.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -119,7 +119,7 @@ def make_plan(
     try:
         if settings.trash:
             require_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)
-        # Refuse, and find nothing new, before anything is made or waited for.
+        # Refuse, or find nothing new, before making a folder or waiting for the lock.
         selection = _select(dataset, settings, survey, retry_failed)
         if not selection.keys:
             return _report(survey, selection)
@@ -129,13 +129,15 @@ def make_plan(
             locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
         ):
             for _ in range(2):
+                # Select again under the lock: another planner may have published meanwhile.
                 selection = _select(dataset, settings, survey, retry_failed)
                 if not selection.keys:
                     return _report(survey, selection)
                 report = _publish(dataset, settings, survey, selection, progress, approve)
                 if report is not None:
                     return report
-                # Where locks exclude nobody, another planner was first: plan what it left.
+                # Another planner was first, on a file system whose locks exclude nobody: plan the
+                # rest.
     except OSError as error:
         raise environment_problem(error, "planning") from error
     raise EnvironmentProblem(
@@ -147,7 +149,7 @@ def make_plan(
 
 @contextlib.contextmanager
 def _prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
-    """Make the folders; where the block fails and there is no plan yet, take them away again."""
+    """Make the folders; remove them again if the block fails and there is no plan yet."""
     existed = dataset.out.exists()
     dataset.prepare(allowed)
     with contextlib.ExitStack() as after_a_failure:
@@ -175,7 +177,7 @@ def _publish(
     progress: Progress | None,
     approve: Approve,
 ) -> PlanReport | None:
-    """Publish the next generation; None where another planner has taken its place."""
+    """Publish the next generation; return None if another planner has taken its place."""
     sources = [survey.found.files[key][0].source for key in selection.keys]
     headers = dict(
         zip(
@@ -210,7 +212,10 @@ def _probe(
     survey: Survey,
     headers: Mapping[str, ArrayHeader | SampleError],
 ) -> tuple[Findings | None, list[str]]:
-    """Return the findings of the probe; without any, why not, which is no reason not to plan."""
+    """Return the probe's findings, or None and the reason.
+
+    A failed probe does not prevent a plan.
+    """
     files = survey.found.files
     population = [
         Volume.of(key, header, files[key][0].size_bytes)
@@ -259,7 +264,7 @@ def _select(
     survey: Survey,
     retry_failed: frozenset[str] | None,
 ) -> _Selection:
-    # Numbers first: a shard seen now cannot be of a plan that is published later.
+    # List the numbers first: a shard seen now cannot belong to a plan that is published later.
     numbers = numbers_in_use(dataset)
     earlier = load_plans(dataset)
     refuse_foreign(dataset, earlier, numbers)
@@ -286,9 +291,10 @@ def _select(
 
 
 def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:
-    """Return the samples that failed and may not fail again.
+    """Return the failed samples that may not fail again.
 
-    Source, array, step or error bound is another, or storage only did not give the source out.
+    Their source, array key, step or error bound differs now, or storage could not deliver the
+    source.
     """
     mended = set()
     for key, failed in before.failed.items():
@@ -307,7 +313,10 @@ def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> 
 def _excluded_elsewhere(
     dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings, known: Set[str]
 ) -> tuple[ExcludedSample, ...]:
-    """Return the exclusions of earlier generations in another data folder; the list stays whole."""
+    """Return the samples that earlier plans excluded in another data folder.
+
+    The new plan lists them too, so that its list is complete.
+    """
     folders = {plan.settings.data_folder for plan in earlier}
     if folders <= {settings.data_folder}:
         return ()

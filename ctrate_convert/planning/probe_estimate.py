@@ -1,11 +1,10 @@
-"""From a probe to promises: bytes, error and CPU of the whole plan for every way to store it.
+"""Predict bytes, error and CPU of the whole plan, for every way to store it, from a probe.
 
-What the probed volumes of a kind took, over what their size is proportional to, times that of all
-volumes of the kind. A kind without a probed volume is taken for its nearest of kin.
+The prediction for a kind of volumes is the result for its probed volumes, scaled by the quantity to
+which it is proportional. A kind without a probed volume is predicted from the nearest kind.
 
-The advised way is the smallest of those that can hold every probed volume, keep integers exact
-and anything else within half a Hounsfield unit, and take at most three times the CPU of the
-fastest.
+The advised way is the smallest of those that can hold every probed volume, keep integers exact and
+anything else within half a Hounsfield unit, and take at most three times the CPU of the fastest.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class _Sum:
 
 
 class ProbeEstimate:
-    """The prediction of each candidate for any volume of the plan."""
+    """The predicted result of each candidate for any volume of the plan."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -60,24 +59,25 @@ class ProbeEstimate:
                 self._sums.setdefault((trial.candidate, kin), _Sum()).add(trial)
 
     def chosen_array_bytes(self, key: str) -> int | None:
-        """Return the bytes of a volume's array by the plan's settings; None if not known."""
+        """Return the size of a volume's array member by the plan's settings; None if unknown."""
         volume = self._volumes.get(key)
         return self.array_bytes(self.findings.candidates[0], volume) if volume else None
 
     def array_bytes(self, candidate: Candidate, volume: Volume) -> int | None:
-        """Return the array member; None where nothing is known of how it compresses."""
+        """Return the size of the array member; None if nothing is known of how it compresses."""
         if candidate.encoding == "npy":
             return _plain_bytes(candidate, volume)
         nearest = self._nearest(candidate, volume)
         if nearest is None:
             return None
         kin, total = nearest
+        # Without a relative of its type, only the number of voxels compares.
         if kin:
             return round(total.array_bytes * volume.packed_bytes / total.packed_bytes)
         return round(total.array_bytes * volume.voxels / total.voxels)
 
     def cpu_s(self, candidate: Candidate, volume: Volume) -> float:
-        """Return the seconds of its conversion, re-read included."""
+        """Return the CPU seconds of the volume's conversion, re-read included."""
         nearest = self._nearest(candidate, volume)
         return nearest[1].cpu_s * volume.voxels / nearest[1].voxels if nearest else 0.0
 
@@ -88,9 +88,9 @@ class ProbeEstimate:
         return None
 
     def probe(self, output_bytes: int) -> Probe | None:
-        """Return the probe's record with the chosen way's ``output_bytes``; None without a probe.
+        """Return the probe's record; None if nothing was probed.
 
-        The other ways differ from it by their arrays.
+        The chosen way takes ``output_bytes``; the other ways differ from it by their arrays.
         """
         findings = self.findings
         if not findings.looked:
@@ -134,14 +134,17 @@ class ProbeEstimate:
         )
 
     def _scratch_bytes(self, candidate: Candidate, volume: Volume) -> int:
-        """Return scratch bytes: Fortran order is turned in a file, a Blosc2 frame grows in one."""
+        """Return the size of the scratch files that a conversion needs.
+
+        A Fortran-order volume is reordered in such a file, and a Blosc2 frame grows in one.
+        """
         turned = _plain_bytes(candidate, volume) if volume.stratum.fortran_order else 0
         frame = self.array_bytes(candidate, volume) if candidate.encoding == "b2nd" else 0
         return turned + (frame or 0)
 
 
 def _kinship(volume: Volume) -> tuple[_Kin, ...]:
-    """Return the volumes that one resembles: its own kind, those of its type, in the end all."""
+    """Return the groups of a volume, nearest first: its kind, its family, its type, and all."""
     stratum = volume.stratum
     return (stratum, stratum.family, (stratum.dtype, stratum.deflated), ())
 
@@ -151,7 +154,7 @@ def _is_integer(volume: Volume) -> bool:
 
 
 def _plain_bytes(candidate: Candidate, volume: Volume) -> int:
-    """Return an npy member, exactly."""
+    """Return the exact size of an npy member; 0 if the type cannot be stored so."""
     try:
         target = np.dtype(output_dtype(volume.dtype.str, candidate.dtype))
     except SampleError:

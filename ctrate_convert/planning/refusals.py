@@ -1,4 +1,4 @@
-"""Refuse a generation of the plan that takes used numbers or changes the format."""
+"""Refuse a generation of the plan that takes used shard numbers or changes the format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
 
 
 def numbers_in_use(dataset: Dataset) -> dict[int, Path]:
-    """Return the shard numbers that a tar or a record has."""
+    """Return the shard numbers that a tar or a record has, each with its path."""
     numbers = {}
     for folder in (dataset.out, dataset.records):
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -28,10 +28,10 @@ def numbers_in_use(dataset: Dataset) -> dict[int, Path]:
 def refuse_foreign(
     dataset: Dataset, earlier: tuple[Plan, ...], numbers: Mapping[int, Path]
 ) -> None:
-    """Refuse numbers that are taken: shards are never overwritten.
+    """Refuse to plan if the next shard numbers are in use, since shards are never overwritten.
 
     Raises:
-        RefusedError: they are not.
+        RefusedError: they are in use.
     """
     first_free, _ = next_numbers(earlier)
     foreign = [numbers[number] for number in sorted(numbers) if number >= first_free]
@@ -48,10 +48,10 @@ def refuse_foreign(
 def refuse_other_format(
     dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings
 ) -> None:
-    """Refuse another format: no reader could read all shards in one go.
+    """Refuse another format than the dataset's: a reader needs one format for all shards.
 
     Raises:
-        RefusedError: ``settings`` want another.
+        RefusedError: ``settings`` ask for another format.
     """
     if not earlier:
         return

@@ -1,4 +1,4 @@
-"""The meaning of one row of a probe for a run: ratio, speed, hours and peak disk."""
+"""RunEstimate a run from one row of a probe: ratio, speed, hours and peak disk."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ctrate_convert.store.records.plan import DType, Encoding, Plan, ProbeRow
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """One way to store the whole plan.
+    """One way to store the whole plan, and its cost.
 
-    ``times_smaller`` is against the sources as they are on disk. ``mb_per_s`` are 10⁶ bytes of
-    the sources' arrays a CPU second. ``hours`` are CPU time over the workers that find a shard to
-    work on: it is the time a run takes where storage keeps up with them.
+    ``times_smaller`` is relative to the sources as they are on disk. ``mb_per_s`` is 10⁶ bytes of
+    the sources' arrays for each CPU second. ``hours`` is CPU time divided by the workers that find
+    a shard to work on: the time of a run if storage keeps up with them.
     """
 
     encoding: Encoding
@@ -32,18 +32,18 @@ class RunEstimate:
 
     @property
     def options(self) -> str:
-        """How to ask for it."""
+        """The command line options that ask for this way."""
         words = [f"--encoding {self.encoding}", f"--dtype {self.dtype}"]
         return " ".join(words + ([f"--step {self.step:g}"] if self.step else []))
 
 
 def busy_workers(plan: Plan, num_workers: int) -> int:
-    """Return how many of ``num_workers`` find a shard to work on: one shard is one worker's."""
+    """Return how many of ``num_workers`` find a shard to work on: a shard takes one worker."""
     return min(num_workers, len(plan.shards))
 
 
 def run_estimates(plan: Plan, *, num_workers: int, deleting: bool) -> list[RunEstimate]:
-    """Return every way that was probed, in the probe's order; none where nothing was."""
+    """Return a forecast for every probed way, in the probe's order; none if nothing was probed."""
     if plan.probe is None:
         return []
     workers = busy_workers(plan, num_workers)
@@ -67,7 +67,7 @@ def run_estimates(plan: Plan, *, num_workers: int, deleting: bool) -> list[RunEs
 
 
 def _peak(plan: Plan, row: ProbeRow, workers: int, *, deleting: bool) -> int:
-    """Return the plan's own peak, with the shards as large as this way would make them."""
+    """Return the plan's peak with the shards as large as this way would make them."""
     if row.chosen:
         return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
     scale = row.output_bytes / max(1, plan.estimate.output_bytes)

@@ -1,4 +1,4 @@
-"""The order of the samples, and how it is cut into shards and tasks."""
+"""Order the samples, and cut them into shards and tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEST_MODE_SAMPLES = 100
 
 
 def natural_order(key: str) -> tuple[int, str, int, str, int]:
-    """Sort keys by split, then patient *number*, scan and reconstruction; other names last."""
+    """Return a sort key: split, patient *number*, scan and reconstruction; other names last."""
     name = parse_key(key)
     if name is None:
         return (1, key, 0, "", 0)
@@ -21,10 +21,11 @@ def natural_order(key: str) -> tuple[int, str, int, str, int]:
 
 
 def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
-    """Return the keys in the plan's order; in test mode its first hundred.
+    """Return the keys in the plan's order; in test mode only the first hundred.
 
-    The same keys and settings give the same order, whatever order the keys come in.
+    The same keys and settings give the same order, in whatever order the keys come.
     """
+    # Sorted even if they are shuffled next, so that the seed alone decides the order.
     ordered = sorted(keys, key=natural_order)
     if settings.shuffle_seed is not None:
         random.Random(settings.shuffle_seed).shuffle(ordered)
@@ -32,11 +33,11 @@ def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
 
 
 def shard_ranges(sample_bytes: Sequence[int], settings: PlanSettings) -> list[range]:
-    """Return consecutive ranges of samples, one a shard; together they hold every sample once.
+    """Return consecutive ranges of samples, one for each shard; each sample is in exactly one.
 
-    ``sample_bytes`` are the samples' estimated sizes in the shard. Without a wanted shard size
-    each range has ``samples_per_shard`` samples, the last one what is left. With one, a range
-    ends before the sample that would take it past that size, but has at least one sample.
+    ``sample_bytes`` are the samples' estimated sizes in the shard. Without a wanted shard size each
+    range has ``samples_per_shard`` samples, and the last one the rest. With a wanted size, a range
+    ends before the sample that would exceed it, but has at least one sample.
     """
     total = len(sample_bytes)
     if settings.shard_size_gb is None:
@@ -46,6 +47,7 @@ def shard_ranges(sample_bytes: Sequence[int], settings: PlanSettings) -> list[ra
     ranges = []
     start, size_bytes = 0, 0
     for index, more_bytes in enumerate(sample_bytes):
+        # The first sample of a range always fits, even if it alone exceeds the limit.
         if index > start and size_bytes + more_bytes > limit_bytes:
             ranges.append(range(start, index))
             start, size_bytes = index, 0

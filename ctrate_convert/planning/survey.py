@@ -1,4 +1,4 @@
-"""The material of a plan: the volumes below the data folder, the tables, the lists."""
+"""Collect everything to plan from: the volumes below the data folder, the tables, the lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctrate_convert.errors import SettingsError
 from ctrate_convert.planning.discover import Discovery, discover
 from ctrate_convert.store.records.plan import ExcludedSample, PlanSettings
 
-if TYPE_CHECKING:  # tables.py loads pandas
+if TYPE_CHECKING:  # tables.py imports pandas, which is slow
     from ctrate_convert.formats.tables import Tables
 
 _EXAMPLES = 3
@@ -22,7 +22,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Survey:
-    """All that a plan is made from. ``exclusion_list`` holds the keys on all lists together."""
+    """The input of a plan. ``exclusion_list`` holds the keys of all lists together."""
 
     found: Discovery
     tables: Tables
@@ -86,7 +86,7 @@ def _absolute(name: str, path: str) -> str:
 
 
 def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> SettingsError:
-    """Return the error for a plan without samples: all that was seen, and names side by side."""
+    """Return the error for a plan without samples; it shows the names that were seen."""
     tables = survey.tables
     listed = sorted(tables.keys())
     stems = list(islice(survey.found.files, _EXAMPLES))

@@ -1,4 +1,4 @@
-"""Warnings for the reader of a plan, each with its consequence."""
+"""Warn a plan's reader before converting; each warning says what follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 5
 
 
 def survey_warnings(survey: Survey, planned: Iterable[str], planned_before: Set[str]) -> list[str]:
-    """Return warnings about names, links, tables and lists; ``planned`` are this plan's keys."""
+    """Return warnings about names, links, tables and lists; ``planned`` are the new plan's keys."""
     found, warnings = survey.found, []
     linked = [key for key in planned if found.files[key][0].linked]
     if linked:
@@ -66,7 +66,7 @@ def _list_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
 def header_warnings(
     headers: Mapping[str, ArrayHeader | SampleError], settings: PlanSettings
 ) -> list[str]:
-    """Return warnings about the volumes' types, and the volumes that will fail by their headers."""
+    """Return warnings about the volumes' types, and about volumes that will fail, from headers."""
     failing: list[str] = []
     wide: list[str] = []
     left_out: list[str] = []
@@ -116,7 +116,7 @@ def header_warnings(
 
 
 def probe_warnings(findings: Findings) -> list[str]:
-    """Return warnings from the probed volumes: their scale, and which could not be converted."""
+    """Return warnings from the probed volumes: their scale, and what could not be converted."""
     warnings = []
     if findings.unreadable:
         reasons = [f"{key}: {reason}" for key, reason in findings.unreadable.items()]

@@ -1,5 +1,5 @@
-"""Shards out again: a pipeline for training, a decoder for other pipelines, samples by key.
+"""Read shards: a pipeline for training, a decoder for other pipelines, samples by key.
 
-Imports nothing by itself: ``webdataset``, ``blosc2`` and ``torch`` cost up to seconds, and each is
-loaded by the one module that needs it.
+This package imports nothing by itself: ``webdataset``, ``blosc2`` and ``torch`` take up to seconds
+to import, and only the module that needs one imports it.
 """

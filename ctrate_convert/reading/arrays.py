@@ -1,4 +1,4 @@
-"""A box of an array out of a shard: each encoding reads and decodes no more than it must."""
+"""Read a box of an array from a shard: each encoding reads and decodes no more than it must."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.records.plan import Encoding
 
 _PIECE_BYTES = 2**22
-"""What a reader takes at most beside the box that was asked for."""
+"""The most bytes that a reader holds beside the requested box."""
 
 _READ_BYTES = 2**20
 _SMALL_PLANE = 2**14
-"""Elements of a plane that is read whole, since one more read would take as long."""
+"""Elements of a plane that is read whole: one more read would take as long."""
 
 Array = NDArray[Any]
 
 
 class _Unreadable(Exception):
-    """Why an array's bytes cannot be what was written; becomes a `DamageError`."""
+    """The reason why an array's bytes cannot be what was written; becomes a `DamageError`."""
 
 
 def read_box(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """Return the elements of an array within ``box``: C order, writable, the stored type and unit.
+    """Return the elements of ``box``: C order, writable, in the stored type and unit.
 
-    Nothing is ever unpickled. Bytes that changed while all sizes stayed are noticed only where
-    the encoding shows it: never by ``npy``, by ``npy.gz`` where its last plane is read, by
-    ``b2nd`` where the changed block cannot be decoded. ``ctrate-convert verify --full`` finds
-    every one.
+    Nothing is ever unpickled. A changed byte that changes no size is noticed only if the encoding
+    shows it: ``npy`` never does; ``npy.gz`` does if its last plane is read; ``b2nd`` does if the
+    changed block cannot be decoded. ``ctrate-convert verify --full`` finds every changed byte.
 
     Raises:
         DamageError: the shard does not hold what its record says.
@@ -51,14 +50,13 @@ def read_box(file: ShardFile, array: ArrayMember, box: Box) -> Array:
         found = _READERS[array.encoding](file, array, box)
     except _Unreadable as error:
         raise file.shard.damage(f"{array.name} cannot be decoded: {error}") from error
-    return found.astype(array.dtype, copy=False)  # the machine's own byte order
+    return found.astype(array.dtype, copy=False)  # to the machine's own byte order
 
 
 def read_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -> Iterator[Array]:
-    """Give what each of ``boxes`` holds, as `read_box` does; headers are looked at once.
+    """Yield the elements of each box, as `read_box` returns them; check the headers once.
 
-    An ``npy.gz`` is inflated once where the boxes follow each other in C order and leave nothing
-    out.
+    An ``npy.gz`` is inflated once if the boxes follow each other in C order and leave nothing out.
     """
     file.check_header(array)
     found: Iterator[Array]
@@ -105,12 +103,12 @@ def _stored_dtype(array: ArrayMember) -> np.dtype[Any]:
 
 
 def _npy(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """Read of each plane the rows that are needed, and whole planes in one piece."""
+    """Read only the needed rows of each plane; read whole planes in one piece."""
     return _npy_elements(file, array, box, _first_element(file, array))
 
 
 def _first_element(file: ShardFile, array: ArrayMember) -> int:
-    """Return the place of the array's first element, behind the header that must precede it."""
+    """Return the offset of the array's first element, after the header that must precede it."""
     dtype = _stored_dtype(array)
     prefix_bytes = array.size_bytes - math.prod(array.shape) * dtype.itemsize
     # In the layout ctclip no header precedes the elements.
@@ -145,9 +143,10 @@ def _place(array: ArrayMember, box: Box, dtype: np.dtype[Any]) -> int:
 
 
 def _runs(shape: Shape, box: Box, most: int) -> Iterator[Box]:
-    """Yield what is read for a box: boxes of at most ``most`` elements, each contiguous in C order.
+    """Yield the boxes to read for ``box``: at most ``most`` elements each, contiguous in C order.
 
-    More than is needed where that is quicker: rows that are not too long, and small planes.
+    They hold more than is needed if that is quicker: whole rows of at most ``most`` elements, and
+    whole planes if these are small.
     """
     _, height, width = shape
     z, y, x = box
@@ -169,14 +168,17 @@ def _moved(boxes: Iterator[Box], by: Shape) -> Iterator[Box]:
 
 
 def _keep(found: Array, box: Box, run: Box, values: Array) -> None:
-    """Copy into ``found``, which holds ``box``, what ``values``, which hold ``run``, have of it."""
+    """Copy the voxels that ``box`` and ``run`` share from ``values`` to ``found``.
+
+    ``found`` holds the voxels of ``box``, ``values`` those of ``run``.
+    """
     part = common_part(box, run)
     if part is not None:
         found[within(box, part)] = values[within(run, part)]
 
 
 def _npy_gz(file: ShardFile, array: ArrayMember, box: Box) -> Array:
-    """Inflate from the beginning up to the last plane that is needed."""
+    """Inflate from the beginning to the last plane that is needed."""
     dtype = _stored_dtype(array)
     depth, height, width = array.shape
     planes = box[0]
@@ -194,6 +196,7 @@ def _npy_gz(file: ShardFile, array: ArrayMember, box: Box) -> Array:
                 values = np.empty(shape_of(run), dtype)
                 stream.fill(values.data.cast("B"))
                 _keep(found, box, run, values)
+        # The CRC-32 stands behind the last plane: it is checked if that plane was read anyway.
         if planes.stop == depth:
             stream.check_end()
     except ValueError as error:
@@ -209,9 +212,9 @@ def _compressed(file: ShardFile, array: ArrayMember) -> Iterator[bytes]:
 
 def _b2nd(file: ShardFile, array: ArrayMember, box: Box) -> Array:
     """Open the frame at its place in the tar, and decode the blocks that the box touches."""
-    import blosc2  # takes half a second, which only this encoding should cost
+    import blosc2  # imported here: it takes half a second
 
-    # One thread: parallel reading is the workers' part, and threads do not survive a fork.
+    # One thread: the data loader's workers read in parallel, and threads do not survive a fork.
     one_thread = blosc2.DParams(nthreads=1)
     try:
         frame = blosc2.open(file.shard.path, mode="r", offset=array.offset, dparams=one_thread)
@@ -220,6 +223,7 @@ def _b2nd(file: ShardFile, array: ArrayMember, box: Box) -> Array:
         if (frame.shape, frame.dtype) != (array.shape, _stored_dtype(array)):
             raise _Unreadable(f"the frame holds {frame.dtype} {frame.shape}")
         found: Array = frame[box]
+    # python-blosc2 parses the frame's metadata: damaged bytes raise any of these.
     except (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError) as error:
         raise _Unreadable(f"Blosc2 frame is damaged: {error}") from error
     return found

@@ -1,4 +1,4 @@
-"""Which part of a volume an index or a crop means: always a box, and what to take from it."""
+"""Turn an index or a crop into the box of a volume to read, and the part to take from that box."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from ctrate_convert.errors import SettingsError
 Shape: TypeAlias = tuple[int, int, int]
 
 Box: TypeAlias = tuple[slice, slice, slice]
-"""A part of a volume: a slice an axis, 0 ≤ start ≤ stop ≤ size, without a step."""
+"""A part of a volume: one slice for each axis, 0 ≤ start ≤ stop ≤ size, without a step."""
 
 CropAt = Literal["random", "center"]
 
 
 def whole(shape: Shape) -> Box:
-    """Return the box that is all of a volume."""
+    """Return the box that covers a whole volume."""
     depth, height, width = shape
     return slice(0, depth), slice(0, height), slice(0, width)
 
 
 def shape_of(box: Box) -> Shape:
-    """Return the shape of what a box holds."""
+    """Return the shape of a box."""
     depth, height, width = (part.stop - part.start for part in box)
     return depth, height, width
 
 
 def parse_index(index: object, shape: Shape) -> tuple[Box, tuple[int | slice, ...]]:
-    """Return the smallest box that ``volume[index]`` needs, and the index within that box.
+    """Return the smallest box that ``volume[index]`` needs, and the index to apply to that box.
 
-    Integers, slices with any step, and an ellipsis, as numpy has them; no arrays, no new axes.
+    The index may hold integers, slices with any step, and an ellipsis, as in numpy, but no arrays
+    and no new axes.
 
     Raises:
         IndexError: an integer lies outside, or there are too many or other kinds of indices.
@@ -58,7 +59,8 @@ def _parse_part(part: object, size: int) -> tuple[slice, int | slice]:
         if not taken:
             return slice(0, 0), slice(None)
         low, high = min(taken[0], taken[-1]), max(taken[0], taken[-1])
-        # Within the box a backward slice starts at the end: None, for -1 would mean the last.
+        # A backward slice starts at the end of the box, and ends before its start: only None says
+        # that, since a stop of -1 would mean the last element.
         return slice(low, high + 1), slice(None, None, taken.step)
     try:
         number = range(size)[operator.index(part)]  # type: ignore[arg-type]
@@ -89,7 +91,11 @@ def check_crop(crop: Sequence[int]) -> Shape:
 
 
 def place_crop(shape: Shape, crop: Shape, at: CropAt, rng: np.random.Generator) -> Shape:
-    """Return where the crop begins; negative, centred, if the volume is smaller than the crop."""
+    """Return the crop's origin in the volume.
+
+    Along an axis where the volume is smaller than the crop the origin is negative, and the volume
+    is centred in the crop.
+    """
     z, y, x = (
         int(rng.integers(0, size - wanted, endpoint=True))
         if at == "random" and size > wanted
@@ -100,7 +106,7 @@ def place_crop(shape: Shape, crop: Shape, at: CropAt, rng: np.random.Generator) 
 
 
 def overlap(origin: Shape, crop: Shape, shape: Shape) -> tuple[Box, Box]:
-    """Return the part of the volume that the crop covers: as a box of either."""
+    """Return the part of the volume that the crop covers, as a box of each of the two."""
     inside, target = [], []
     for first, wanted, size in zip(origin, crop, shape, strict=True):
         low, high = max(first, 0), min(first + wanted, size)

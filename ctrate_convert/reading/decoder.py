@@ -1,4 +1,4 @@
-"""A decoder of the members that plain ``webdataset`` cannot decode, for pipelines of your own."""
+"""Decode the members that plain ``webdataset`` cannot, for people who write their own pipeline."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from ctrate_convert.formats.npy_header import read_header
 from ctrate_convert.reading.gzip_stream import GzipStream
 
 MAX_ARRAY_BYTES = 2**31
-"""The largest volume of CT-RATE takes 0.8 GiB in two bytes a voxel."""
+"""The default limit. The largest volume of CT-RATE takes 0.8 GiB at two bytes a voxel."""
 
 _PIECE_BYTES = 2**20
 _AT_ONCE_BYTES = 2**25
-"""A chunk of a b2nd frame and the frame's index may take so much beside the array."""
+"""The bytes that one chunk of a b2nd frame and the frame's index may take beside the array."""
 
 
 def decoder(max_bytes: int = MAX_ARRAY_BYTES) -> Callable[[str, bytes], NDArray[Any] | None]:
     """Return a handler for ``webdataset.WebDataset(…).decode(ctrate_convert.decoder())``.
 
-    It turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, in the stored
-    type (int16, float16, or int32 where integers do not fit): an element times the JSON's
-    ``value_scale`` is in the source's unit. Every other member is left to the handlers that follow.
+    The handler turns members that end in ``.b2nd`` or ``.npy.gz`` into arrays, 3-D in C order, in
+    the stored type (int16, float16, or int32 if the integers do not fit int16). An element times
+    the JSON's ``value_scale`` is in the source's unit. The handler leaves every other member to the
+    handlers that follow.
 
-    A few bytes can stand for an array of any size, so one of more than ``max_bytes`` is refused
-    before memory is asked for. ``webdataset`` unpacks ``.gz`` itself before it asks any handler;
-    ``.decode(decoder(), pre=[])`` leaves that to this one, which is faster and keeps the limit.
+    A few bytes can stand for an array of any size, so the handler refuses an array of more than
+    ``max_bytes`` before it allocates memory. ``webdataset`` unpacks ``.gz`` itself before it asks
+    any handler; ``.decode(decoder(), pre=[])`` leaves that to this handler, which is faster and
+    keeps the limit.
 
     Raises:
         DamageError: on decoding, the bytes are not such an array, or it is too large.
@@ -64,23 +66,27 @@ def _check_bytes(name: str, what: object, size_bytes: int, max_bytes: int) -> No
 
 
 def _b2nd(name: str, data: bytes, max_bytes: int) -> NDArray[Any]:
-    import blosc2  # takes half a second, which only this encoding should cost
+    import blosc2  # imported here: it takes half a second
 
     try:
         frame = blosc2.ndarray_from_cframe(data)
-        # One thread: parallel reading is the workers' part, and threads do not survive a fork.
+        # One thread: the data loader's workers read in parallel, and threads do not survive a fork.
         frame.schunk.dparams = blosc2.DParams(nthreads=1)
         _check_size(frame)
         what = f"{frame.dtype.name} {'×'.join(map(str, frame.shape))}"
         _check_bytes(name, what, _decoding_bytes(frame), max_bytes)
         array: NDArray[Any] = frame[...]
+    # python-blosc2 parses the frame's metadata: damaged bytes raise any of these.
     except (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError) as error:
         raise DamageError(f"no Blosc2 array: {error}", where=name) from error
     return array
 
 
 def _check_size(frame: Any) -> None:
-    """Before memory is asked for: whole chunks of the frame's shape, padded, must be its data."""
+    """Raise ValueError unless the data are the whole chunks of the frame's padded shape.
+
+    Call it before memory is allocated.
+    """
     chunk_bytes = math.prod(frame.ext_chunks) * frame.dtype.itemsize
     padded, chunk = math.prod(frame.ext_shape), math.prod(frame.chunks)
     if padded * chunk_bytes != frame.schunk.nbytes * chunk:
@@ -88,8 +94,9 @@ def _check_size(frame: Any) -> None:
 
 
 def _decoding_bytes(frame: Any) -> int:
-    """Return what the array takes, and by how much a chunk and the index take more than usual."""
+    """Return the array's bytes, and how far a chunk and the index exceed `_AT_ONCE_BYTES`."""
     itemsize = frame.dtype.itemsize
+    # Eight bytes for the offset of each chunk.
     index_bytes = 8 * (math.prod(frame.ext_shape) // math.prod(frame.chunks))
     beside = math.prod(frame.ext_chunks) * itemsize + index_bytes
     return int(math.prod(frame.shape) * itemsize + max(0, beside - _AT_ONCE_BYTES))

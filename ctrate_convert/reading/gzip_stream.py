@@ -1,4 +1,4 @@
-"""Gzip data inflated no further than it is read, so that its size is no surprise."""
+"""Inflate gzip data no further than they are read, so that their size is no surprise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GzipStream:
         self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
     def read(self, size_bytes: int) -> bytes:
-        """Return the next ``size_bytes``, fewer where the content ends."""
+        """Return the next ``size_bytes``, or fewer if the content ends."""
         found = bytearray()
         while len(found) < size_bytes and (piece := self._next(size_bytes - len(found))):
             found += piece
@@ -35,12 +35,12 @@ class GzipStream:
             view = view[len(piece) :]
 
     def skip(self, size_bytes: int) -> None:
-        """Pass over the next bytes."""
+        """Skip the next ``size_bytes`` bytes."""
         while size_bytes:
             size_bytes -= len(self._next_of(size_bytes))
 
     def check_end(self) -> None:
-        """Make sure that nothing is left, and that the trailer has been read: the CRC-32 is right.
+        """Raise unless nothing is left and the trailer has been read, which checks the CRC-32.
 
         Raises:
             ValueError: there is more, or the trailer is missing.
@@ -57,9 +57,11 @@ class GzipStream:
         return piece
 
     def _next(self, most_bytes: int) -> bytes:
-        """Return up to ``most_bytes``; none where the content ends."""
+        """Return up to ``most_bytes``; an empty string at the end of the content."""
         inflater = self._inflater
         while not inflater.eof:
+            # The limit on the output may leave input inside the inflater: give it more only when it
+            # asks.
             given = next(self._pieces, b"") if inflater.needs_input else b""
             if inflater.needs_input and not given:
                 break

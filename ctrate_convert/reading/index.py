@@ -1,4 +1,4 @@
-"""The index of published samples, from the manifest and the records: where their bytes lie."""
+"""Index the published samples: where each sample's bytes lie, from the manifest and the records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ctrate_convert.store.records.record import ShardRecord
 
 @dataclass(frozen=True)
 class Shard:
-    """A published shard: where it is, how long it must be, and what mends it where it is not."""
+    """A published shard: its path, its recorded length, and the command to run if it is damaged."""
 
     path: str
     size_bytes: int
@@ -37,7 +37,7 @@ class Shard:
 
 
 class Member(NamedTuple):
-    """One member's payload."""
+    """The payload of a member."""
 
     name: str
     offset: int
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 class ArrayMember(NamedTuple):
-    """The array's payload; the fields are those of its record."""
+    """The payload of an array; the fields are those of its record."""
 
     name: str
     offset: int
@@ -58,7 +58,7 @@ class ArrayMember(NamedTuple):
 
 
 class StoredSample(NamedTuple):
-    """All that is needed to read a sample, or a part of it, without reading anything before it."""
+    """A sample's place in its shard: enough to read it, or a part of it, and nothing before it."""
 
     key: str
     shard: Shard
@@ -71,9 +71,9 @@ class StoredSample(NamedTuple):
 class Index:
     """The published samples of a dataset directory, in shard order.
 
-    A shard's record is read when its samples are first asked for, and kept in a compact form. A
-    shard whose record cannot be relied on has no samples: it is in `damaged`, by name and with the
-    reason, and `DamagedShardWarning` tells of it once.
+    The index reads a shard's record when its samples are first asked for, and keeps it in a compact
+    form. A shard whose record cannot be relied on has no samples: `damaged` holds its name and the
+    reason, and `DamagedShardWarning` names it once.
 
     Raises:
         SettingsError: there is no manifest in ``out``, or none that names a shard.
@@ -89,6 +89,7 @@ class Index:
                 next_command=f"ctrate-convert merge {self._out}",
             )
         self._plans = frozenset(manifest.plans)
+        # A plain str becomes the Literal type that `LAYOUTS` has as keys.
         self._layout = next(name for name in LAYOUTS if name == manifest.layout)
         self.shards = tuple(shard for shard in manifest.shards if shard.samples)
         if not self.shards:
@@ -108,7 +109,7 @@ class Index:
             yield from self.samples(shard)
 
     def samples(self, shard: ManifestShard) -> Sequence[StoredSample]:
-        """Return the samples of one shard in their order; none where its record is damaged."""
+        """Return the samples of one shard in their order; none if its record is damaged."""
         if shard.name not in self._known:
             try:
                 self._known[shard.name] = tuple(self._load(shard))
@@ -118,7 +119,7 @@ class Index:
         return self._known[shard.name]
 
     def sound_shards(self) -> list[ManifestShard]:
-        """Return the shards whose record is the one that was merged, byte by byte.
+        """Return the shards whose record is the merged one, by comparing each record's bytes.
 
         Raises:
             DamageError: there is none.
@@ -159,8 +160,9 @@ class Index:
     def _record_of(self, merged: ManifestShard) -> bytes:
         """Return the bytes of the record that was merged.
 
-        The merger has checked every field of these very bytes; a second look at each would take
-        seconds for all of CT-RATE. Bytes that differ get it: they may still be the same record.
+        The merger has checked every field of these very bytes, and checking each again would take
+        seconds for all of CT-RATE. Only bytes that differ are parsed: they may still be the same
+        record.
         """
         path = self._dataset.record(_number(merged))
         try:
@@ -195,7 +197,7 @@ class Index:
 
 
 def stored_sample(sample: dict[str, Any], shard: Shard, layout: Layout) -> StoredSample:
-    """Return where a sample lies in its shard, from the fields of its record.
+    """Return a sample's place in its shard, from the fields of its record.
 
     Raises:
         DamageError: the record lacks a member.

@@ -1,4 +1,4 @@
-"""A ``webdataset`` pipeline over the published shards, for training."""
+"""Build a ``webdataset`` pipeline over the published shards, for training."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def open_dataset(
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
-    Each sample is a dictionary, the same for every encoding and layout:
+    Each sample is a dictionary, with the same entries for every encoding and layout:
 
     - ``__key__``, ``__url__``: the sample's key and its shard's path;
     - ``array``: the volume, or the crop, (d, h, w) in the source's axis order and the stored
-      type (int16, float16, or int32 where integers do not fit); an element times
+      type (int16, float16, or int32 if the integers do not fit int16); an element times
       ``json["value_scale"]`` is in the source's unit;
-    - ``origin``: int64, (3,), where in the volume the array's first voxel lies;
+    - ``origin``: int64, (3,), the place of the array's first voxel in the volume;
     - ``json``: the fields of ``docs/shards.md``; ``report``: findings, line end, impressions;
       ``labels``: float32, (18,).
 
@@ -54,23 +54,23 @@ def open_dataset(
         out: The dataset directory.
         crop: The shape to cut from every volume. ``npy`` reads only the rows and ``b2nd`` decodes
             only the blocks that the crop touches; ``npy.gz`` has to inflate the volume up to the
-            crop's last plane. Along an axis where a volume is smaller than the crop, it stands in
-            the middle, and what is missing takes the smallest value that the volume has, which in
-            CT is air: crops always have the same shape, and no volume is left out.
+            crop's last plane. Along an axis where a volume is smaller than the crop, the volume is
+            centred and padded with its smallest value, which in CT is air: all crops have the same
+            shape, and no volume is left out.
         crop_at: ``random``, every position equally likely, or ``center``.
-        shuffle: Give the samples in a new random order each time, over all of a worker's shards.
-            Places are shuffled, not samples, so it takes no memory.
-        seed: Makes order and crops the same on every run, for each epoch, node and worker. The
-            epoch counts how often this dataset was iterated, or is told by
-            `VolumeDataset.set_epoch`: needed where worker processes start anew for each epoch.
+        shuffle: Yield the samples in a new random order each time, over all of a worker's shards.
+            Only the samples' places in the shards are shuffled, so this takes no memory.
+        seed: Make order and crops the same on every run, for each epoch, node and worker. The
+            epoch counts how often this dataset was iterated, or is set by
+            `VolumeDataset.set_epoch`: set it if worker processes start anew for each epoch.
             Without a seed, every iteration is different.
         keys: Only these samples. Default: all.
         units: ``stored`` as above; ``source``: ``array`` is float32 in the source's own unit.
 
-    Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in
-    RANK, WORLD_SIZE, WORKER and NUM_WORKERS: together they give each sample exactly once. A
-    worker without a shard gives nothing. A shard whose record is missing, damaged, or not the one
-    that was merged is left out, with a `DamagedShardWarning`.
+    Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
+    WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
+    without a shard yields nothing. A shard whose record is missing, damaged, or not the merged one
+    is left out, with a `DamagedShardWarning`.
 
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
@@ -118,10 +118,10 @@ def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
 
 
 class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[misc]
-    """A pipeline that `open_dataset` gives: an iterable dataset for torch's DataLoader.
+    """The pipeline that `open_dataset` returns: an iterable dataset for torch's DataLoader.
 
-    ``len`` is the number of samples of the whole dataset, all nodes and workers together; stages
-    that are added with ``.map``, ``.to_tuple``, ``.batched``, ``.select`` do not change it.
+    ``len`` is the number of samples of the whole dataset, all nodes and workers together. Stages
+    added with ``.map``, ``.to_tuple``, ``.batched`` or ``.select`` do not change it.
     """
 
     def __init__(self, shards: list[ManifestShard], reader: _Reader, samples: int) -> None:
@@ -135,12 +135,12 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
         return self._samples
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the next iteration's epoch, which with a seed decides order and crops."""
+        """Set the epoch of the next iteration, which with a seed decides order and crops."""
         self._reader.epoch = epoch
 
 
 def _split_by_node(shards: Iterator[ManifestShard]) -> Iterator[ManifestShard]:
-    """Yield this node's shards; with none, its peers would wait for it for ever.
+    """Return this node's shards; raise if there are none, because its peers would wait forever.
 
     Raises:
         SettingsError: there are none.
@@ -156,7 +156,7 @@ def _split_by_node(shards: Iterator[ManifestShard]) -> Iterator[ManifestShard]:
 
 @dataclass
 class _Reader:
-    """The pipeline's last stage: from shards to samples."""
+    """The pipeline's last stage, which reads the samples of the shards."""
 
     index: Index
     keys: frozenset[str] | None
@@ -176,6 +176,7 @@ class _Reader:
             if self.keys is None or sample.key in self.keys
         )
         if self.shuffle:
+            # Places are small: volumes are read only when their turn comes.
             places = list(samples)
             samples = (places[number] for number in rng.permutation(len(places)))
         for sample in samples:
@@ -186,6 +187,8 @@ class _Reader:
         if self.seed is None:
             return np.random.default_rng()
         rank, _, worker, _ = pytorch_worker_info()
+        # Rank and worker belong to the seed: else all workers would cut their crops at the same
+        # places.
         return np.random.default_rng([self.seed, epoch, rank, worker])
 
     def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A sample's parts out of its shard: the array or a crop of it, the JSON, the text, the labels."""
+"""Read a sample's parts from its shard: the array or a crop, the JSON, the text, the labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Units = Literal["stored", "source"]
 
 
 def check_units(units: str) -> None:
-    """Make sure that ``units`` is one of `Units`.
+    """Raise unless ``units`` is one of `Units`.
 
     Raises:
         SettingsError: it is not.
@@ -45,7 +45,8 @@ def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> N
     if array.value_scale == 1.0:
         return stored.astype(np.float32)
     values = np.empty(stored.shape, np.float32)
-    # In double precision: steps of 0.001 then give back the float32 that they were made of.
+    # In double precision: steps of 0.001 then give back the float32 values that they were made
+    # from.
     np.multiply(stored, array.value_scale, out=values, dtype=np.float64, casting="same_kind")
     return values
 
@@ -53,7 +54,7 @@ def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> N
 def read_crop(
     file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, units: Units
 ) -> NDArray[Any]:
-    """Return ``crop`` voxels from ``origin`` on; outside, the volume's smallest value.
+    """Return the ``crop`` voxels from ``origin`` on, padded with the volume's smallest value.
 
     Raises:
         DamageError: the shard does not hold what its record says.
@@ -65,6 +66,7 @@ def read_crop(
         return found
     smallest = array.value_min
     if units == "stored":
+        # The record's ``value_min`` is in the source's unit.
         smallest /= array.value_scale
         if found.dtype.kind == "i":
             smallest = round(smallest)
@@ -74,7 +76,7 @@ def read_crop(
 
 
 def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
-    """Return the fields of ``docs/shards.md``."""
+    """Return the JSON member's fields, which ``docs/shards.md`` lists."""
     return _json(file.member(sample.json), file, sample)
 
 
@@ -89,7 +91,7 @@ def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
 
 
 def read_source_extra(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
-    """Return by name the entries beside the volume in its source; empty in shards without them.
+    """Return the source's other entries by name; an empty dictionary for shards without that field.
 
     Raises:
         DamageError: the shard does not hold what its record says.
@@ -100,7 +102,8 @@ def read_source_extra(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
         for entry in read_json(file, sample).get("source_extra", []):
             name = entry["name"].removesuffix(".npy")
             value = _extra_value(entry)
-            if entry["name"] or value:  # a comment that is empty is none
+            if entry["name"] or value:  # an empty zip comment is no entry
+                # ``a`` and ``a.npy`` may both be there: the second one keeps its whole name.
                 found[entry["name"] if name in found else name] = value
     except (ValueError, KeyError, TypeError, AttributeError, SampleError) as error:
         raise file.shard.damage(
@@ -122,7 +125,7 @@ def _extra_value(entry: dict[str, Any]) -> Any:
 
 
 def read_report(file: ShardFile, sample: StoredSample) -> str:
-    """Return findings, line end, impressions."""
+    """Return the report: findings, line end, impressions."""
     try:
         return file.member(sample.report).decode()
     except UnicodeDecodeError as error:
@@ -130,10 +133,10 @@ def read_report(file: ShardFile, sample: StoredSample) -> str:
 
 
 def read_labels(file: ShardFile, sample: StoredSample) -> NDArray[np.float32]:
-    """Return float32, (18,), in the order of the label table; writable."""
+    """Return the labels, float32, (18,), in the order of the label table; writable."""
     data = file.member(sample.labels)
     size_bytes = len(LABEL_NAMES) * 4
     if len(data) < size_bytes:
         raise file.shard.damage(f"{sample.labels.name} is too short for 18 labels")
-    # The last bytes: in the layout webdataset an npy header precedes them.
+    # Take the last bytes: in the layout webdataset an npy header precedes the labels.
     return np.frombuffer(data[-size_bytes:], "<f4").astype(np.float32)

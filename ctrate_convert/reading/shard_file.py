@@ -1,4 +1,4 @@
-"""A published shard, open for reading members at their recorded places."""
+"""Open a published shard and read members at their recorded places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctrate_convert.reading.index import ArrayMember, Member, Shard
 
 
 class ShardFile:
-    """A shard open for reading, as long as its record says it is. A context manager.
+    """A shard open for reading, with the length that its record says. A context manager.
 
     Raises:
         DamageError: the file is missing, or not what its record says; on opening and on reading.
@@ -52,7 +52,7 @@ class ShardFile:
         return self.read(member.offset, member.size_bytes)
 
     def check_header(self, member: ArrayMember | Member) -> None:
-        """Make sure that the tar header in front of a member names it and its size.
+        """Check that the tar header in front of a member names it and its size.
 
         Raises:
             DamageError: it does not.
@@ -72,13 +72,13 @@ class ShardFile:
             )
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """Return ``size_bytes`` from ``offset`` on, all of them."""
+        """Return all ``size_bytes`` bytes from ``offset`` on."""
         data = bytearray(size_bytes)
         self.read_into(memoryview(data), offset)
         return bytes(data)
 
     def read_into(self, view: memoryview, offset: int) -> None:
-        """Fill ``view``, a view of bytes, with what the file holds from ``offset`` on."""
+        """Fill ``view``, a view of bytes, with the file's bytes from ``offset`` on."""
         while view:
             try:
                 got = self._read_some(view, offset)

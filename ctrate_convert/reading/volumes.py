@@ -1,4 +1,4 @@
-"""Samples by key, each read at its recorded place: nothing before it in the shard is touched."""
+"""Read samples by key, each at its recorded place: nothing before it in the shard is touched."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ctrate_convert.reading.shard_file import ShardFile
 class StoredArray:
     """A volume that stays in its shard: each index reads and decodes no more than it must.
 
-    Indexing takes integers, slices with any step, and an ellipsis, and gives what numpy would
-    give: a new, writable array, or a scalar. `dtype` is the stored type (int16, float16, or int32
-    where integers do not fit), whose elements times `value_scale` are in the source's unit; with
-    units ``source`` it is float32, in that unit already. ``npy`` reads the rows that are asked for,
-    ``b2nd`` decodes the blocks that they lie in, ``npy.gz`` has to inflate everything from the
+    Indexing takes integers, slices with any step, and an ellipsis, and returns what numpy would
+    return: a new, writable array, or a scalar. `dtype` is the stored type (int16, float16, or int32
+    if the integers do not fit int16), whose elements times `value_scale` are in the source's unit;
+    with units ``source`` it is float32, in that unit already. ``npy`` reads the requested rows,
+    ``b2nd`` decodes the blocks that hold them, and ``npy.gz`` has to inflate everything from the
     first plane to the last one needed.
 
     Raises:
@@ -64,7 +64,7 @@ class StoredArray:
         with ShardFile(self._shard) as file:
             found = read_array(file, self._array, box, self._units)
         taken = found[rest]
-        # What a step leaves out must not stay in memory behind a small view.
+        # A small view would keep the whole box in memory, with all that a step leaves out.
         return taken.copy() if taken.size < found.size else taken
 
     def __array__(
@@ -81,7 +81,7 @@ class StoredArray:
 
 
 class Sample:
-    """One sample. Nothing is read before it is asked for, and nothing is kept.
+    """A sample that reads each part from its shard on access, and keeps nothing.
 
     Raises:
         DamageError: on each access, the shard does not hold what its record says.
@@ -99,39 +99,40 @@ class Sample:
 
     @property
     def shard(self) -> str:
-        """The path of the shard that holds it."""
+        """The path of the sample's shard."""
         return self._stored.shard.path
 
     @property
     def array(self) -> StoredArray:
-        """The volume: slice it, or give it to ``numpy.asarray`` for all of it."""
+        """The volume: slice it, or pass it to ``numpy.asarray`` to read all of it."""
         return StoredArray(self._stored, self._units)
 
     @property
     def json(self) -> dict[str, Any]:
-        """The fields of ``docs/shards.md``."""
+        """The fields that ``docs/shards.md`` lists."""
         with ShardFile(self._stored.shard) as file:
             return read_json(file, self._stored)
 
     @property
     def source_extra(self) -> dict[str, Any]:
-        """Return the entries beside the volume in its NPZ, by the entry's name without ``.npy``.
+        """The other entries of the source NPZ, by their names without ``.npy``.
 
-        Arrays; of entries that hold JSON, what it says; of other files, the bytes. Nothing is
-        ever unpickled. A comment of the NPZ itself has the name ``""``.
+        An array's value is the array; that of an entry with JSON is the parsed JSON; that of
+        another file is its bytes. Nothing is ever unpickled. A comment of the NPZ itself has the
+        name ``""``.
         """
         with ShardFile(self._stored.shard) as file:
             return read_source_extra(file, self._stored)
 
     @property
     def report(self) -> str:
-        """Findings, line end, impressions."""
+        """The report: findings, line end, impressions."""
         with ShardFile(self._stored.shard) as file:
             return read_report(file, self._stored)
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """float32, (18,), in the order of the label table."""
+        """The labels, float32, (18,), in the order of the label table."""
         with ShardFile(self._stored.shard) as file:
             return read_labels(file, self._stored)
 
@@ -142,11 +143,11 @@ class Sample:
 class Volumes(Mapping[str, Sample]):
     """The published samples of the dataset directory ``out`` by key, in shard order.
 
-    Reads the manifest and every record once, and no shard. ``units``: ``stored`` gives arrays as
-    they lie in the shard, ``source`` gives float32 in the source's own unit. May be pickled, and
-    shared between threads and with forked processes. The samples of a shard whose record is
-    missing, damaged, or not the one that was merged are left out: `DamagedShardWarning` names the
-    shard, and `damaged` has the reason.
+    Opening reads the manifest and every record once, and no shard. ``units``: ``stored`` gives
+    arrays as they lie in the shard, ``source`` gives float32 in the source's own unit. The mapping
+    may be pickled, and shared between threads and with forked processes. It leaves out the samples
+    of a shard whose record is missing, damaged, or not the merged one: `DamagedShardWarning` names
+    the shard, and `damaged` holds the reason.
 
     Raises:
         SettingsError: there is no manifest in ``out``, or no shard; or no such units.
@@ -159,7 +160,7 @@ class Volumes(Mapping[str, Sample]):
         self._samples: dict[str, StoredSample] = {}
         index = Index(out)
         self.damaged: dict[str, str] = index.damaged
-        """The shards whose samples are left out, by name, and why."""
+        """The shards whose samples are left out, by name, with the reason."""
         for sample in index:
             if sample.key in self._samples:
                 raise DamageError(

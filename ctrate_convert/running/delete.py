@@ -1,4 +1,4 @@
-"""Free the disk: let the sources go of shards that hold them, each compared at that moment."""
+"""Free disk space: let the sources of converted shards go, each compared right before."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ctrate_convert.store.records.consent import Consent
 
 
 def deletable_sources(dataset: Dataset) -> list[Source]:
-    """Return all sources with their states; nothing is changed."""
+    """Return all sources with their states, changing nothing."""
     return list(survey(dataset, require_plans(dataset)))
 
 
 def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Planned]:
-    """Return the shards that have sources which may go, or whose deletion was interrupted."""
+    """Return the shards with sources that may go, or with an interrupted deletion."""
     planned = Ledger.load(dataset).planned
     shards = {
         source.shard
@@ -52,9 +52,9 @@ def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
 
 
 def with_interrupted(proposal: Proposal | None, work: Sequence[Planned]) -> Proposal:
-    """Return the proposal for all of ``work``, also where a killed command has only its word left.
+    """Return the proposal for all of ``work``, including interrupted deletions without files.
 
-    An interrupted deletion whose file is gone needs its last line in the journal, and no file.
+    An interrupted deletion whose file is gone needs only its last line in the journal.
     """
     plans = {plan.plan_id: plan for plan, _ in work}
     shards = tuple(sorted(shard.index for _, shard in work))
@@ -88,11 +88,11 @@ def delete_sources_of(
 
 
 def refuse_other_trash(dataset: Dataset, trash: str) -> None:
-    """Refuse a further plan's trash where an earlier plan would not use it.
+    """Refuse a further plan's trash if an earlier plan would not use it.
 
     Raises:
         RefusedError: an earlier plan proposes to delete sources that are left, and names no trash
-            or another.
+            or another one.
     """
     plans = load_plans(dataset)
     others = {

@@ -1,7 +1,7 @@
-"""Runs one function on many values, in a few processes of their own.
+"""Run one function on many values, in a few processes of their own.
 
-For work that holds the interpreter's lock and changes nothing: it is killed when it is not wanted
-any more, at Ctrl+C and when its parent is gone.
+Use it for work that holds the interpreter's lock and changes nothing: the processes are killed when
+they are no longer wanted, at Ctrl+C, and when their parent is gone.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ def each_in_a_process(
     num_workers: int,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[R]:
-    """Call ``function`` with every value; ``on_done`` is told how many are done of all.
+    """Return the results of ``function`` for all values, in their order.
 
-    With one worker, or for one value, it is called here. ``function`` must be found by its name.
+    ``on_done`` is called with the numbers of values done and of all. With one worker, or for one
+    value, ``function`` is called in this process. ``function`` must be importable by its name.
 
     Raises:
         WorkerDied: a process was killed.
-        CtrateError, OSError: what ``function`` raised.
+        CtrateError, OSError: ``function`` raised it.
     """
     results: dict[int, R] = {}
     if num_workers == 1 or len(values) <= 1:
@@ -50,7 +51,7 @@ def each_in_a_process(
     try:
         start_forkserver([function.__module__])
         for _ in range(min(num_workers, len(values))):
-            # Interrupted in between, a worker would be left that nobody knows of.
+            # An interrupt between start and bookkeeping would leave a worker that nobody knows of.
             with signals_held():
                 connection, process = _start(function)
                 workers[connection] = process
@@ -63,9 +64,8 @@ def each_in_a_process(
                 _ask(connection, waiting, asked)
                 on_done(len(results), len(values))
     finally:
-        with (
-            signals_held()
-        ):  # all of them, or the interpreter waits at its end for one that is left
+        # Kill all of them: the interpreter waits at its end for a process that is left.
+        with signals_held():
             for process in workers.values():
                 process.kill()
         for process in workers.values():
@@ -87,7 +87,7 @@ def _ask(
 ) -> None:
     if waiting:
         number, value = waiting.popleft()
-        with contextlib.suppress(ConnectionError):  # that it died is seen when it answers
+        with contextlib.suppress(ConnectionError):  # `_answer` notices that it died
             connection.send(value)
         asked[connection] = number
 
@@ -114,7 +114,7 @@ def _died(code: int | None) -> WorkerDied:
 
 
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
-    """Answer values until killed: the worker process."""
+    """Answer the parent's questions in the worker process until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which kills us
     hear_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,6 +1,7 @@
-"""Imported by the fork server as it starts: it and all that it forks end with the command.
+"""Tie the fork server, which imports this module as it starts, to the command's life.
 
-Anywhere else, importing this does nothing.
+The fork server and all processes that it forks then end with the command. Anywhere else, importing
+this module does nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import sys
 
 from ctrate_convert.running.parent import die_with_parent
 
+# multiprocessing starts the fork server as ``python -c '... multiprocessing.forkserver ...'``.
 if "multiprocessing.forkserver" in sys.orig_argv[-1]:
-    # A command that has ended by now asks for no worker: then the fork server ends by itself.
+    # If the command has ended by now, the fork server ends by itself: nobody asks for a worker.
     die_with_parent(os.getppid())
     _forkserver = os.getpid()
+    # The kernel clears the death signal in a forked child, so each child asks for it again.
     os.register_at_fork(after_in_child=lambda: die_with_parent(_forkserver))

@@ -1,8 +1,8 @@
-"""Ctrl+C and SIGTERM at any moment of a command end it with exit code 130, and without a traceback.
+"""End a command at Ctrl+C or SIGTERM with exit code 130 and no traceback, at any moment.
 
-While the program is loading the process just ends, and once it is done its exit code stands. In
-between they raise KeyboardInterrupt, so that what is under way is taken back; `stop_on_signals`
-takes over where there is more to finish.
+While the program is loading, the process just ends. Once the program is done, its exit code stands.
+In between, the signals raise KeyboardInterrupt, so that work under way is undone; `stop_on_signals`
+takes over if there is more to finish.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _IMPORT = "<frozen importlib._bootstrap>"
 
 
 def end_at_once() -> None:
-    """Let a signal end the process from here on: nothing has begun that must be undone."""
+    """Make signals end the process from here on: nothing has begun that would have to be undone."""
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` or `&` in a script wants it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # set by `nohup`, or `&` in a script
             signal.signal(number, _end)
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within the block, a signal raises KeyboardInterrupt."""
+    """Make signals raise KeyboardInterrupt within the block."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -50,7 +50,10 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    """An import may swallow the exception, or make another one of it: there it is as a kill is."""
+    """Raise KeyboardInterrupt; during an import end the process instead, as a kill would.
+
+    An import may swallow the exception, or turn it into another one.
+    """
     while frame is not None:
         if frame.f_code.co_filename == _IMPORT:
             _end(number, frame)

@@ -1,7 +1,7 @@
-"""Runs one worker process a step of a shard, a few at a time; a killed one costs only its step.
+"""Run one worker process for each step of a shard, a few at a time; a kill costs only one step.
 
-The workers share one queue of shards. While one waits for storage, settling its shard and reading
-it back, another one converts.
+The workers share one queue of shards. While one worker waits for storage, settling its shard and
+reading it back, another one converts.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from ctrate_convert.running.worker import (
 Message = Advanced | Written | ShardDone | SourcesReleased | ShardFailed
 
 _POLL_S = 0.2
-_STOP_PATIENCE_S = 30.0  # then a worker is killed, which harms nothing: storage may hang for ever
+_STOP_PATIENCE_S = 30.0  # then kill workers: harmless, and storage may hang
 
 TIME_LIMIT_WARNING = signal.SIGUSR2
-"""What a scheduler is asked to send some time before it ends the job."""
+"""The signal that the scheduler is asked to send some time before it ends the job."""
 
 FORKSERVER_PRELOAD = ["ctrate_convert.running.worker"]
 
 
 class StopFlag:
-    """Set once by a signal or a caller; workers then stop between two blocks of a volume."""
+    """A flag set once by a signal or a caller; workers then stop between two blocks of a volume."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
 
     def set(self, reason: str) -> None:
-        """Ask to stop; the first reason counts."""
+        """Ask the workers to stop; the first reason counts."""
         self.reason = self.reason or reason
 
     def __bool__(self) -> bool:
@@ -57,7 +57,7 @@ class StopFlag:
 def stop_on_signals(
     stop: StopFlag, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
 ) -> Iterator[StopFlag]:
-    """Within the block, ``signals`` set ``stop`` instead of killing the process."""
+    """Make ``signals`` set ``stop`` within the block instead of killing the process."""
 
     def handler(number: int, _: object) -> None:
         stop.set(signal.Signals(number).name)
@@ -79,7 +79,7 @@ class _Running:
 
 
 def _has_room(running: Collection[_Running], num_workers: int) -> bool:
-    """Return True if another worker may begin; one that reads its shard back does not count."""
+    """Return True if another worker may start; one that reads its shard back does not count."""
     return len(running) - any(one.written for one in running) < num_workers
 
 
@@ -92,13 +92,13 @@ def run_orders(
 ) -> None:
     """Carry out ``orders`` in their order, at most ``num_workers`` at a time.
 
-    One more is begun while one of them has only to settle its shard and to read it back. Every
+    One more order begins while one of them has only to settle its shard and to read it back. Every
     order ends in one `ShardDone`, `SourcesReleased` or `ShardFailed` message, except those not
-    begun before ``stop`` was set. Where a shard that was converted is to let its sources go, that
-    is the next order to be begun: it gives space back. ``on_message`` may set ``stop``. While
-    ``may_start`` says no to the next one, none is begun.
+    begun before ``stop`` was set. If a converted shard is to let its sources go, that order begins
+    next, because it frees space. ``on_message`` may set ``stop``. While ``may_start`` returns False
+    for the next order, none begins.
     """
-    # Not fork: the parent may have threads. Not spawn: it would import numpy for every shard.
+    # Not fork: the parent may have threads. Not spawn: each shard's worker would import numpy anew.
     start_forkserver(FORKSERVER_PRELOAD)
     context = multiprocessing.get_context("forkserver")
     waiting = deque(orders)
@@ -121,11 +121,13 @@ def run_orders(
             if told_to_stop_at and time.monotonic() - told_to_stop_at > _STOP_PATIENCE_S:
                 for one in running.values():
                     one.process.kill()
+            # No worker runs, and `may_start` refused the next order: ask again in a while.
             if not running:
                 time.sleep(_POLL_S)
             for ready in wait(list(running), timeout=_POLL_S):
                 follow = _receive(running, ready, on_message)  # type: ignore[arg-type]
                 if follow is not None:
+                    # First in the queue: letting sources go frees space for the shards that wait.
                     waiting.appendleft(follow)
     finally:
         for one in running.values():
@@ -151,6 +153,7 @@ def _receive(
     one = running[connection]
     try:
         message: Message = connection.recv()
+    # A worker that was killed closes its end of the pipe without a last message.
     except (EOFError, OSError):
         one.process.join()
         message = _died(one)

@@ -1,4 +1,4 @@
-"""The result of a run, summed up from its workers' messages."""
+"""Sum up the outcome of a run from its workers' messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ctrate_convert.store.records.plan import PlannedShard
 
 @dataclass
 class RunResult:
-    """The result of one run, summed up as it goes; a progress display reads it too."""
+    """The outcome of one run, summed up as it goes; a progress display reads it too."""
 
     samples_total: int
     source_bytes_total: int
@@ -45,12 +45,12 @@ class RunResult:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the run began."""
+        """The seconds since the run began."""
         return time.monotonic() - self.started_clock
 
     @property
     def exit_code(self) -> ExitCode:
-        """The worst that happened decides; a sample that failed in an earlier run still counts."""
+        """The exit code of the worst event; a sample that failed in an earlier run still counts."""
         if self.stopped_by:
             return ExitCode.INTERRUPTED
         codes = {failure.error.exit_code for failure in self.failed_shards.values()}
@@ -65,7 +65,7 @@ class RunResult:
         return ExitCode.SAMPLES_FAILED if failed else ExitCode.DONE
 
     def note(self) -> AttemptProgress:
-        """Return the attempt's progress note."""
+        """Return the progress note of the attempt."""
         return AttemptProgress(
             time=now_text(),
             samples_done=self.samples_done,
@@ -80,7 +80,7 @@ class RunResult:
 
 
 class Tally:
-    """Sums messages into the result; what a failed shard had counted is taken back."""
+    """The sum of all messages in the result; the counts of a failed shard are taken back."""
 
     def __init__(
         self, result: RunResult, shards: dict[int, PlannedShard], recorded: frozenset[int]
@@ -89,24 +89,24 @@ class Tally:
         self._shards = shards
         self._recorded = recorded
         self._samples_done: dict[int, int] = {}
-        """Of each shard under way."""
+        """Samples done of each shard under way."""
         self._writing: set[int] = set()
 
     def begin(self, shard: int) -> None:
-        """Note that a worker is about to have this shard."""
+        """Note that a worker is about to get this shard."""
         self._samples_done[shard] = 0
         if shard not in self._recorded:
             self._writing.add(shard)
 
     def claimed_bytes(self) -> int:
-        """Return the bytes that shards under way will still write, as far as the plan can tell."""
+        """Return how much the shards under way will still write, as far as the plan can tell."""
         return sum(
             round(_written_bytes(shard) * (1 - self._samples_done[shard.index] / shard.samples))
             for shard in map(self._shards.__getitem__, self._writing)
         )
 
     def take(self, message: Message) -> None:
-        """Count what ``message`` tells."""
+        """Count ``message``."""
         result = self._result
         if isinstance(message, SourcesReleased):
             self._take_released(message)
@@ -119,6 +119,7 @@ class Tally:
         self._writing.discard(message.shard)
         if isinstance(message, Written):
             return
+        # Take the partial count back: `_count_shard` adds all samples of a finished shard.
         result.samples_done -= self._samples_done.pop(message.shard, 0)
         if isinstance(message, ShardFailed):
             if not isinstance(message.error, Interrupted):
@@ -140,7 +141,7 @@ class Tally:
             result.busy_shards.append(message.shard)
             return
         result.deletion.add(message.deletion)
-        if message.shard in self._recorded:  # else it was counted when it was converted
+        if message.shard in self._recorded:  # any other was counted when it was converted
             self._count_shard(message)
         result.max_rss_bytes = max(result.max_rss_bytes, message.max_rss_bytes)
 

@@ -1,4 +1,4 @@
-"""Convert what is pending, here: the one path that a local run and an array task share."""
+"""Convert pending shards in this process's workers: the one path of local runs and array tasks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does the work here, and whom they listen and report to.
+    """The workers of a run, with their stop flag, their scheduler job and the caller's callbacks.
 
-    ``num_workers`` processes convert at once. ``stop`` is looked at between two blocks of a
-    volume. ``scheduler`` are the facts of the job that this process is of; empty where it is none.
-    A shard that another process holds is waited for ``lock_patience_s``. ``may_start`` is told
-    what the shards under way will still write; while it says no, no shard is begun but those that
-    only let sources go. ``on_change`` is told of every message of a worker.
+    ``num_workers`` processes convert at once. Workers check ``stop`` between two blocks of a
+    volume. ``scheduler`` holds the facts of this process's job; it is empty if there is none. A
+    worker waits ``lock_patience_s`` for a shard that another process holds. ``may_start`` is called
+    with the bytes that the shards under way will still write; while it returns False, only shards
+    begin that merely let sources go. ``on_change`` is called with every message of a worker.
     """
 
     num_workers: int
@@ -56,7 +56,7 @@ class Crew:
 
 @dataclass(frozen=True)
 class Tasks:
-    """Which tasks are carried out: ``only`` these (None: all), but ``leave`` those to others."""
+    """The tasks to carry out: ``only`` these (None: all), except those in ``leave``."""
 
     only: frozenset[int] | None = None
     leave: frozenset[int] = frozenset()
@@ -71,8 +71,8 @@ def run_work(
 ) -> RunResult:
     """Carry out ``work`` under one attempt.
 
-    The sources of shards that ``consent`` names are let go, each shard's after it was published;
-    without one no source is touched.
+    The sources of shards that ``consent`` names are let go, each shard's after it was published.
+    Without a consent no source is touched.
     """
     dataset.prepare()
     recorded = recorded_numbers(dataset)
@@ -97,8 +97,8 @@ def run_work(
             patience_s=crew.lock_patience_s,
             releasing=shard.index in recorded,
         )
-        # First what only lets sources go: it takes no space, and may give some. Then the largest,
-        # so that no worker is still busy with one when the others are done.
+        # Shards that only let sources go come first: they take no space and may free some. Then the
+        # largest, so that no worker is still busy with one when the others are done.
         for plan, shard in sorted(
             work, key=lambda one: (one[1].index in recorded, one[1].source_bytes), reverse=True
         )
@@ -118,6 +118,7 @@ def run_work(
         if order.releasing:
             return True
         may = crew.may_start(tally.claimed_bytes())
+        # The answer changed: a pause begins or ends.
         if may == result.paused:
             result.paused = not may
             attempt.progress(result.note(), force=True)
@@ -128,6 +129,7 @@ def run_work(
     broken: BaseException | None = None
     try:
         run_orders(orders, crew.num_workers, crew.stop, on_message, may_begin)
+    # Also KeyboardInterrupt and SystemExit: the attempt's end must tell why it ended.
     except BaseException as error:
         broken = error
         raise
@@ -140,14 +142,14 @@ def run_work(
 
 
 def _sweep(dataset: Dataset, recorded: frozenset[int]) -> None:
-    """Remove what killed writers left behind."""
+    """Remove the partial files that killed writers left behind."""
     published = frozenset(f"shard-{index:06d}" for index in recorded)
     for folder in (dataset.out, dataset.records, dataset.plans):
         remove_stale_partials(folder, published)
 
 
 def _hits_every_shard(failure: ShardFailed) -> bool:
-    """Return a full disk stops the run; a killed worker costs only its shard."""
+    """Return True if the failure stops the run: a full disk does, a killed worker does not."""
     error = failure.error
     return isinstance(error, EnvironmentProblem) and not isinstance(error, WorkerDied)
 
@@ -157,7 +159,7 @@ def _tasks(work: Iterable[Planned]) -> list[int]:
 
 
 def _end(attempt: Attempt, result: RunResult, broken: BaseException | None) -> None:
-    """Write the attempt's last word; ``broken`` is the run's own failure."""
+    """Write the attempt's end; ``broken`` is the exception that ended the run itself, if any."""
     outcome: Outcome = "done"
     cause = EndCause.DONE
     reason = told = ""
@@ -197,13 +199,13 @@ def run_pending(
     must_fit: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[RunResult, Manifest]:
-    """Carry out what is pending of ``tasks``, or of all; return that and the merged manifest.
+    """Carry out what is pending of ``tasks``, or of all; return the result and merged manifest.
 
-    ``must_fit``: nothing is begun that certainly fills the disk. ``warn`` is told where it may.
+    ``must_fit``: begin nothing that certainly fills the disk. ``warn`` is called if it may fill.
     ``consent``: a person allowed that the sources of the shards it names are let go.
 
     Raises:
-        EnvironmentProblem: it would.
+        EnvironmentProblem: the disk would certainly fill.
         RefusedError: sources may be let go, and the output cannot be trusted with that.
         SettingsError: the consent's trash cannot serve.
     """
@@ -218,7 +220,7 @@ def run_pending(
     wanted = tasks or Tasks()
     work = [one for one in ledger.pending(consent) if wanted.has(one.shard.task)]
     if must_fit or warn:
-        _sweep(dataset, ledger.recorded)  # their space is free for what comes
+        _sweep(dataset, ledger.recorded)  # so that their space counts as free
         words = require_room(
             dataset,
             work,

@@ -1,4 +1,4 @@
-"""Free space at the output: looked at before a run, watched while it goes on."""
+"""Check free space at the output before a run, and watch it while the run goes on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ctrate_convert.store.records.manifest import GIB
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 _PROBE_MAY_BE_OFF = 0.05
-"""What a probe predicts is believed this far; an ``npy`` is known to the byte."""
+"""The relative error allowed for a probe's prediction; the size of an ``npy`` is exact."""
 
 
 class SpaceWatch:
-    """Says whether the next shard may begin: only while ``min_free_bytes`` stay free.
+    """A watch that lets the next shard begin only while ``min_free_bytes`` stay free.
 
-    Stay: beside what the shards under way will still write, so that many workers at once do not
-    take together what each of them saw. ``on_change`` is told once when a pause begins and once
-    when it ends, with the bytes that stay free. With ``min_free_bytes`` 0 nothing is watched.
+    The bytes that the shards under way will still write do not count as free: else many workers at
+    once would take together what each of them saw. ``on_change`` is called once when a pause begins
+    and once when it ends, with the bytes that stay free. With ``min_free_bytes`` 0 nothing is
+    watched.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class SpaceWatch:
         self._paused = False
 
     def may_start(self, claimed_bytes: int) -> bool:
-        """Look now; ``claimed_bytes`` are what the shards under way will still write."""
+        """Return True if a shard may begin; those under way will still write ``claimed_bytes``."""
         if not self._min_free_bytes:
             return True
         free_bytes = _free_bytes(self._folder) - claimed_bytes
@@ -57,19 +58,20 @@ def require_room(
     least_workers: int | None = None,
     may_wait: bool = False,
 ) -> str | None:
-    """Refuse to begin what certainly does not fit beside what is there; None where all of it fits.
+    """Refuse to begin work that certainly does not fit; return None if all of it fits.
 
-    Otherwise what to tell a person: it may not fit, since no probe has told what an encoding makes
-    of the volumes; or it does not, but ``may_wait`` for space. Sources that ``consent`` lets go
-    give space back only where they lie on the output's file system and no trash keeps them; those
-    of ``recorded`` shards, which only await the gate, first. At most ``num_workers`` and at least
-    ``least_workers`` (None: as many) convert at once.
+    Otherwise return what to tell a person: the work may not fit, since no probe has told how an
+    encoding compresses the volumes; or it does not fit, but ``may_wait`` for space. Sources that
+    ``consent`` lets go free space only if they lie on the output's file system and no trash keeps
+    them; those of ``recorded`` shards, which only await the gate, go first. At most ``num_workers``
+    and at least ``least_workers`` (None: as many) convert at once.
 
     Raises:
-        EnvironmentProblem: the peak is more than what is free.
+        EnvironmentProblem: the peak exceeds the free space.
     """
     back = _GivesBack(dataset, consent)
     unwritten = [one for one in work if one[1].index not in recorded]
+    # Sources of recorded shards need only the gate: their space is free before the peak.
     before = sum(back.bytes(*one) for one in work if one[1].index in recorded)
 
     def peak_bytes(workers: int, *, only_certain: bool) -> int:
@@ -99,10 +101,11 @@ def require_room(
 
 
 class _GivesBack:
-    """The bytes that the gate gives back to the output's file system."""
+    """The space that the gate frees on the output's file system."""
 
     def __init__(self, dataset: Dataset, consent: Consent | None) -> None:
         self._out = dataset.out
+        # A trash lies on the sources' file system: moving a file there frees nothing.
         self._consent = consent if consent and not consent.trash else None
         self._beside: dict[str, bool] = {}
 
@@ -118,9 +121,14 @@ class _GivesBack:
 def _weighed(
     plan: Plan, shard: PlannedShard, back: _GivesBack, *, only_certain: bool
 ) -> PlannedShard:
-    """The shard with what it gives back as its sources' size, and with certain sizes alone."""
+    """Return the shard with the bytes that it frees as its sources' size.
+
+    With ``only_certain``, its output and scratch sizes are reduced to what is certain.
+    """
     weight = 1.0
     if only_certain and plan.settings.encoding != "npy":
+        # Without a probe nothing is known of how a compressing encoding does, so no byte is
+        # certain.
         weight = 0.0 if plan.probe is None else 1 - _PROBE_MAY_BE_OFF
     change = {
         "source_bytes": back.bytes(plan, shard),
@@ -131,7 +139,7 @@ def _weighed(
 
 
 def _free_bytes(folder: Path) -> int:
-    """Return the bytes that an ordinary user may still write there; a quota is not seen."""
+    """Return the bytes that a user without privileges may still write; a quota is not seen."""
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:
@@ -142,4 +150,4 @@ def _same_file_system(one: Path, other: Path) -> bool:
     try:
         return os.stat(one).st_dev == os.stat(other).st_dev
     except OSError:
-        return True  # then the conversion will tell
+        return True  # the conversion will report the missing folder

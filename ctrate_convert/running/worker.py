@@ -1,8 +1,8 @@
-"""One step of one shard in a process of its own: convert and publish it, or let its sources go.
+"""Do one step of one shard in a process of its own: convert and publish it, or let its sources go.
 
 Another process than the one that wrote a shard compares it with its sources. A worker that is
-killed costs its step and nothing else. It stops, leaving nothing half done, on SIGTERM and when
-its parent is gone.
+killed costs its step and nothing else. A worker stops on SIGTERM and when its parent is gone, and
+leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REPORT_EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class Advanced:
-    """Array bytes read and samples finished since the last such message."""
+    """The array bytes read and samples finished since the last such message."""
 
     shard: int
     array_bytes: int
@@ -46,16 +46,16 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Written:
-    """All samples of the shard are converted; what is left is storage's: fsync and re-read."""
+    """All samples of the shard are converted; fsync and re-read, which wait for storage, remain."""
 
     shard: int
 
 
 @dataclass(frozen=True)
 class ShardDone:
-    """A shard is published and recorded; ``busy``: another process is at it, nothing was done.
+    """A shard is published and recorded; ``busy``: another process holds it and nothing was done.
 
-    ``verified`` is its file where this worker has just read it back from storage.
+    ``verified`` is the shard's file if this worker has just read it back from storage.
     """
 
     shard: int
@@ -90,11 +90,11 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class Order:
-    """An order to a worker: convert ``shard``, or with ``releasing`` let its sources go.
+    """A worker's order: convert ``shard``, or with ``releasing`` let its sources go.
 
-    ``consent`` names the consent under which they may go; None where they stay. ``patience_s`` is
-    how long to wait for a shard that another process holds: a node that went down may leave its
-    lock behind for a while. ``verified`` is the shard's file as this run has just read it.
+    ``consent`` names the consent under which they may go; None if they stay. ``patience_s`` is how
+    long to wait for a shard that another process holds: a node that went down may leave its lock
+    behind for a while. ``verified`` is the shard's file if this run has just read it.
     """
 
     out: Path
@@ -106,14 +106,15 @@ class Order:
     verified: FileIdentity | None = None
 
     def then_release(self, done: ShardDone) -> Order | None:
-        """Return the order that lets the sources go of the shard that this one converted."""
+        """Return the order to let the converted shard's sources go; None if they stay."""
+        # Without output, no sample was converted and no source may go.
         if self.releasing or self.consent is None or done.busy or not done.output_bytes:
             return None
         return dataclasses.replace(self, releasing=True, verified=done.verified)
 
 
 class _Reporter:
-    """Tells the parent how far it is; raises `Interrupted` when it is time to stop."""
+    """The worker's link to its parent; it reports progress and raises `Interrupted` to stop."""
 
     def __init__(self, connection: Connection, shard: int) -> None:
         self._connection = connection
@@ -130,13 +131,13 @@ class _Reporter:
             self.send()
 
     def send(self) -> None:
-        """Tell the parent what it does not know yet."""
+        """Send the parent the progress since the last message."""
         self._last = time.monotonic()
         self._send(Advanced(self._shard, self._bytes, self._samples))
         self._bytes = self._samples = 0
 
     def written(self) -> None:
-        """Tell the parent that another shard may be begun."""
+        """Tell the parent that another shard may begin."""
         self._send(Written(self._shard))
 
     def _send(self, message: Advanced | Written) -> None:
@@ -148,12 +149,15 @@ class _Reporter:
             ) from error
 
     def check_stop(self) -> None:
-        """Raise `Interrupted` when it is time to stop."""
+        """Raise `Interrupted` if the worker was told to stop."""
         if self.stop_reason:
             raise Interrupted(self.stop_reason)
 
     def why_stop(self) -> str:
-        """Return why no further source may go: this worker was stopped, or its command is gone."""
+        """Return why no further source may go, or an empty string.
+
+        This worker was told to stop, or its command is gone.
+        """
         if self.stop_reason:
             return self.stop_reason
         gone = parent_is_gone(self._connection)
@@ -161,14 +165,14 @@ class _Reporter:
 
 
 def main(order: Order, connection: Connection) -> None:
-    """Carry out ``order`` in this worker process; send messages, the last one how it ended."""
+    """Carry out ``order`` in a worker process and send messages; the last one says how it ended."""
     reporter = _Reporter(connection, order.shard)
 
     def stop(number: int, _: object) -> None:
         reporter.stop_reason = f"stopped by {signal.Signals(number).name}"
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which tells us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which sends SIGTERM
     begin_work(Dataset(order.out))
     try:
         message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
@@ -182,7 +186,7 @@ def main(order: Order, connection: Connection) -> None:
         connection.send(message)
     except BrokenPipeError:
         pass  # nobody listens any more
-    except OSError as error:  # a process that ends with a text prints it and has exit code 1
+    except OSError as error:  # sys.exit prints the text and exits with 1
         sys.exit(f"the worker of shard {order.shard} cannot tell how it ended: {error.strerror}")
 
 
@@ -219,7 +223,7 @@ def _convert(
         order.attempt,
         reporter,
         reporter.written,
-        decode=order.consent is None,  # else another process decodes it, beside the sources
+        decode=order.consent is None,  # with a consent, the gate's process decodes it
         lock_held=lock_held,
     )
     reporter.send()
@@ -264,11 +268,12 @@ def _max_rss_bytes() -> int:
 def _held(
     dataset: Dataset, shard: PlannedShard, patience_s: float, reporter: _Reporter
 ) -> Iterator[Hold]:
-    """Hold the shard's lock; yields `Hold.BUSY` where another has it after ``patience_s``."""
+    """Hold the shard's lock; yield `Hold.BUSY` if another process has it after ``patience_s``."""
     path = dataset.lock(f"shard-{shard.index:06d}")
     deadline = time.monotonic() + patience_s
     while True:
         reporter.check_stop()
+        # Wait a second at a time, so that a request to stop is obeyed soon.
         with locked(path, timeout_s=min(1.0, patience_s)) as mine:
             if mine or time.monotonic() >= deadline:
                 yield mine

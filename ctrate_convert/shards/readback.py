@@ -1,7 +1,7 @@
-"""The independent reader: what a shard's bytes on storage really hold, parsed by ``tarfile``.
+"""The independent reader: read what a shard's bytes on storage hold, parsed by ``tarfile``.
 
-One pass over the file gives the shard's SHA-256 and every member's digest together. Nothing here
-shares code with the writer but the digest function itself.
+One pass over the file computes the shard's SHA-256 and every member's digest together. The reader
+shares no code with the writer except the digest function itself.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from ctrate_convert.store.storage_reader import StorageReader
 _BLOCK_BYTES = 2**20
 
 NPY_HEADER_BYTES = 128
-"""What numpy writes for every array of at most three dimensions."""
+"""Bytes of the header that numpy writes for every array of at most three dimensions."""
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """The facts that tell whether a path still leads to the file that was verified."""
+    """The attributes that tell if a path still leads to the file that was verified."""
 
     device: int
     inode: int
@@ -55,13 +55,13 @@ class FileIdentity:
         )
 
     def is_file_of(self, other: FileIdentity) -> bool:
-        """Return True for the same file with the same content, whatever names it got or lost."""
+        """Return True if both are one file with one content, even if it gained or lost a name."""
         return dataclasses.replace(self, ctime_ns=other.ctime_ns) == other
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing found wrong: which sample it hits (None: the shard as a whole), where, and how."""
+    """A defect that was found: the affected sample (None: the whole shard), and a description."""
 
     shard: str
     key: str | None
@@ -75,7 +75,7 @@ _ONLY_READ_SHARD = object()
 class ReadShard:
     """The result of one pass over a shard; only `read_shard` makes one.
 
-    It proves something only where ``damage`` is empty.
+    It proves something only if ``damage`` is empty.
     """
 
     path: Path
@@ -90,7 +90,7 @@ class ReadShard:
             raise RefusedError("what a shard holds can only be told by reading it")
 
     def require_sound(self) -> None:
-        """Raise for the first damage found.
+        """Raise an error for the first damage, if there is any.
 
         Raises:
             DamageError: there is any.
@@ -110,7 +110,7 @@ def read_shard(
 ) -> ReadShard:
     """Read all of ``path`` and compare each member of ``samples`` with its recorded digest.
 
-    Without ``decode`` the stored bytes are compared alone, not what a compressed array decodes to.
+    Without ``decode``, compare only the stored bytes, and do not decode compressed arrays.
 
     Raises:
         OSError: the file cannot be read at all.
@@ -122,6 +122,7 @@ def read_shard(
         identity = FileIdentity.of(path.stat())
         return ReadShard(path, identity, "", {}, (damage,), seal=_ONLY_READ_SHARD)
     with opened as stream:
+        # Before the first byte is read: a change during the pass then shows as another identity.
         status = fresh_status_of(stream.fileno())
         drop_page_cache(stream.fileno())
         reader = _ShardReader(path.name, layout)
@@ -157,6 +158,7 @@ def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout
         for sample in samples:
             for member in sample.all_members:
                 head = _header_bytes(member, layout)
+                # A record may be damaged, too: seek to the end of the file at most.
                 stream.seek(min(member.offset + head, size_bytes))
                 left = member.size_bytes - head
                 digest = blake3.blake3()
@@ -182,7 +184,7 @@ def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
 
 
 def _header_bytes(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
-    """Return how many bytes precede the member's digested bytes."""
+    """Return the number of bytes that precede the member's digested bytes."""
     plain = isinstance(member, ArrayRecord) and member.encoding == "npy"
     return NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
 
@@ -195,7 +197,7 @@ def _stored_digest(member: ArrayRecord | MemberRecord) -> str:
 
 
 class _ShardReader:
-    """A single forward pass; everything it reads goes into the SHA-256."""
+    """A single forward pass over the shard; every byte it reads goes into the SHA-256."""
 
     def __init__(self, shard: str, layout: Layout) -> None:
         self.sha256 = hashlib.sha256()
@@ -257,6 +259,7 @@ class _ShardReader:
         self._advance(member.offset)
         digest = blake3.blake3()
         end = member.offset + member.size_bytes
+        # The digest of an array covers its elements alone, so the npy header is checked by itself.
         if isinstance(member, ArrayRecord) and _header_bytes(member, self._layout):
             self._read_array_header(key, member, end)
         self._advance(end, digest.update)
@@ -273,9 +276,10 @@ class _ShardReader:
         return None
 
     def decode_arrays(self, path: Path, samples: Sequence[ConvertedSample]) -> None:
-        """Decode the arrays whose bytes are not their elements, and digest what comes out."""
+        """Decode the arrays whose stored bytes are not their elements, and compare the digests."""
         for sample in samples:
             array = sample.array
+            # Changed bytes were noted already: decoding them would only report the damage twice.
             if array.stored_blake3 is None or self.digests.get(array.name) != array.stored_blake3:
                 continue
             digest = blake3.blake3()

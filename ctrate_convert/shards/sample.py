@@ -1,4 +1,4 @@
-"""One sample into the tar: source → inflate → CRC → cast → tar → digest, a block at a time."""
+"""Write one sample to the tar: source → inflate → CRC → cast → tar → digest, block by block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ctrate_convert.store.records.record import (
 )
 
 OnBytes = Callable[[int], None]
-"""Called with the number of source bytes each block took; may raise to stop."""
+"""A function that is called with each block's number of source bytes; it may raise to stop."""
 
 
 def convert_sample(
@@ -39,12 +39,12 @@ def convert_sample(
     scratch: Path,
     on_bytes: OnBytes,
 ) -> ConvertedSample:
-    """Write all members of ``sample`` and return what proves it.
+    """Write all members of ``sample``; return its places, digests and errors for the record.
 
     After an exception the tar holds a part of the sample; the caller rolls it back.
 
     Raises:
-        SampleError: this volume cannot be converted, and why.
+        SampleError: this volume cannot be converted, with the reason.
         OSError: the output, not the source, is in the way.
     """
     start = tar.position
@@ -54,7 +54,7 @@ def convert_sample(
     except Int16Overflow:
         if settings.dtype != "auto":
             raise
-    tar.rollback(start)  # integers stay integers: as int16 where they fit, else as int32
+    tar.rollback(start)  # integers stay integers: int16 if they fit, else int32
     return _convert_as("int32", path, sample, settings, tar, scratch, on_bytes)
 
 

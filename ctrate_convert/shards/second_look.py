@@ -1,7 +1,7 @@
-"""A second pass over a source whose largest error does not settle whether it is within the bound.
+"""Check a source again if its largest error alone does not tell that it is within the bound.
 
-Metal at 8,000 HU may lose 2 HU in float16 where a lung may not. Which voxels may lose how much
-follows from the spread of all of them, and that is known only after the first pass.
+Metal at 8,000 HU may lose 2 HU in float16 and a lung may not. The error that each voxel may have
+follows from the spread of all voxels, which is known only after the first pass.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ctrate_convert.sources.npz import SourceVolume
 def largest_excess(
     volume: SourceVolume, caster: Caster, limit: ErrorLimit, on_bytes: Callable[[int], None]
 ) -> float:
-    """Read the file of ``volume`` again and cast it with ``caster``, which has seen it already.
+    """Return the largest error that breaks its bound in ``limit``; 0.0 if none does.
 
-    Return the largest error that breaks its bound in ``limit``, 0.0 if none does. ``on_bytes``
-    may raise to stop; the bytes are not counted twice.
+    Read the file of ``volume`` again and cast it with ``caster``, which has seen it already.
+    ``on_bytes`` is called with 0, since the bytes were counted before; it may raise to stop.
 
     Raises:
-        SampleError: the source cannot be read, or is another one now.
+        SampleError: the source cannot be read, or is another file now.
     """
     largest = 0.0
     with SourceVolume(volume.path, volume.header.array_key) as again:
@@ -40,7 +40,7 @@ def largest_excess(
 
 
 def _errors(values: NDArray[Any], caster: Caster) -> NDArray[Any]:
-    """Return the error of each voxel, in arithmetic finer than both types."""
+    """Return the error of each voxel, computed in arithmetic finer than both types."""
     finer = np.longdouble if values.dtype.itemsize == 8 else np.float64
     stored: NDArray[Any] = np.multiply(caster.cast(values), caster.value_scale, dtype=finer)
     with np.errstate(invalid="ignore"):  # infinity less infinity

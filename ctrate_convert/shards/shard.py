@@ -1,4 +1,4 @@
-"""One shard: convert its samples, settle, re-read, publish, record. The record is the commit."""
+"""Convert one shard: its samples, settle, re-read, publish, record. The record is the commit."""
 
 from __future__ import annotations
 
@@ -41,14 +41,17 @@ from ctrate_convert.store.records.record import (
 from ctrate_convert.store.set_aside import set_aside
 
 OnProgress = Callable[[int, int], None]
-"""Called with (source bytes, samples) finished since the last call; may raise `Interrupted`."""
+"""A function called with the source bytes and samples since its last call.
+
+It may raise `Interrupted`.
+"""
 
 
 @dataclass(frozen=True)
 class PublishedShard:
     """A shard with its record. ``fresh``: this call wrote the record.
 
-    ``verified`` is the published file, where this call has read it back from storage.
+    ``verified`` is the published file if this call has read it back from storage.
     """
 
     record: ShardRecord
@@ -67,14 +70,14 @@ def convert_shard(
     decode: bool = True,
     lock_held: bool = False,
 ) -> PublishedShard:
-    """Publish ``shard`` and its record, or find that another process has.
+    """Publish ``shard`` and its record, or find that another process has done so.
 
-    Nothing that is recorded is touched. Whatever is raised, no part of the shard stays behind,
-    no source was changed, and the same call can be made again. ``on_written`` is called where all
-    samples are converted, and what is left is to settle and to re-read them. Without ``decode``
-    the re-read compares the stored bytes alone: another process is going to decode the arrays.
-    ``lock_held``: no other process is at this shard, so that what has its name and no record was
-    left behind.
+    Nothing that is recorded is touched. Whatever this function raises, no part of the shard stays
+    behind, no source was changed, and the same call can be made again. ``on_written`` is called
+    when all samples are converted, before the shard is settled and re-read. Without ``decode`` the
+    re-read compares only the stored bytes: another process is going to decode the arrays.
+    ``lock_held``: no other process is at this shard, so a file with its name and without a record
+    was left behind.
 
     Raises:
         EnvironmentProblem: the output cannot be written.
@@ -85,7 +88,7 @@ def convert_shard(
     final = dataset.shard(shard.index)
     with contextlib.suppress(FileNotFoundError):
         record = load_record(dataset, plan, shard.index)
-        fsync_directory(dataset.records)  # its writer may have been killed before it came to that
+        fsync_directory(dataset.records)  # its writer may have been killed before its fsync
         return PublishedShard(record)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     cpu_clock = time.process_time()
@@ -104,7 +107,8 @@ def convert_shard(
             elif os.path.lexists(final):
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
                     return PublishedShard(load_record(dataset, plan, shard.index))
-                # Its record is lost, and so are its sources: it may be all there is of them.
+                # The file's record is lost, and its sources cannot be converted: the file may be
+                # the only copy.
                 raise _taken(dataset, final, "no sample, since every source failed")
         record = ShardRecord(
             plan_id=plan.plan_id,
@@ -123,13 +127,14 @@ def convert_shard(
             return PublishedShard(record, _published_as(final, read_back), fresh=True)
     except OSError as error:
         raise environment_problem(error, f"writing {final.name}", final.parent) from error
+    # Another process recorded the shard first, and its record counts.
     return PublishedShard(load_record(dataset, plan, shard.index))
 
 
 def _published_as(final: Path, read_back: ReadShard | None) -> FileIdentity | None:
     """Return the identity of the published file if it is the one that was read.
 
-    Its change time is another since: getting its name was a change, too.
+    The file's change time is newer than when it was read, because it got its name since.
     """
     if read_back is None:
         return None
@@ -152,6 +157,7 @@ def _convert_samples(
     for sample, following in itertools.zip_longest(samples, samples[1:]):
         start = tar.position
         if following:
+            # The kernel fetches the next source while this one is converted.
             fetch_ahead(Path(plan.settings.data_folder) / following.source)
         try:
             done = convert_sample(
@@ -159,6 +165,8 @@ def _convert_samples(
             )
             outcomes.append(done)
             source_bytes += done.source.size_bytes
+        # Trouble with a source is a SampleError: an OSError comes from the output and hits every
+        # sample.
         except (OSError, Interrupted):
             raise
         except Exception as error:  # noqa: BLE001 - the sample boundary: one broken volume costs only itself
@@ -199,19 +207,19 @@ def _read_and_publish(
     decode: bool,
     lock_held: bool,
 ) -> ReadShard:
-    """Re-read the settled partial from storage, then give it the shard's name."""
+    """Re-read the settled partial file from storage, then give it the shard's name."""
     layout = plan.settings.layout
     read_back = read_shard(partial.path, converted, layout, decode=decode)
     read_back.require_sound()
     if partial.publish():
         return read_back
-    # The name is taken: by a process that died before its record, or that is about to write it.
+    # The name is taken by a process that died before it wrote the record, or is about to write it.
     try:
         existing = read_shard(partial.final, converted, layout)
     except OSError as error:
         raise environment_problem(error, f"reading {partial.final}") from error
     if existing.sha256 == read_back.sha256 or dataset.record(shard.index).exists():
-        return existing  # where there is a record by now, that record counts, not ours
+        return existing  # a record that exists by now counts, not ours
     if lock_held and _was_left_behind(dataset, plan, shard, converted):
         set_aside(partial.final)
         if partial.publish():
@@ -223,11 +231,11 @@ def _read_and_publish(
 def _was_left_behind(
     dataset: Dataset, plan: Plan, shard: PlannedShard, converted: list[ConvertedSample]
 ) -> bool:
-    """Return true where nothing rests on the file that has the shard's name and no record.
+    """Return True if nothing depends on the file that has the shard's name and no record.
 
-    A kill between link and record leaves such a file, whose sources were then corrected. It is
-    not such a file where a journal says that a source went, or where a source cannot be converted:
-    then it may be all there is of a volume. The manifest is a cache and has no say.
+    A kill between link and record leaves such a file, and its sources were then corrected. Return
+    False if a journal says that a source went, or if a source cannot be converted: then the file
+    may be the only copy of a volume. The manifest is a cache and has no say.
     """
     folder = Path(plan.settings.data_folder)
     return (
@@ -240,7 +248,7 @@ def _was_left_behind(
 
 
 def _has_lines(journal: Path) -> bool:
-    """True unless the journal is known to hold nothing."""
+    """Return True unless the journal is known to be empty."""
     try:
         return bool(read_regular(journal).strip())
     except FileNotFoundError:

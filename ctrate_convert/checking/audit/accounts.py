@@ -1,8 +1,9 @@
-"""Audit: for every source that is gone, where its sample is now, with the digests looked at anew.
+"""Audit: account for every source that is gone, and check the digests of its sample anew.
 
-Sources are looked for on disk, what went is read in the journals, samples in the records, bytes in
-the shards, who allowed it in the consents; sources that are still there can be compared with their
-shards. Page, summary and list are kept in a folder of their own under ``.run/audits``.
+The audit looks for the sources on disk, reads in the journals what was deleted, finds the samples
+in the records and their bytes in the shards, and quotes from the consents who allowed it. It can
+also compare the sources that are still there with their shards. It keeps its page, summary and list
+in a folder of their own under ``.run/audits``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LIST_FILE = "sources.jsonl"
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit's findings, and the folder that now holds them."""
+    """The result of an audit, and the folder that now holds it."""
 
     summary: AuditSummary
     sources: tuple[AuditedSource, ...]
@@ -53,7 +54,7 @@ class Audit:
 
     @property
     def exit_code(self) -> ExitCode:
-        """3 where a sample is not in a sound member, differs from its source, or proof is bad."""
+        """`ExitCode.DAMAGE` (3) if a sample is unsound or unlike its source, or proof is bad."""
         summary = self.summary
         damaged = any(remark.kind in DAMAGE_KINDS for remark in summary.remarks)
         different = summary.against_sources is not None and summary.against_sources.different
@@ -71,10 +72,11 @@ def audit(
 ) -> Audit:
     """Account for every source that is gone; read the members of a ``share`` of them (over 0 to 1).
 
-    At least one is read where there is any; the same ``seed`` chooses the same ones. Of every
-    shard that holds one the file's presence and size are looked at. ``against_sources`` compares
-    such a share of the sources that are still there with their shards, too; ``on_shard`` is told
-    how many shards are done of all. Nothing is changed but that the audit's files are added.
+    The members of at least one source are read if any is gone; the same ``seed`` chooses the same
+    sources. The presence and size of every shard that holds a gone source are checked. With
+    ``against_sources``, such a share of the sources that are still there is compared with their
+    shards, too; ``on_shard`` is told how many shards of all are done. Nothing is changed, except
+    that the audit's files are added.
 
     Raises:
         SettingsError: there is no plan.
@@ -88,7 +90,7 @@ def audit(
     checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)
     missing = {(one.shard, one.key) for one in gone.sources}
     for check in checks.values():
-        for key, wrong in check.wrong.items():  # a source that is there has a damaged copy
+        for key, wrong in check.wrong.items():  # the source exists, its copy is damaged
             if key is not None and (check.shard, key) not in missing:
                 evidence.remark("shard", f"{shard_name(check.shard)}, {key}", "; ".join(wrong))
     sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
@@ -131,7 +133,7 @@ def _check(
     share: float,
     num_workers: int,
 ) -> dict[int, ShardCheck]:
-    """Return every shard that holds a source's sample, by number."""
+    """Check every shard that holds a gone source's sample; return the results by shard number."""
     shards = sorted({one.shard for one in gone.sources if one.sample})
     keys: dict[int, set[str]] = {shard: set() for shard in shards}
     for shard, key in chosen:
@@ -239,10 +241,11 @@ def _sum_up(
 def _file(
     dataset: Dataset, summary: AuditSummary, sources: Sequence[AuditedSource], listed: bytes
 ) -> Path:
-    """Write the three files, together or not at all, into a folder that is new."""
+    """Write the three files, together or not at all, into a new folder."""
     above = dataset.run.resolve() / "audits"
     make_directories(above)
     stored = summary.to_pretty_json()
+    # The time is the folder's name: try again if another audit has taken it.
     while True:
         folder = above / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         text = page(summary, sources, folder, sha256_hex(stored))

@@ -1,7 +1,7 @@
-"""Audit, of the sources that are still there: compare each with its shard, as a deletion would.
+"""Audit the sources that are still there: compare each with its shard, as a deletion would.
 
-Nothing is deleted, renamed or locked. A source is looked for under its own name and under the
-hidden one that it bears while another process compares it.
+Nothing is deleted, renamed or locked. The audit looks for a source under its own name and under the
+hidden name that it has while another process compares it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
 
 @dataclass(frozen=True)
 class ShardToCompare:
-    """One shard and the samples whose sources are compared: plain values, for another process."""
+    """One shard and the samples to compare with their sources: values for another process."""
 
     dataset: Dataset
     settings: PlanSettings
@@ -39,7 +39,7 @@ class ShardToCompare:
 
     @property
     def readable(self) -> Shard:
-        """The shard as the readers know it."""
+        """The shard in the form that the reading code takes."""
         size_bytes = self.record.tar.size_bytes if self.record.tar else 0
         verify = f"ctrate-convert verify {self.dataset.out} --full"
         return Shard(str(self.dataset.shard(self.record.shard)), size_bytes, verify)
@@ -56,7 +56,7 @@ def compare_sources(
 ) -> SourcesCompared:
     """Compare a ``share`` (over 0 to 1) of the sources that are there, chosen by ``seed``.
 
-    At least one is where there is any.
+    At least one source is compared if any is there.
 
     Raises:
         WorkerDied: a process was killed.
@@ -91,10 +91,11 @@ def _sources_there(evidence: Evidence) -> list[tuple[int, str]]:
 def choose(
     samples: Sequence[tuple[int, str]], share: float, seed: int
 ) -> frozenset[tuple[int, str]]:
-    """Return the first ones in an order that ``seed`` makes, and that anyone can make again.
+    """Return a ``share`` of ``samples``, chosen by ``seed`` in a way that anyone can repeat.
 
-    ``samples`` are shard and key; of some, at least one is chosen.
+    Each of ``samples`` is a shard's number and a key. If there are any, at least one is chosen.
     """
+    # A trifle less, so that a rounding error in the product does not choose one more.
     number = max(1, math.ceil(share * len(samples) - 1e-9))
     ordered = sorted(samples, key=lambda one: sha256_hex(f"{seed} {one[0]} {one[1]}".encode()))
     return frozenset(ordered[:number])
@@ -107,7 +108,7 @@ def _samples_of(
 
 
 def compare_shard(shard: ShardToCompare) -> list[ComparedSource]:
-    """Compare each sample with its source; what is wrong is found, never raised."""
+    """Compare each sample with its source; report what is wrong, never raise."""
     try:
         with StoredShard(shard.readable) as opened:
             return [_compare_source(shard, sample, opened) for sample in shard.samples]
@@ -140,12 +141,13 @@ def _compare_source(
 
 
 def _open(source: Path) -> int:
-    """Open the source under either of its names, its own once more at last."""
+    """Open the source under its own or its hidden name; try its own once more at the end."""
     for path in (source, source.with_name(aside_name(source.name))):
         try:
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
+    # The other process may have given the name back between the two attempts.
     return os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 

@@ -1,4 +1,4 @@
-"""Audit: who allowed which deletion, quoted from the consents, and how much went under each."""
+"""Audit the consents: quote who allowed which deletion, and count what went under each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def quote_consents(
 ) -> tuple[QuotedConsent, ...]:
     """Return every consent, oldest first, with the gone sources whose journal line names it.
 
-    One that cannot be read is remarked upon, and so are lines that name one which is not there.
+    Remark on each consent that cannot be read, and on lines that name a missing consent.
     """
     consents = {consent.name: consent for consent in load_consents(dataset)}
     for path in sorted(dataset.consents.glob("*.json")) if dataset.consents.is_dir() else ():
@@ -40,11 +40,11 @@ def quote_consents(
 
 
 def _remark_on_lines(dataset: Dataset, evidence: Evidence, consents: dict[str, Consent]) -> None:
-    """Remark, once a journal and consent, on lines that no consent stands behind any more."""
+    """Remark, once for each journal and consent, on lines that no consent covers any more."""
     for shard, lines in evidence.journals.items():
         for name, number in Counter(consent_named(line.authorised_by) for line in lines).items():
             if not name:
-                continue  # a version before there were consents, or `restore`
+                continue  # written by `restore`, or by a version without consents
             where = dataset.journal(shard)
             said = f"{number:,} of its lines name the consent {name}"
             if name not in consents:

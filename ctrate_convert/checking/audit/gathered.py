@@ -1,8 +1,8 @@
-"""The evidence of an audit: every source's presence, the journals' lines, the shards' records.
+"""Gather the evidence of an audit: the sources' presence, the journals and the records.
 
-Gathered in the order that a run's own steps turn round: a source that is seen to be gone has its
-intent in a journal that is read later, and its record was written before. So an audit may be made
-while a run deletes.
+The evidence is read in the reverse order of a run's own steps. If the audit sees that a source is
+gone, the intent is already in the journal, which is read later; and the record was written before
+the intent. So an audit may be made while a run deletes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Place(NamedTuple):
 
 @dataclass
 class Evidence:
-    """By shard number: the planned sources by key, the journal, the record; and what is amiss.
+    """The planned sources, journals and records by shard number; and what is amiss.
 
-    ``strangers`` are lines of journals whose shards no plan knows.
+    ``planned`` has the sources of a shard by key. ``strangers`` are lines of journals whose shards
+    no plan knows.
     """
 
     shards: Mapping[int, Planned]
@@ -48,15 +49,16 @@ class Evidence:
     _seen: dict[tuple[str, str], Presence] = field(default_factory=dict)
 
     def remark(self, kind: RemarkKind, where: object, what: str) -> None:
-        """Take down what a reader of the audit must know."""
+        """Record something that a reader of the audit must know."""
         place = as_text(where)
         self.remarks.append(AuditRemark(kind=kind, where=place, what=what))
 
     def presence(self, folder: str, source: str, *, anew: bool = False) -> Presence:
-        """Return whether a file has this source's name: as first seen, or ``anew``."""
+        """Return whether the source is there, as first seen; look again if ``anew``."""
         if anew or (folder, source) not in self._seen:
             seen = presence(Path(folder), source)
-            # What a data folder held that is away is looked for in the shards.
+            # If the data folder itself is missing, its sources count as gone here: the audit then
+            # looks for their samples in the shards. No deletion rests on this.
             away = seen is Presence.UNSEEN and not os.path.lexists(folder)
             self._seen[folder, source] = Presence.GONE if away else seen
         return self._seen[folder, source]
@@ -65,7 +67,7 @@ class Evidence:
 def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
     """Look at every planned source, then read all journals, then all records.
 
-    What cannot be read is remarked upon, never raised.
+    Whatever cannot be read becomes a remark; nothing is raised for it.
     """
     found = Evidence(Ledger.of(dataset, plans).planned)
     for index, (plan, shard) in found.shards.items():
@@ -73,6 +75,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
         for place in found.planned[index].values():
             found.presence(plan.settings.data_folder, place.source)
     for index in found.shards:
+        # Only now, after all sources were looked at: see the module's docstring.
         found.journals[index] = _read_journal(dataset.journal(index), found)
     known = {dataset.journal(index).name for index in found.shards}
     for path in sorted(dataset.journals.glob("*.jsonl")):
@@ -84,7 +87,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
 
 
 def as_text(value: object) -> str:
-    """Return ``value`` as text that JSON can hold, even for a path that is not UTF-8."""
+    """Return ``value`` as text that JSON can hold, even if it is a path that is not UTF-8."""
     return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -100,7 +103,7 @@ def _planned(
 
 
 def _read_journal(path: Path, found: Evidence) -> list[JournalLine]:
-    """Return the journal's lines; each that cannot be read is remarked upon."""
+    """Return the journal's lines; remark on each line that cannot be read."""
     try:
         data = read_regular(path)
     except FileNotFoundError:

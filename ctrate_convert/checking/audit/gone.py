@@ -1,7 +1,7 @@
-"""Which sources are gone: looked for on disk, for every sample that plan, record or journal name.
+"""Find the sources that are gone, by looking on disk for each that plan, record or journal names.
 
-A journal alone is not believed to tell of all: one that was lost would leave nothing to account
-for. So each source is looked at, and the journal only says by whose hand it went.
+The journal alone is not trusted to name all of them: if one were lost, nothing would be left to
+account for. The journal only tells who deleted a source that is gone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ctrate_convert.store.records.record import ConvertedSample
 
 @dataclass(frozen=True)
 class GoneSource:
-    """One source that is gone. ``sample`` is None where no record holds it.
+    """A source that is gone. ``sample`` is None if no record holds it.
 
-    ``line`` is what the journal tells of it; ``finding`` what is wrong with that.
+    ``line`` is what the journal tells of the source, and ``finding`` what is wrong with it.
     """
 
     key: str
@@ -46,16 +46,20 @@ class GoneSource:
 
 @dataclass
 class Gone:
-    """All sources that are gone; ``put_back``: deleted by the journal, but there again."""
+    """All sources that are gone.
+
+    ``put_back`` names the sources that the journal calls deleted, but that are there again.
+    """
 
     sources: list[GoneSource] = field(default_factory=list)
     put_back: list[str] = field(default_factory=list)
 
 
 def find_gone(plans: Sequence[Plan], evidence: Evidence) -> Gone:
-    """Find every source that is not there any more; remark on what cannot be looked at.
+    """Return every source that is not there any more; remark on what cannot be looked at.
 
-    What is there is left out, whatever the journal says; what was excluded was never converted.
+    A source that is there is left out, whatever the journal says. Excluded volumes are left out
+    too, since they were never converted.
     """
     found = Gone()
     retried = {key: plan.generation for plan in plans for key in plan.retries}
@@ -97,7 +101,8 @@ def _look(
     places = [place for place in (by_record, by_journal, by_plan) if place]
     done = line is not None and is_done(line)
     names = {place.source for place in places}
-    # What a run deleted since the first look has its line by now.
+    # If the journal says that the source went, look again: a run may have deleted it since the
+    # first look.
     states = {evidence.presence(folder, name, anew=done) for name in names}
     if Presence.GONE not in states and not (done and states == {Presence.UNSEEN}):
         if Presence.UNSEEN in states:
@@ -130,7 +135,7 @@ def _why_not_held(evidence: Evidence, shard: int, key: str) -> str:
 
 
 def _disagreement(by_record: Place, by_journal: Place | None, by_plan: Place | None) -> str:
-    """Tell how journal or plan name another file than the record."""
+    """Return how journal or plan disagree with the record about the file; empty if they agree."""
     if by_journal and by_journal != by_record:
         return (
             f"the journal tells of {by_journal.source} with {by_journal.size_bytes} bytes, the "
@@ -144,7 +149,7 @@ def _disagreement(by_record: Place, by_journal: Place | None, by_plan: Place | N
 def _trash_state(
     line: JournalLine | None, shard: int, sample: ConvertedSample | None
 ) -> tuple[TrashState, str]:
-    """Return whether the file lies in its trash now, and what is wrong with the journal's line."""
+    """Return whether the file lies in its trash now, and what is wrong with the journal."""
     if line is None or not line.trash:
         return "", ""
     trash = trash_of(line, shard)
@@ -155,9 +160,9 @@ def _trash_state(
     try:
         if is_in_trash(trash, place_in_trash(shard, line.source), identity_at(line, sample.source)):
             return "in the trash", ""
-    except OSError:  # it is there, but who looks cannot make that durable
+    except OSError:  # the file is there, but this user cannot make that durable
         return "not to be told", ""
-    # An intent does not tell whether it was carried out.
+    # An open intent does not tell whether the file ever came to the trash.
     return ("removed from the trash since" if is_done(line) else "not to be told"), ""
 
 

@@ -1,4 +1,4 @@
-"""The audit as a page: what a data manager reads, signs and files."""
+"""The audit as a page that a data manager reads, signs and files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED = 50
 def report_lines(
     summary: AuditSummary, sources: Sequence[AuditedSource], *, named: int = _NAMED
 ) -> list[str]:
-    """Return the lines of the summary and of what is wrong, at most ``named`` of each kind."""
+    """Return all that the summary says, and what is wrong, at most ``named`` of each kind."""
     rows = [
         ("dataset", summary.out),
         *(("data folder", folder) for folder in summary.data_folders),
@@ -110,7 +110,7 @@ def _lists_of_compared(compared: SourcesCompared | None) -> list[tuple[str, list
 
 
 def _quoted(one: QuotedConsent) -> str:
-    """Return a consent in one line: who allowed what, what was said of it, what has gone since."""
+    """Return a consent in one line: who allowed what, on which terms, and what has gone since."""
     consent = one.consent
     said = [f"rounding: {sentence}" for sentence in consent.rounding] or ["rounding: none"]
     if consent.discard_members:
@@ -164,11 +164,12 @@ def verdict(
     by_record: bool,
     compared: SourcesCompared | None = None,
 ) -> str:
-    """Return the verdict in one sentence that claims no more than was looked at.
+    """Return a sentence that claims no more than was looked at.
 
-    ``damaged``: places in plans, records and shards that cannot be relied on. ``unreadable``:
-    lines of journals, consents and sources that cannot be relied on. ``by_record``: only a share
-    was to be read. ``compared``: the sources that are still there, where that was asked for.
+    ``damaged`` counts the places in plans, records and shards that cannot be relied on,
+    ``unreadable`` the lines of journals, consents and sources that cannot be relied on.
+    ``by_record`` is True if only a share was to be read. ``compared`` is about the sources that are
+    still there, if that was asked for.
     """
     of_gone = _verdict_on_gone(
         gone=gone,
@@ -182,6 +183,7 @@ def verdict(
     if compared is None:
         return of_gone
     of_there = _verdict_on_there(compared)
+    # Bad news comes first.
     return "; ".join((of_there, of_gone) if compared.different else (of_gone, of_there))
 
 
@@ -215,6 +217,7 @@ def _verdict_on_gone(
         doubts.append(f"no journal tells of {untold:,} of the sources that are gone")
     if unreadable:
         doubts.append(f"{_some(unreadable, 'entry', 'entries')} could not be relied on")
+    # The worst comes first: sources not accounted for, then damage, then reservations.
     if findings:
         words = f"NOT accounted for: {findings:,} of {_some(gone, 'source')} that are gone"
         return "; ".join((words, *doubts))
@@ -240,5 +243,5 @@ def _with_bytes(number: int, size_bytes: int) -> str:
 
 
 def _printable(line: str) -> str:
-    """Return the line without what could pass for other lines: a name may hold anything."""
+    """Escape what could pass for another line of the page; a file name may hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

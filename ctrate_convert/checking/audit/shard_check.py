@@ -1,4 +1,4 @@
-"""Audit, of one shard: what stands on storage now, against the record."""
+"""Check one shard for an audit: compare what is on storage now with the record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, Me
 
 @dataclass
 class ShardCheck:
-    """The parts of a shard that were read, and the damage: by key, and under None for the shard."""
+    """The result of checking one shard.
+
+    ``read`` has the keys of the samples that were read. ``wrong`` has what is wrong by key, and
+    under None what is wrong with the whole shard.
+    """
 
     shard: int
     read: frozenset[str] = frozenset()
@@ -33,18 +37,18 @@ class ShardCheck:
     wrong: dict[str | None, list[str]] = field(default_factory=dict)
 
     def note(self, key: str | None, what: str) -> None:
-        """Take down what is wrong."""
+        """Record what is wrong with the sample ``key``; None stands for the whole shard."""
         self.wrong.setdefault(key, []).append(what)
 
 
 def check_shard(
     dataset: Dataset, recorded: Recorded, chosen: frozenset[str], *, everything: bool
 ) -> ShardCheck:
-    """Look at the shard's file, and read the members of the ``chosen`` samples from storage.
+    """Check the shard's file, and read the members of the ``chosen`` samples from storage.
 
-    The shard is read whole where ``everything`` is to be, and where all its samples are chosen.
-    One of which a repair has copied samples elsewhere is known to be damaged: of that only the
-    chosen ones count. What is wrong is found, never raised.
+    The shard is read whole if ``everything`` is to be read, or if all its samples are chosen. A
+    shard of which a repair has copied samples elsewhere is known to be damaged, so only its chosen
+    samples count. What is wrong is reported, never raised.
     """
     found = ShardCheck(recorded.record.shard)
     keys = {sample.key for sample in recorded.record.converted}
@@ -64,7 +68,7 @@ def check_shard(
 
 
 def _look_at_file(dataset: Dataset, recorded: Recorded, found: ShardCheck) -> int | None:
-    """Return the file's size; None where it is no shard that could be read."""
+    """Return the file's size; None if it is not a shard that could be read."""
     path, tar = dataset.shard(found.shard), recorded.record.tar
     status = os.stat(path, follow_symlinks=False)
     if tar is None:
@@ -100,6 +104,7 @@ def _read_members(
     layout, path = recorded.plan.settings.layout, dataset.shard(found.shard)
     readable = []
     with open_regular(path) as stream:
+        # The bytes must come from storage, not from the kernel's memory.
         drop_page_cache(stream.fileno())
         for sample in recorded.record.converted:
             if sample.key not in chosen:
@@ -120,7 +125,7 @@ def _read_members(
 def _header_damage(
     stream: BinaryIO, sample: ConvertedSample, layout: Layout, size_bytes: int
 ) -> Iterator[str]:
-    """Yield the damage before the digested bytes: in tar headers, and in the array's npy header."""
+    """Yield what is wrong before the digested bytes: in tar headers and the array's npy header."""
     for member in sample.all_members:
         if not tarfile.BLOCKSIZE <= member.offset <= size_bytes - member.size_bytes:
             yield f"member {member.name} lies beyond the {size_bytes} bytes of its shard"

@@ -1,4 +1,4 @@
-"""Tell what the gate would say to a deletion here, by asking the gate's own functions."""
+"""Ask the gate's own functions what the gate would say to a deletion here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ DELETION = "deletion"
 
 
 def findings_about_deletion(folder: Path, sources: Sequence[Path]) -> Iterator[Finding]:
-    """Say of a dataset directory, or of a place for one, what the gate will do, and why.
+    """Yield what the gate will do in a dataset directory, or in a place for one, and why.
 
-    ``sources`` are some that the plans name and that are there. The last finding is the sum.
+    ``sources`` are some of the sources that the plans name and that are there. The last finding
+    sums up the others.
     """
     dataset = Dataset(folder)
     try:
@@ -41,7 +42,7 @@ def findings_about_deletion(folder: Path, sources: Sequence[Path]) -> Iterator[F
 
 
 def _about_names(sources: Sequence[Path]) -> Iterator[Finding]:
-    """Count the sources that the gate keeps for what their names show."""
+    """Yield how many sources the gate keeps because they are links or have several names."""
     kept = [path for path in sources if _why_kept(path)]
     if kept:
         yield Finding(
@@ -65,7 +66,7 @@ def _why_kept(path: Path) -> str:
 
 
 def _about_consents(dataset: Dataset) -> Iterator[Finding]:
-    """Name each consent that the gate does not believe."""
+    """Yield a finding for each consent that the gate does not believe."""
     for consent in load_consents(dataset):
         doubt = why_not_believed(dataset, consent.name)
         if doubt:
@@ -75,6 +76,7 @@ def _about_consents(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _why_refused(dataset: Dataset, plans: Sequence[Plan]) -> str | None:
+    # Without ``.run`` there is no dataset yet, so only the storage can be judged.
     if not dataset.run.is_dir():
         return why_not_lasting(dataset.out)
     return why_not_trusted(dataset) or _why_no_folder(dataset, plans)
@@ -95,7 +97,7 @@ def _why_no_folder(dataset: Dataset, plans: Sequence[Plan]) -> str | None:
 
 
 def _why_none_may_go(sources: Sequence[Path]) -> str | None:
-    """Return why this user can remove none of ``sources``; None where some can go."""
+    """Return why this user can remove none of ``sources``; None if some can go."""
     folders = {path.parent for path in sources}
     if folders and not any(os.access(folder, os.W_OK | os.X_OK) for folder in folders):
         return f"this user may not remove files in {min(folders)}"

@@ -1,4 +1,4 @@
-"""The doctor's findings about a dataset's sources and trash. It only reads there."""
+"""Report how the doctor finds a dataset's sources and trash; it only reads there."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.storage_reader import StorageReader
 
 _LOOKED_AT = 200
-"""So many planned sources of a data folder are looked at, for those that are still there."""
+"""The number of planned sources of a data folder that are looked for on disk."""
 
-_READ_BYTES = 2**26
+_READ_BYTES = 2**26  # 64 MiB
 
 
 def findings_about_sources(folder: Path) -> tuple[Finding, ...]:
-    """Return findings about the data folders and trashes of the plans in ``folder``, if any."""
+    """Return findings on the data folders and trashes of the plans in ``folder``, if any."""
     dataset = Dataset(folder)
     there: list[Path] = []
     try:
@@ -62,6 +62,7 @@ def _gives_space_back(data_folder: Path, out: Path) -> Finding:
 
 
 def _trash(trash: Path, data_folder: Path) -> Finding:
+    # The trash may not exist yet; its nearest existing parent tells the file system.
     there = next(folder for folder in (trash, *trash.parents) if folder.exists())
     if os.stat(there).st_dev == os.stat(data_folder).st_dev:
         return Finding("move to the trash", "good", "the trash is on the sources' file system")

@@ -1,4 +1,4 @@
-"""Doctor: how does this mount behave, how fast is it, and what will the program do about it?
+"""Doctor: try how a mount behaves and how fast it is, and tell what the program will do about it.
 
 Everything is tried for real, in a hidden folder that is removed afterwards.
 """
@@ -28,9 +28,11 @@ from ctrate_convert.store.durable import (
 )
 from ctrate_convert.store.storage_reader import StorageReader
 
-_SPEED_BYTES = 2**26
+_SPEED_BYTES = 2**26  # 64 MiB
 _SMALL_SYNCS = 10
 
+# A process of its own tries the lock: where NFS turns flock into POSIX locks, a process never
+# excludes itself.
 _TRY_FLOCK = """
 import fcntl, os, sys
 try:
@@ -46,7 +48,7 @@ else:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Measured on this mount, one process, one file."""
+    """Speeds measured on this mount, by one process with one file."""
 
     write_bytes_per_s: float
     read_bytes_per_s: float
@@ -65,7 +67,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> ExitCode:
-        """5 where the program could not work there, or where that could not be tried."""
+        """`ExitCode.ENVIRONMENT` (5) if the program could not work there, or that is unknown."""
         bad = any(finding.verdict in ("bad", "not tested") for finding in self.findings)
         return ExitCode.ENVIRONMENT if bad else ExitCode.DONE
 
@@ -116,7 +118,7 @@ def _replace_atomically(scratch: Path) -> Finding:
 
 
 def _publish_a_folder(scratch: Path) -> Finding:
-    """Check that a folder cannot take the place of one with files in it, as plans need it."""
+    """Check that no folder takes the place of one that has files in it, as plans require."""
     for name in ("plan", "other"):
         (scratch / name).mkdir()
         (scratch / name / "file").write_text(name)
@@ -134,6 +136,7 @@ def _fsync_names(scratch: Path) -> Finding:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        # EINVAL means that this file system does not offer it; anything else is a fault.
         if error.errno != errno.EINVAL:
             raise
         return Finding(
@@ -199,6 +202,7 @@ _CHECKS = (
 
 def _measure(scratch: Path) -> Speeds:
     path = scratch / "speed"
+    # Random bytes, so that a file system that compresses shows its real speed.
     block = os.urandom(2**20)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -224,11 +228,13 @@ def _measure(scratch: Path) -> Speeds:
 
 
 def _mount(folder: Path) -> str:
-    """Return type and options of the mount that ``folder`` is on, from /proc/self/mounts."""
+    """Return type and options of the mount that holds ``folder``, from /proc/self/mounts."""
     best, found = "", "unknown"
     for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
         _, at, kind, mount_options, *_ = line.split(" ")
+        # The kernel writes a space in a path as \040.
         at = at.encode().decode("unicode_escape")
+        # The longest path is the mount; of two mounts at one path the later one hides the other.
         if folder.is_relative_to(at) and len(at) >= len(best):
             best, found = at, f"{kind} ({mount_options})"
     return found

@@ -1,4 +1,4 @@
-"""One finding of the doctor."""
+"""The doctor's finding about one thing that it tried."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing tried: how it was found, what was seen, and what follows.
+    """One thing that the doctor tried: its verdict, what it saw, and what follows.
 
-    ``weaker`` is safe, and costs time or work. ``not tested`` is never taken for good.
+    ``weaker`` is safe, at the cost of time or work. ``not tested`` never counts as good.
     """
 
     what: str

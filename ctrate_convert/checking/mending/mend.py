@@ -26,11 +26,12 @@ _LOCK_PATIENCE_S = 10.0
 
 @dataclass
 class MendReport:
-    """The files that were mended.
+    """The result of mending plans and records.
 
-    ``plan_files`` were restored; ``rebuilt`` names records, ``aside`` where damaged ones lie now.
-    ``uncompared`` are those whose shard no manifest knew: its bytes were taken as they are.
-    ``not_rebuilt`` has the other damaged records, with the reason.
+    ``plan_files`` were restored. ``rebuilt`` names records, ``aside`` the files that damaged ones
+    were renamed to. ``uncompared`` names the rebuilt records whose shard no manifest knew: its
+    bytes were taken as they are. ``not_rebuilt`` has the other damaged records, each with the
+    reason.
     """
 
     plan_files: list[str] = field(default_factory=list)
@@ -41,15 +42,15 @@ class MendReport:
 
     @property
     def did_something(self) -> bool:
-        """True where a file was restored or rebuilt."""
+        """True if a file was restored or rebuilt."""
         return bool(self.plan_files or self.rebuilt)
 
 
 def mend(dataset: Dataset, found: VerifyReport) -> MendReport:
     """Restore plan files and rebuild records, and take what is mended out of ``found``.
 
-    A record is rebuilt where it is damaged, or missing and its shard is there. The damaged file is
-    kept aside. Interrupted, the next call goes on.
+    A record is rebuilt if it is damaged, or if it is missing and its shard is there. The damaged
+    file is kept aside. After an interruption the next call goes on.
 
     Raises:
         EnvironmentProblem: a file cannot be written.
@@ -62,6 +63,7 @@ def mend(dataset: Dataset, found: VerifyReport) -> MendReport:
         rebuilt = _rebuild_records(dataset, plans, done)
     except OSError as error:
         raise environment_problem(error, "mending plans and records") from error
+    # The manifest knows the digests of the damaged records, so merge these shards again.
     if rebuilt:
         merge(dataset, plans, again=rebuilt)
     for index in rebuilt:
@@ -109,7 +111,7 @@ def _rebuild_records(dataset: Dataset, plans: Sequence[Plan], done: MendReport) 
 
 
 class _Busy(Exception):
-    """Another process holds the shard's lock."""
+    """Raised if another process holds the shard's lock."""
 
 
 def _rebuild(
@@ -119,7 +121,7 @@ def _rebuild(
     merged_sha256: str | None,
     done: MendReport,
 ) -> None:
-    """Put a record of the shard in the place of the damaged one, which goes aside first."""
+    """Move the shard's damaged record aside, if there is one, and write a rebuilt record."""
     lock = dataset.lock(f"shard-{shard.index:06d}")
     with locked(lock, timeout_s=_LOCK_PATIENCE_S) as mine:
         if not mine:
@@ -129,5 +131,6 @@ def _rebuild(
         with contextlib.suppress(FileNotFoundError):
             aside = set_aside(path)
             done.aside.append(f"{path.parent.name}/{aside.name}")
+        # A lock may exclude nobody here, so another process may have written a record.
         if not create_once(path, record.to_json()):
             raise _Busy

@@ -1,7 +1,7 @@
-"""Plan the repair of damaged shards: their samples, from sources that still exist, once more.
+"""Plan the repair of damaged shards: convert their samples again, from sources that still exist.
 
-A repair is a generation of the plan like any other: new shards, with the lines that the damaged
-shard was planned with. Nothing that is published is touched.
+A repair is a generation of the plan like any other: it has new shards, made from the lines that the
+damaged shard was planned with. Nothing that is published is touched.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ctrate_convert.store.records.plan import Plan, PlannedSample
 
 
 def plan_repairs(dataset: Dataset, damaged: Collection[int]) -> tuple[Plan, ...]:
-    """Publish a generation for each plan of the ``damaged`` shards; returns all unfinished ones.
+    """Publish a repair for each plan of the ``damaged`` shards; return all unfinished repairs.
 
-    Every sample in these shards that can be converted once more is planned, the sound ones too:
-    what was damaged once is not to be relied on. A repair that was planned before and not carried
-    out is returned instead of planned again. The new generations delete no source: that is for
-    the user to say anew.
+    Every sample in these shards that can be converted again is planned, even if it is sound: a
+    shard that was damaged once is not relied on any more. A repair that was planned before and not
+    carried out is returned instead of planned again. The new generations propose no deletion: that
+    is for the user to ask for anew.
 
     Raises:
         DamageError: a plan or a record was changed.
@@ -71,7 +71,7 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
 def _repairable(
     dataset: Dataset, plans: tuple[Plan, ...], original: Plan, damaged: Collection[int]
 ) -> dict[str, tuple[PlannedSample, int]]:
-    """Return by key the planned line, and the damaged shard that holds the sample so far."""
+    """Return by key the planned line and the damaged shard of each sample to convert again."""
     folder = Path(original.settings.data_folder)
     ledger = Ledger.of(dataset, plans)
     under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}
@@ -81,7 +81,7 @@ def _repairable(
             continue
         live = {one.key for one in ledger.shard(shard.index).live}
         for sample in load_samples(dataset, original, shard):
-            put_back(folder, sample.source)  # a killed deletion may have left it aside
+            put_back(folder, sample.source)  # a killed deletion may have left it hidden
             exists = presence(folder, sample.source) is Presence.THERE
             if sample.key in live - under_way and exists:
                 found[sample.key] = (sample, shard.index)

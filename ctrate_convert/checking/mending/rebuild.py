@@ -1,7 +1,8 @@
-"""Rebuild a shard's record from the shard and the plan, where the record is damaged or missing.
+"""Rebuild a shard's record from the shard and the plan, if the record is damaged or missing.
 
-What the sources were is not in the shard: their size and time are the plan's, change time and
-inode are 0. So a rebuilt record tells readers where everything lies, and proves nothing by itself.
+The shard does not tell what its sources were. Their size and modification time come from the plan;
+change time and inode are set to 0. So a rebuilt record tells readers where everything lies, and
+proves nothing by itself.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def rebuild_record(
 ) -> ShardRecord:
     """Return the record of ``shard`` that follows from its bytes on storage and the plan's lines.
 
-    ``merged_sha256`` is the shard's SHA-256 in the manifest, None where it has none. Nothing is
-    written.
+    ``merged_sha256`` is the shard's SHA-256 in the manifest, or None if the manifest has none.
+    Nothing is written.
 
     Raises:
         DamageError: the shard is not the one of the manifest, is not sound, or holds something
@@ -72,7 +73,7 @@ def rebuild_record(
 
 
 def _require_planned(scanned: ScannedShard, planned: tuple[PlannedSample, ...]) -> None:
-    """Require that the shard's samples are some of the planned ones, in their order."""
+    """Raise DamageError unless the shard's samples are planned ones, in the planned order."""
     keys = list(scanned.samples)
     expected = [one.key for one in planned if one.key in scanned.samples]
     if keys != expected or not keys:
@@ -103,7 +104,7 @@ def _samples(
 
 
 def _require_sound(scanned: ScannedShard, plan: Plan, converted: list[ConvertedSample]) -> None:
-    """Require that the reader which checks every new shard confirms the new record."""
+    """Raise DamageError unless the reader that checks new shards confirms the new record."""
     read_back = read_shard(scanned.path, converted, plan.settings.layout)
     read_back.require_sound()
     if read_back.sha256 != scanned.sha256:

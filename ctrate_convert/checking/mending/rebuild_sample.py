@@ -1,4 +1,4 @@
-"""One sample of a rebuilt record: from its members, its JSON, its decoded array and the plan."""
+"""Rebuild one sample of a record from its members, its JSON, its decoded array and the plan."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ctrate_convert.store.records.record import (
 
 _FROM_JSON = ("dtype", "encoding", "value_scale", "intensity", "max_abs_error")
 _ROUNDING = 1e-6
-"""Of the range: the limits in the JSON are the source's, exact; those here went through a cast."""
+"""Relative tolerance: the JSON has the source's exact limits, the voxels went through a cast."""
 
 
 def rebuild_sample(
     scanned: ScannedShard, planned: PlannedSample, settings: PlanSettings
 ) -> ConvertedSample:
-    """Return the record's entry for one sample that is in the shard.
+    """Return what the record must say of one sample that is in the shard.
 
     Raises:
         DamageError: a member is missing or too many, or array and JSON contradict each other.
@@ -55,7 +55,7 @@ def rebuild_sample(
 
 
 def _members(scanned: ScannedShard, key: str, settings: PlanSettings) -> list[MemberRecord]:
-    """Return the array member first, and then the others, as they were written."""
+    """Return the sample's members in the order of writing: the array first, then the others."""
     layout = LAYOUTS[settings.layout]
     first = array_member_name(key, settings.layout, settings.encoding)
     expected = [first, *(f"{key}.{name}" for name in (layout.json, layout.report, layout.labels))]
@@ -102,6 +102,7 @@ def _array(
                 "stored_blake3": None if is_plain else stored.blake3,
                 "value_min": facts.get("value_min"),
                 "value_max": facts.get("value_max"),
+                # Counted below, once the array was decoded.
                 "nan_count": 0,
                 "infinite_count": 0,
             }
@@ -124,7 +125,7 @@ def _array(
 
 @dataclass
 class _Seen:
-    """The facts that decoding the array showed."""
+    """Digest, counts and range of the elements, collected while the array is decoded."""
 
     digest: blake3.blake3 = field(default_factory=blake3.blake3)
     nan_count: int = 0
@@ -133,7 +134,7 @@ class _Seen:
     high: float = -np.inf
 
     def add(self, block: NDArray[Any]) -> None:
-        """Take the next elements."""
+        """Add the next elements."""
         self.digest.update(block.data.cast("B"))
         finite = block
         if block.dtype.kind == "f":
@@ -147,8 +148,8 @@ class _Seen:
 
 
 def _require_fitting(scanned: ScannedShard, key: str, array: ArrayRecord, seen: _Seen) -> None:
-    """Require that the voxels lie in the JSON's range, as far as the cast lets them."""
-    if seen.low > seen.high:
+    """Raise DamageError unless the voxels have the JSON's range, as far as the cast allows."""
+    if seen.low > seen.high:  # no voxel is finite
         return
     low, high = seen.low * array.value_scale, seen.high * array.value_scale
     slack = array.max_abs_error + _ROUNDING * max(abs(low), abs(high), abs(array.value_scale))
@@ -162,7 +163,10 @@ def _require_fitting(scanned: ScannedShard, key: str, array: ArrayRecord, seen: 
 
 
 def _header(facts: dict[str, Any], array: ArrayRecord) -> ArrayHeader:
-    """Return the planned header, or one with the array's own type and shape if there is none."""
+    """Return a source header with the stored array's own dtype and shape.
+
+    It stands in if planning could not read the source's header.
+    """
     return ArrayHeader(
         array_key=str(facts.get("source_array_key", "")),
         dtype=np.dtype(array.dtype).newbyteorder("<").str,

@@ -1,6 +1,6 @@
-"""Find every member of a shard, its place and digest, from the shard's bytes on storage alone.
+"""Scan a shard without its record: find every member's place and digest, past the page cache.
 
-No record is needed for it; ``tarfile`` finds the members.
+``tarfile`` finds the members.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ctrate_convert.store.storage_reader import StorageReader
 
 @dataclass(frozen=True)
 class ScannedShard:
-    """A shard read whole: its members by sample, in their order, and the bytes of each JSON."""
+    """A shard that was read whole: its members by sample, in order, and the bytes of each JSON."""
 
     path: Path
     size_bytes: int
@@ -35,7 +35,7 @@ class ScannedShard:
 
 
 def scan_shard(path: Path, layout: Layout) -> ScannedShard:
-    """Read all of ``path``.
+    """Read all of ``path`` and return its members.
 
     Raises:
         DamageError: it is missing, or no sound tar of regular members in a row.
@@ -48,6 +48,7 @@ def scan_shard(path: Path, layout: Layout) -> ScannedShard:
     with opened as stream:
         size_bytes = os.fstat(stream.fileno()).st_size
         drop_page_cache(stream.fileno())
+        # tarfile reads only the headers; the scan below reads every byte.
         infos = _members(stream, path)
         with StorageReader(stream.fileno()) as storage:
             scan = _Scan(path, layout, storage)
@@ -73,7 +74,7 @@ def _members(stream: BinaryIO, path: Path) -> list[tarfile.TarInfo]:
 
 @dataclass
 class _Scan:
-    """A single forward pass; everything it reads goes into the SHA-256."""
+    """A single forward pass; every byte that it reads goes into the SHA-256."""
 
     path: Path
     layout: Layout
@@ -84,8 +85,9 @@ class _Scan:
     json: dict[str, bytes] = field(default_factory=dict)
 
     def member(self, info: tarfile.TarInfo) -> None:
-        """Read on to the end of one member."""
+        """Read on to the end of one member and add it to its sample."""
         key, _, extension = info.name.partition(".")
+        # A dict keeps its order, so the last key is the sample of the previous member.
         if key in self.samples and key != next(reversed(self.samples)):
             raise DamageError(f"the members of {key} are not in a row", where=self.path)
         digest, text = blake3.blake3(), bytearray()
@@ -124,4 +126,4 @@ class _Scan:
 
 
 def _forget(_: memoryview) -> None:
-    """Take no note of what was read."""
+    """Ignore what was read."""

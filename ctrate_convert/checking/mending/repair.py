@@ -1,4 +1,4 @@
-"""Repair: damaged shards' samples once more, from sources that still exist, into new shards."""
+"""Repair: convert damaged shards' samples again, from existing sources, into new shards."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from ctrate_convert.store.records.record import ConvertedSample
 
 @dataclass
 class RepairReport:
-    """The outcome of a repair.
+    """The result of a repair.
 
-    ``lost``: damaged samples (key, shard) of which there is no other copy; ``waiting``: those that
+    ``lost`` has the damaged samples (key, shard) without another copy. ``waiting`` has those that
     could be converted and were not, since the conversion was stopped. ``superseded`` names the
-    shards that no sample is read from any more. ``failed``: sources (key, reason) that could not
-    be converted again. ``other_damage`` is what a repair does not mend: records, unknown files.
+    shards that no sample is read from any more. ``failed`` has the sources (key, reason) that could
+    not be converted again. ``other_damage`` counts what a repair does not mend: records, unknown
+    files.
     """
 
     repaired: int = 0
@@ -42,7 +43,11 @@ class RepairReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """3 where a damaged sample has no sound copy, unless the conversion had worse to tell."""
+        """The conversion's own exit code if it is worse than failed samples.
+
+        Otherwise `ExitCode.DAMAGE` (3) if a damaged sample has no sound copy or other damage is
+        left.
+        """
         if self.conversion not in (ExitCode.DONE, ExitCode.SAMPLES_FAILED):
             return self.conversion
         sound = not (self.lost or self.waiting or self.other_damage)
@@ -54,16 +59,16 @@ def repair(
     found: VerifyReport,
     crew: Crew,
 ) -> RepairReport:
-    """Convert what ``found`` (of a full verify) names as damaged into new shards.
+    """Convert the samples of the shards that ``found``, of a full verify, names as damaged.
 
-    Published shards stay as they are; the manifest tells readers which copies count. No source is
-    deleted. Interrupted, the next call goes on.
+    They go into new shards. Published shards stay as they are; the manifest tells readers which
+    copies count. No source is deleted. After an interruption the next call goes on.
 
     Raises:
         DamageError: a plan or a record was changed: a repair rests on them.
     """
     ledger = Ledger.load(dataset)
-    finish_deletions(dataset, ledger.plans)  # a source that a killed command has aside is there
+    finish_deletions(dataset, ledger.plans)  # a killed command may have left sources hidden
     damaged = {
         index
         for index, (_, shard) in ledger.planned.items()
@@ -77,7 +82,7 @@ def repair(
         result, _ = run_pending(dataset, crew, tasks=tasks)
         report.conversion, report.failed = result.exit_code, result.failed_samples
     plans = require_plans(dataset)
-    merge(dataset, plans)  # also what a killed repair had no time to merge
+    merge(dataset, plans)  # a killed repair may have had no time to
     ledger = Ledger.of(dataset, plans)
     for index in sorted(damaged):
         one = ledger.shard(index)

@@ -1,1 +1,1 @@
-"""Ask Slurm and submit to it: commands, their output as typed rows, limits, resources."""
+"""Ask Slurm and submit to it: its commands, their output as typed rows, limits, resources."""

@@ -1,4 +1,7 @@
-"""The only place that runs Slurm's commands. What cannot be asked is a value, not an exception."""
+"""Run Slurm's commands; no other module does.
+
+A question that got no answer is a value, not an exception.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,20 @@ _log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
 
-# What a user may have set for their own eyes, or what the job that we are called from has set,
-# would change what the commands print or override what the job script says.
+# These variables, set by a person for their own use or by the job around this command, would change
+# what the commands print or override what the job script says.
 _DROPPED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SRUN_")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER"})
 _KEPT_FOR_SBATCH = frozenset({"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"})
 
-# sbatch says these when it has lost sight of a request that the controller may have accepted.
+# sbatch prints these if it lost a request that the controller may have accepted all the same.
 _UNCLEAR = re.compile(r"timed out|timeout|Zero Bytes|Transport|Connection reset", re.IGNORECASE)
 _JOB_ID = re.compile(r"\b(?:job )?(\d+)\b")
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A question that got no answer, and why."""
+    """A question that Slurm did not answer, and why."""
 
     tool: str
     why: str
@@ -49,17 +52,17 @@ class Unavailable:
 
 
 class SubmissionUnclear(EnvironmentProblem):
-    """sbatch gave no answer; the scheduler may have accepted the job all the same."""
+    """An sbatch without an answer: Slurm may have accepted the job all the same."""
 
 
 class SubmissionRejected(EnvironmentProblem):
-    """The scheduler said no; nothing was submitted."""
+    """A submission that Slurm refused: nothing was submitted."""
 
 
 class SlurmClient:
-    """Runs squeue, sacct, sbatch, scontrol, sacctmgr and scancel with a time limit each.
+    """A client for squeue, sacct, sbatch, scontrol, sacctmgr and scancel, with a time limit each.
 
-    ``calls`` counts by command: a refresh is one squeue and one sacct.
+    ``calls`` counts the calls by command: a refresh is one squeue and one sacct.
     """
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
@@ -67,7 +70,7 @@ class SlurmClient:
         self.calls: dict[str, int] = {}
 
     def squeue(self, names: Iterable[str]) -> list[QueueRow] | Unavailable:
-        """Return all elements of the arrays of these names that the controller still knows."""
+        """Return all elements of the arrays with these names that the controller still knows."""
         wanted = sorted(set(names))
         if not wanted:
             return []
@@ -79,7 +82,7 @@ class SlurmClient:
     def sacct(
         self, *, job_ids: Iterable[str] = (), names: Iterable[str] = (), since: datetime
     ) -> list[AccountRow] | Unavailable:
-        """Return all runs since then, requeued too, of these jobs or of jobs of these names."""
+        """Return all runs since then, requeued ones too, of the jobs with these ids or names."""
         ids, wanted = sorted(set(job_ids)), sorted(set(names))
         which = f"--name={','.join(wanted)}" if wanted else f"--jobs={','.join(ids)}"
         if not (ids or wanted):
@@ -97,7 +100,7 @@ class SlurmClient:
         return text if isinstance(text, Unavailable) else parse_sacct(text)
 
     def config(self) -> dict[str, str] | Unavailable:
-        """Return ``scontrol show config``."""
+        """Return ``scontrol show config`` as a dictionary."""
         text = self._ask("scontrol", "show", "config")
         if isinstance(text, Unavailable):
             return text
@@ -105,7 +108,7 @@ class SlurmClient:
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     def partitions(self) -> list[dict[str, str]] | Unavailable:
-        """Return ``scontrol show partition``, one dictionary each."""
+        """Return ``scontrol show partition`` as one dictionary for each partition."""
         text = self._ask("scontrol", "-o", "show", "partition")
         if isinstance(text, Unavailable):
             return text
@@ -135,12 +138,12 @@ class SlurmClient:
         return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines()]
 
     def jobs_of(self, user: str) -> int | Unavailable:
-        """Return how many jobs, every array element counted, the user has in the queue."""
+        """Return how many jobs the user has in the queue, every array element counted."""
         text = self._ask("squeue", "-h", "-r", f"--user={user}", "-o", "%i")
         return text if isinstance(text, Unavailable) else len(text.splitlines())
 
     def time_left_s(self, job_id: str) -> int | None:
-        """Return the seconds until the job's time limit; None if they cannot be told."""
+        """Return the seconds until the job's time limit; None if that cannot be told."""
         text = self._ask("squeue", "-h", "-j", job_id, "-O", "TimeLeft:|")
         if isinstance(text, Unavailable):
             return None
@@ -185,6 +188,7 @@ class SlurmClient:
         Raises:
             EnvironmentProblem: the scheduler could not be told.
         """
+        # In parts, since the length of a command line is limited.
         for first in range(0, len(jobs), 500):
             answer = self._ask("scancel", *jobs[first : first + 500])
             if isinstance(answer, Unavailable):
@@ -200,6 +204,7 @@ class SlurmClient:
             return Unavailable(command[0], f"no answer in {self._timeout_s:.0f} s")
         except OSError as error:
             return Unavailable(command[0], error.strerror or str(error))
+        # Without accounting, sacct may only print this and still exit with 0.
         if done.returncode != 0 or "storage is disabled" in done.stderr:
             said = (done.stderr or done.stdout).strip().splitlines()
             return Unavailable(command[0], _tidy(said) or f"exit code {done.returncode}")
@@ -226,12 +231,12 @@ _NEEDS_SLURM = "submit from a login node of the cluster; without Slurm: ctrate-c
 
 
 def _asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for questions: times in UTC, arrays' ids never cut short."""
+    """Return an environment for questions: times in UTC, the ids of arrays never cut short."""
     return _without(environment, _KEPT) | {"TZ": "UTC", "SLURM_BITSTR_LEN": "0"}
 
 
 def _sbatch_environment(environment: Mapping[str, str], keep: frozenset[str]) -> dict[str, str]:
-    """Return the environment that the job inherits, without that of a job we may be called from."""
+    """Return the environment that a job inherits, without traces of a job around this one."""
     return _without(environment, _KEPT | (_KEPT_FOR_SBATCH & keep))
 
 
@@ -244,5 +249,5 @@ def _without(environment: Mapping[str, str], kept: frozenset[str]) -> dict[str, 
 
 
 def _tidy(lines: Sequence[str]) -> str:
-    """Return the last thing a command said, without its own name before it."""
+    """Return the last line that a command printed, without the command's own name before it."""
     return re.sub(r"^\w+: (?:error: )?", "", lines[-1]) if lines else ""

@@ -1,4 +1,4 @@
-"""Which Slurm job this process is of."""
+"""Tell which Slurm job this process belongs to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def scheduler_facts(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the Slurm job that this process is of, as attempts keep it; empty outside Slurm."""
+    """Return this process's Slurm job in the form that attempts keep; empty outside of Slurm."""
     job = environment.get("SLURM_JOB_ID")
     if not job:
         return {}

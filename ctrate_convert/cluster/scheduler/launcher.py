@@ -1,9 +1,12 @@
-"""submitit as the launcher: its job script, its payloads, its way of running them; no more.
+"""Launch arrays by submitit: its job script, its payloads, its way of running them; no more.
 
-Four things are done here rather than by submitit: payloads and script get their final names
-before sbatch, so that a submitter killed right after it leaves elements that can start; an array
-of one element is an array too; sbatch has a time limit and an error that says what is known; and
-an element looks at its payload before it runs it (see `start`).
+Four things are done here instead of by submitit:
+
+- Payloads and script get their final names before sbatch, so that a submitter killed right after it
+  leaves elements that can start.
+- An array of one element is an array too.
+- sbatch has a time limit, and an error that says what is known.
+- An element checks its payload before it runs it (see `start`).
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from ctrate_convert.cluster.submissions import ArrayIntent, Resources
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.durable import make_directories
 
-# An element decides itself whether another run makes sense; submitit's count must not.
+# The element itself decides whether another run makes sense, so submitit's count must not end it.
 _REQUEUES = 1_000_000
 
 _PAYLOAD_MODE = 0o600
-"""Also where an ACL on the folder makes the umask count for nothing."""
+"""Set explicitly, since with an ACL on the folder the umask counts for nothing."""
 
 _PAYLOAD_LINK = """\
 # The payload has its name before the job has its id; a requeued element has a newer one.
@@ -36,7 +39,7 @@ submitted={folder}/"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_submitted.p
 
 
 class ArrayExecutor(SlurmExecutor):
-    """Submits one array whose every file is in ``folder``."""
+    """An executor that submits one array and keeps every file of it in ``folder``."""
 
     def __init__(self, folder: Path, client: SlurmClient, keep: Sequence[str]) -> None:
         super().__init__(folder, max_num_timeout=_REQUEUES)
@@ -45,14 +48,18 @@ class ArrayExecutor(SlurmExecutor):
         self.job_id = ""
 
     def script(self, elements: int) -> str:
-        """Return the job script for an array of so many elements."""
+        """Return the job script for an array of ``elements`` elements."""
         self.parameters["map_count"] = elements
         text: str = self._make_submission_file_text(self._submitit_command_str, "")
         return text
 
     @property
     def _submitit_command_str(self) -> str:
-        """Not submitit's own entry, which unpickles whatever the payload's name leads to."""
+        """The command of an element.
+
+        submitit's own entry point unpickles whatever the payload's name leads to; ours checks it
+        first.
+        """
         folder = shlex.quote(str(self.folder))
         return f"{self.python} -u -m ctrate_convert.cluster.start {folder}"
 
@@ -84,12 +91,13 @@ def executor(
     client: SlurmClient,
     dependency: str | None = None,
 ) -> ArrayExecutor:
-    """Return a submitit executor set up for one array.
+    """Return a submitit executor that is set up for one array.
 
     Raises:
         SettingsError: a parameter is not one that submitit knows, or the path cannot be used.
     """
     resources = array.resources
+    # Slurm replaces % patterns in the paths of logs.
     for bad in ("%", "\n"):
         if bad in str(folder):
             raise SettingsError(
@@ -97,6 +105,7 @@ def executor(
                 where=folder,
                 next_command="choose another output directory, or: ctrate-convert run OUT",
             )
+    # The user's own SBATCH_* variables hold for what the profile leaves open.
     chosen = {
         "SBATCH_ACCOUNT": profile.account,
         "SBATCH_PARTITION": profile.partition,
@@ -131,13 +140,14 @@ def executor(
         array_parallelism=array.parallelism,
         signal_delay_s=warning_s(profile, resources),
         stderr_to_stdout=True,
-        # Since Slurm 22.05 srun does not take this over from sbatch.
+        # Since Slurm 22.05 srun does not inherit the number of cores from sbatch.
         srun_args=[f"--cpus-per-task={resources.cpus_per_task}"],
         setup=[
             *profile.setup,
             *_import_paths(),
             *_PAYLOAD_LINK.format(folder=shlex.quote(str(folder))).split("\n"),
         ],
+        # False drops an option that is set by default, such as requeue.
         additional_parameters={k: v for k, v in additional.items() if v is not False},
         **optional,
     )
@@ -145,9 +155,10 @@ def executor(
 
 
 def _import_paths() -> list[str]:
-    """Return the import path without the submitter's directory, which may be shared.
+    """Return lines that keep Python from importing from the submitter's working directory.
 
-    Where the program runs from a checkout, the elements use that.
+    Others may be able to write to that directory. If the program runs from a checkout, the elements
+    use that checkout.
     """
     lines = ["export PYTHONSAFEPATH=1"]
     home = Path(ctrate_convert.__file__).resolve().parents[1]
@@ -157,18 +168,22 @@ def _import_paths() -> list[str]:
 
 
 def warning_s(profile: ClusterProfile, resources: Resources) -> int:
-    """Return how long before the time limit an element is told; never more than a quarter of it."""
+    """Return how many seconds before the time limit an element is warned.
+
+    It is never more than a quarter of the time limit.
+    """
     return min(profile.warning_s, resources.timeout_min * 60 // 4)
 
 
 def submit_array(
     made: ArrayExecutor, function: Callable[..., Any], payloads: Sequence[tuple[Any, ...]]
 ) -> str:
-    """Submit one array, an element a payload, and return its job id.
+    """Submit one array, with one element for each payload, and return its job id.
 
     Raises:
         SubmissionRejected: the scheduler refused it.
         SubmissionUnclear: it may have accepted it.
     """
+    # map_array takes one list for each argument, not one tuple for each element.
     made.map_array(function, *zip(*payloads, strict=True))
     return made.job_id

@@ -1,4 +1,4 @@
-"""The cluster's limits: how large an array, how many jobs, how long, how much memory."""
+"""The limits of the cluster: how large an array, how many jobs, how long, how much memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ctrate_convert.cluster.scheduler.query import minutes
 from ctrate_convert.cluster.submissions import Resources
 from ctrate_convert.errors import SettingsError
 
+# Slurm's own default.
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 
 
 @dataclass(frozen=True)
 class PartitionLimits:
-    """A partition's limits; None where it has none."""
+    """The limits of a partition; None stands for no limit."""
 
     name: str | None = None
     timeout_min: int | None = None
@@ -33,10 +34,11 @@ class PartitionLimits:
 
 @dataclass(frozen=True)
 class ClusterLimits:
-    """``elements_per_array`` is MaxArraySize, whose largest index is one less.
+    """The limits that a submission keeps to.
 
-    ``elements_now`` is how many more jobs the user may have in the queue; None where nothing
-    limits it. ``notes`` tell what could not be asked.
+    ``elements_per_array`` is MaxArraySize, whose largest index is one less. ``elements_now`` is how
+    many more jobs the user may have in the queue; None if nothing limits it. ``notes`` tell what
+    could not be asked.
     """
 
     partition: PartitionLimits
@@ -46,7 +48,7 @@ class ClusterLimits:
 
 
 def cluster_limits(client: SlurmClient, profile: ClusterProfile, user: str) -> ClusterLimits:
-    """Ask the controller, and accounting where there is one.
+    """Ask the controller, and accounting if there is one, for the limits.
 
     Raises:
         SettingsError: the profile names a partition that does not exist.
@@ -71,7 +73,7 @@ def cluster_limits(client: SlurmClient, profile: ClusterProfile, user: str) -> C
         if isinstance(queued, Unavailable):
             notes.append(f"{queued}; not knowing how many jobs are in the queue")
             queued = 0
-        # The finaliser is a job too.
+        # Keep one for the finaliser, which is a job too.
         left = max(0, most - queued - 1)
     return ClusterLimits(_partition(client, profile, notes), size, left, tuple(notes))
 

@@ -22,9 +22,10 @@ Flag = str | int | float | bool
 
 
 class ClusterProfile(Record):
-    """How jobs are submitted here; the names are submitit's. What is None follows from the plan.
+    """The way to submit jobs on a cluster; the names are submitit's.
 
-    The descriptions are the help of the options that have the fields' names.
+    What is None follows from the plan. The descriptions are the help of the options that have the
+    fields' names.
     """
 
     partition: str | None = Field(default=None, description="Slurm's partition.")
@@ -77,13 +78,13 @@ class ClusterProfile(Record):
     )
 
     def overridden(self, values: Mapping[str, Any]) -> ClusterProfile:
-        """Return this profile with every value replaced that is not None (nor empty)."""
+        """Return this profile with every value that is not None (nor empty) taken instead."""
         given = {name: value for name, value in values.items() if value not in (None, (), {})}
         return _checked({**self.model_dump(), **given}, "the options")
 
 
 def load_profile(path: Path | None) -> ClusterProfile:
-    """Return the profile in ``path``; the defaults where there is none.
+    """Return the profile in ``path``, or the defaults if ``path`` is None.
 
     Raises:
         SettingsError: the file cannot be read, or has a name or value that is not known.

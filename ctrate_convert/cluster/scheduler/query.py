@@ -1,4 +1,7 @@
-"""The output of squeue and sacct as typed rows. Pure: text in, rows out; times are in UTC."""
+"""Parse what squeue and sacct print into typed rows; times are in UTC.
+
+The functions are pure: text in, rows out.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ QUEUE_FIELDS = (
     "RestartCnt",
     "Command",
 )
-# A suffix without a width: the field is neither padded nor cut.
+# A suffix without a width keeps squeue from padding or cutting the field.
 QUEUE_FORMAT = ",".join(f"{name}:|" for name in QUEUE_FIELDS)
 
 ACCOUNT_FIELDS = (
@@ -39,6 +42,7 @@ ACCOUNT_FIELDS = (
 )
 ACCOUNT_FORMAT = ",".join(ACCOUNT_FIELDS)
 
+# States of an element that runs or is going to run.
 LIVE = frozenset(
     {
         "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT",
@@ -46,8 +50,10 @@ LIVE = frozenset(
         "SPECIAL_EXIT",
     }
 )  # fmt: skip
+# States of an element that is going to run, and does not yet.
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
                      "SPECIAL_EXIT"})  # fmt: skip
+# States of an element that ended without success.
 UNSUCCESSFUL = frozenset(
     {
         "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
@@ -57,8 +63,11 @@ UNSUCCESSFUL = frozenset(
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
 JobKey = tuple[str, int]
-"""An array's job id and an index: the raw id of an element never stands for it, since the last
-element of an array keeps the array's own."""
+"""An array's job id and the index of an element.
+
+The raw id of an element never stands for it, since the last element of an array keeps the array's
+own.
+"""
 
 _INDEX_SET = re.compile(r"\[([0-9,:\-]+)(?:%\d+)?\]")
 _MEMORY = re.compile(r"([0-9.]+)([KMGTP]?)[nc]?")
@@ -94,7 +103,7 @@ class QueueRow:
 class AccountRow:
     """One run of an array element in accounting: a requeued element has several.
 
-    ``out_of_memory`` is what the steps tell: the job itself often says FAILED.
+    ``out_of_memory`` follows from the steps, since the job itself often says FAILED.
     """
 
     key: JobKey
@@ -111,7 +120,7 @@ class AccountRow:
 
 
 def parse_squeue(text: str) -> list[QueueRow]:
-    """Parse the rows of ``squeue -h -r -O QUEUE_FORMAT``; pass over lines of another shape."""
+    """Parse ``squeue -h -r -O QUEUE_FORMAT``; skip lines of another shape."""
     rows = []
     for line in text.splitlines():
         cells = line.split("|", len(QUEUE_FIELDS) - 1)
@@ -136,9 +145,10 @@ def parse_squeue(text: str) -> list[QueueRow]:
 
 
 def parse_sacct(text: str) -> list[AccountRow]:
-    """Parse the rows of ``sacct -n -D --parsable2 -o ACCOUNT_FORMAT``; fold steps into jobs.
+    """Parse ``sacct -n -D --parsable2 -o ACCOUNT_FORMAT``; fold steps into their job.
 
-    In the order of submission, so that of a requeued element the newest run comes last.
+    The rows are in the order of submission, so that the newest run of a requeued element comes
+    last.
     """
     jobs: list[dict[str, str]] = []
     steps: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -163,11 +173,12 @@ def parse_sacct(text: str) -> list[AccountRow]:
 
 def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Iterator[AccountRow]:
     array, _, index = row["JobID"].partition("_")
+    # sacct may add words to a state, as in CANCELLED by 1000.
     state = row["State"].split(" ")[0]
     max_rss_bytes = max((memory_bytes(step["MaxRSS"]) for step in steps), default=0)
     states = {state, *(step["State"].split(" ")[0] for step in steps)}
     requested = memory_bytes(row["ReqMem"])
-    # Where memory is watched by polling no record says OUT_OF_MEMORY; the numbers do.
+    # If Slurm watches memory only by polling, no state says OUT_OF_MEMORY; the numbers do.
     outgrown = state in UNSUCCESSFUL and 0 < requested < max_rss_bytes
     for number in _indices(index):
         yield AccountRow(
@@ -186,7 +197,7 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
 
 
 def _indices(text: str) -> Iterator[int]:
-    """Yield the indices in ``7`` or ``[0-2,9-15:2%5]``; none for what is no array element."""
+    """Yield the indices in ``7`` or ``[0-2,9-15:2%5]``; none if it is no array element."""
     if text.isdigit():
         yield int(text)
         return
@@ -211,7 +222,7 @@ def memory_bytes(text: str) -> int:
 
 
 def minutes(text: str) -> int | None:
-    """A Slurm time limit (``1-00:00:00``, ``00:05:00``) in whole minutes; None for UNLIMITED."""
+    """Return a Slurm time limit (``1-00:00:00``) in whole minutes; None for UNLIMITED."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
     if match is None:
         return None

@@ -1,4 +1,7 @@
-"""The resources of an element that the profile leaves open: from the plan and measurements."""
+"""The resources of an element that the profile does not name.
+
+They follow from the plan and from measurements.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 MIB = 2**20
 
-_UNMEASURED_BYTES_PER_S = 10e6  # of NPZ, one worker: a busy network file system, deleting too
+_UNMEASURED_BYTES_PER_S = 10e6  # NPZ, one worker, a busy network file system, with deletions
 _TIME_MARGIN = 3.0
 _START_MIN = 10
 _LEAST_MIN = 15
 
 _UNMEASURED_PROCESS_MB = 160  # streaming: interpreter, libraries, a few blocks of a volume
-_LARGEST_BUFFERS_MB = 64  # buffers stop growing with the volume there
+_LARGEST_BUFFERS_MB = 64  # beyond that, buffers do not grow with the volume
 _MEMORY_MARGIN = 1.5
 _LEAST_MB = 512
 
@@ -37,7 +40,7 @@ def default_resources(
     profile: ClusterProfile,
     limits: PartitionLimits,
 ) -> Resources:
-    """Return the resources that the largest of ``tasks`` needs, within the partition's limits."""
+    """Return what the largest of ``tasks`` needs, within what the partition grants."""
     workers = profile.cpus_per_task or min(_MOST_WORKERS, max(len(shards) for shards in tasks))
     speed = measured_bytes_per_s(dataset, plans) or _UNMEASURED_BYTES_PER_S
     timeout_min = profile.timeout_min or _minutes(tasks, workers, speed)
@@ -51,7 +54,7 @@ def default_resources(
 
 
 def measured_bytes_per_s(dataset: Dataset, plans: Sequence[Plan]) -> float | None:
-    """Return one worker's NPZ bytes a second, from the newest records; None before the first."""
+    """Return one worker's NPZ bytes a second, from the newest records; None without any."""
     ledger = Ledger.of(dataset, plans)
     newest = sorted(ledger.recorded & ledger.planned.keys())[-_SPEED_RECORDS:]
     source_bytes, elapsed_s = 0, 0.0
@@ -63,6 +66,7 @@ def measured_bytes_per_s(dataset: Dataset, plans: Sequence[Plan]) -> float | Non
 
 
 def _minutes(tasks: Sequence[tuple[PlannedShard, ...]], workers: int, speed: float) -> int:
+    # One worker converts a shard, so a task takes at least as long as its largest shard.
     longest_s = max(
         max(max(s.source_bytes for s in shards), sum(s.source_bytes for s in shards) / workers)
         / speed
@@ -73,11 +77,14 @@ def _minutes(tasks: Sequence[tuple[PlannedShard, ...]], workers: int, speed: flo
 
 
 def _megabytes(workers: int, largest_bytes: int, attempts: Iterable[PastAttempt]) -> int:
-    """Return a worker streams: past a few blocks its memory does not grow with the volume."""
+    """Return the memory that an element needs, in MB.
+
+    A worker streams: past a few blocks its memory does not grow with the volume.
+    """
     measured = max((a.end.max_rss_bytes for a in attempts if a.end), default=0)
     process_mb = max(_UNMEASURED_PROCESS_MB, measured // MIB)
     buffers_mb = min(_LARGEST_BUFFERS_MB, largest_bytes // MIB + 1)
-    # Beside the workers: one that reads its shard back, the element itself, and the process that
-    # workers are forked from.
+    # Three more processes run beside the workers: one that reads its shard back, the element
+    # itself, and the one that workers are forked from.
     needed = ((workers + 3) * process_mb + workers * buffers_mb) * _MEMORY_MARGIN
     return max(_LEAST_MB, math.ceil(needed / 256) * 256)

@@ -1,1 +1,1 @@
-"""The state of every task, from records, attempts, submissions and what Slurm says."""
+"""Judge the state of every task by records, attempts, submissions and what Slurm says."""

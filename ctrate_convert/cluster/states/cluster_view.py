@@ -1,7 +1,7 @@
-"""One look at everything: plans, records, attempts, submissions, and one squeue and one sacct.
+"""Take one look at everything: plans, records, attempts, submissions, one squeue and one sacct.
 
-Every command works on such a view. Looking changes nothing on disk and waits for no lock, unless a
-command that submits has it write down what became of arrays whose answer got lost.
+Every command works on such a view. Looking changes nothing on disk and waits for no lock. Only a
+command that submits has the look write down what became of arrays whose answer got lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_number
 
 @dataclass(frozen=True)
 class Task:
-    """One task with its verdict and what led to it."""
+    """One task, with its verdict and what led to it."""
 
     number: int
     shards: tuple[PlannedShard, ...]
@@ -50,12 +50,12 @@ class Task:
 
     @property
     def is_held(self) -> bool:
-        """True if a scheduler runs the task, is going to, or may have been asked to."""
+        """True if Slurm runs the task, is going to, or may have been asked to."""
         return self.live is not None or self.verdict.evidence == "intent"
 
     @property
     def job(self) -> str | None:
-        """The job of its newest run."""
+        """The job of the task's newest run."""
         if self.live is not None:
             return f"{self.live.key[0]}_{self.live.key[1]}"
         if self.attempts and self.verdict.evidence in ("attempt", "record"):
@@ -64,7 +64,7 @@ class Task:
 
     @property
     def node(self) -> str | None:
-        """Where its newest run is or was."""
+        """The node or host of the task's newest run."""
         if self.live is not None and self.live.node:
             return self.live.node
         if self.live is None and self.account is not None and self.account.node:
@@ -77,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """All that was found out about a dataset's tasks, and what could not be asked."""
+    """The result of one look: what was found, and what could not be asked."""
 
     dataset: Dataset
     plans: tuple[Plan, ...]
@@ -91,13 +91,13 @@ class ClusterView:
 
     @property
     def queue_asked(self) -> bool:
-        """True if squeue answered, so that the absence of a live job means that there is none."""
+        """True if the absence of a live job means that there is none."""
         return all(problem.tool != "squeue" for problem in self.unavailable)
 
 
 @dataclass
 class Looker:
-    """Takes views of one dataset; keeps what cannot change between two of them."""
+    """A maker of views of one dataset, which keeps what cannot change between two of them."""
 
     dataset: Dataset
     client: SlurmClient
@@ -105,6 +105,8 @@ class Looker:
 
     def look(self, *, write_answers: bool = False) -> ClusterView:
         """Return everything as it is now.
+
+        With ``write_answers``, also write down what became of arrays whose answer got lost.
 
         Raises:
             SettingsError: there is no plan.
@@ -126,7 +128,7 @@ class Looker:
             now,
             write_answers=write_answers,
         )
-        # After the scheduler was asked: a job that it calls ended has published by now.
+        # Read after Slurm was asked: a job that Slurm calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         samples, recorded, damaged = _records(Ledger.of(self.dataset, plans))
         elements = elements_of(submissions, said, attempts)
@@ -187,6 +189,7 @@ def _task(
     rows = [
         row
         for row in said.queue
+        # Job ids are reused, so the unique name must match too.
         if (row.key in keys and row.name in names)
         or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
     ]
@@ -220,16 +223,16 @@ def _task(
 
 
 def _sign_of_life(attempt: PastAttempt) -> bool | None:
-    """Return True if the attempt's process lives; None if it is on another host."""
+    """Return False if the attempt's process is gone; None if that cannot be told from here."""
     if attempt.start.host != socket.gethostname():
         return None
     if not process_start(attempt.start.pid):
         return False
-    return None  # the id may be another process's by now: its progress note tells
+    return None  # another process may have its id by now; its progress note tells
 
 
 def _records(ledger: Ledger) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
-    """Return samples by state, the shards whose record holds, and what is wrong with others."""
+    """Return samples by state, the shards with a sound record, and what is wrong with others."""
     damaged = ledger.damaged_records()
     manifest = sum_up(ledger.plans, current_entries(ledger, ledger.merged, leave_out=damaged))
     states = {state: number for state, number in manifest.samples.items() if state != "total"}

@@ -1,7 +1,7 @@
-"""The ladder: what is the case with one task, and what that rests on. Pure.
+"""The ladder of evidence: judge the state of one task, and say what that rests on. Pure.
 
 1. verified records of this plan for all of its shards → done
-2. the newest attempt's own end record → failed, with its reason; not where a newer run is live
+2. the newest attempt's own end record → failed, with its reason; but not if a newer run is live
 3. live in squeue → pending or running
 4. a terminal state in sacct (or still in squeue) of that very job → failed
 5. nothing → unknown: never taken for done nor for failed
@@ -35,7 +35,7 @@ _CAUSES: dict[str, Cause] = {
 
 @dataclass(frozen=True)
 class Element:
-    """One array element that a submission made, or was about to make, for a task.
+    """An array element that a submission made, or was about to make, for a task.
 
     ``submission`` is None for job scripts that were submitted by hand.
     """
@@ -52,7 +52,7 @@ class Element:
 
     @property
     def job(self) -> str | None:
-        """``123_4``; None while the array has no id that is known."""
+        """The element's job as ``123_4``; None while the id of the array is not known."""
         job_id = self.answer.job_id if self.answer else None
         return f"{job_id}_{self.index}" if job_id else None
 
@@ -70,10 +70,10 @@ class Element:
 class Facts:
     """All that is known of one task.
 
-    ``element`` is its newest. ``live`` are rows in the queue of any of its elements that run or
-    are going to. ``queue_asked`` tells whether the absence of rows means anything; ``ended`` and
-    ``accounts`` are of the newest element. ``sign_of_life`` tells whether the process of a local
-    attempt lives: None where that cannot be seen from here.
+    ``element`` is the task's newest one. ``live`` is the queue's row of any of its elements that
+    runs or is going to. ``queue_asked`` tells whether the absence of rows means anything. ``ended``
+    and ``accounts`` are of the newest element. ``sign_of_life`` tells whether the process of a
+    local attempt lives; None if that cannot be seen from here.
     """
 
     task: int
@@ -92,7 +92,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A task's state, the evidence that it rests on, and why; relaunch goes by ``cause``."""
+    """The state of a task, the rung of evidence that it rests on, and the reason.
+
+    ``cause`` decides how to relaunch the task.
+    """
 
     state: State
     evidence: str
@@ -109,9 +112,10 @@ _STOPPED_AT_THE_WARNING = Verdict(
 
 
 def judge(facts: Facts) -> Verdict:
-    """Return the first rung that holds decides."""
+    """Return the verdict of the first rung that holds."""
     if facts.recorded:
         return Verdict("done", "record")
+    # A record that cannot be read proves neither that the shard is done nor that it failed.
     if facts.damaged:
         return Verdict("unknown", "record", facts.damaged)
     last = facts.attempts[-1] if facts.attempts else None
@@ -124,6 +128,8 @@ def judge(facts: Facts) -> Verdict:
             "intent",
             f"submission {element.submission} is under way, or its answer is not found yet",
         )
+    # The newest attempt is not of the newest element: it was made by hand, or it is older than the
+    # element.
     if last is not None and (element is None or not element.runs(last)):
         if element is None or last.started_at > element.created:
             return _of_local(facts, last)
@@ -138,10 +144,11 @@ def _of_live(facts: Facts, row: QueueRow, last: PastAttempt | None) -> Verdict:
     mine = last if last is not None and job_of(last) == key else None
     if row.waiting:
         return Verdict("pending", "squeue", _requeued(facts, row) or row.reason)
+    # The attempt of a run before a requeue tells nothing of the run that is live.
     if mine is not None and _restart(mine) == row.restarts:
         end = mine.end
         if end is not None and end.outcome == "failed":
-            # Its last word is said; Slurm is only tidying up.
+            # The attempt has recorded its end; Slurm is only cleaning up.
             return _of_end(facts, mine)
         if end is not None:
             return Verdict("running", "squeue", "stopping")
@@ -170,6 +177,7 @@ def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Ver
         if state == "FAILED" and _was_warned(last):
             return _STOPPED_AT_THE_WARNING
         return Verdict("failed", "squeue", text, _cause(state))
+    # Nothing says that the attempt ended, and it still notes its progress.
     if last is not None and last.end is None and _is_fresh(last, facts.now):
         return Verdict("running", "attempt", "its progress note is fresh")
     if facts.queue_asked and last is not None and last.end is not None:
@@ -192,7 +200,7 @@ def _what_is_missing(facts: Facts, account: AccountRow | None) -> str:
 
 
 def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
-    """Return the attempt's own last word, made plainer by what accounting tells of that run."""
+    """Judge by the attempt's own end record, with what accounting adds about that run."""
     end = last.end
     if end is None:
         return Verdict("unknown", "attempt", "no last word")
@@ -202,9 +210,10 @@ def _of_end(facts: Facts, last: PastAttempt) -> Verdict:
         if end.why is EndCause.TIME_LIMIT_WARNING:
             return _STOPPED_AT_THE_WARNING
         return Verdict("failed", "attempt", f"stopped by {end.reason}")
-    # Accounting may hear of an end later than files do: a run that it calls running tells nothing.
+    # Accounting may hear of an end later than the files: a run that it calls running tells nothing.
     runs = [row for row in facts.accounts if row.ended and _overlaps(row, last)]
     out_of_memory = any(row.out_of_memory for row in runs)
+    # Without accounting, a worker that was killed is taken to have run out of memory.
     if not out_of_memory and not runs:
         out_of_memory = end.why is EndCause.WORKER_KILLED
     if out_of_memory:
@@ -232,7 +241,7 @@ def _was_warned(last: PastAttempt | None) -> bool:
 
 
 def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
-    """Return a run by hand, newer than any submission."""
+    """Judge by an attempt that was made by hand and is newer than any submission."""
     end = last.end
     if end is None:
         if facts.sign_of_life or _is_fresh(last, facts.now):
@@ -246,6 +255,7 @@ def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
         facts.shards & frozenset(end.shards_failed) or not end.shards_failed
     ):
         return Verdict("failed", "attempt", end.reason)
+    # The attempt was interrupted, or failed in shards of other tasks.
     return Verdict("pending", "attempt", f"not reached: {end.reason}")
 
 
@@ -271,7 +281,7 @@ def _is_fresh(attempt: PastAttempt, now: datetime) -> bool:
 
 
 def _overlaps(row: AccountRow, attempt: PastAttempt) -> bool:
-    """Return True if that run of the element was this attempt; clocks may differ by a minute."""
+    """Return True if that run of the element was this attempt; clocks may be a minute apart."""
     if row.started is None:
         return False
     slack = timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""History: every submission, when, by whom, with what resources, and what came of it."""
+"""History: every submission with its time, user and resources, and what came of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ctrate_convert.store.records.consent import Consent
 
 @dataclass(frozen=True)
 class PastArray:
-    """One array of a submission. ``outcome`` counts its tasks; those submitted again later too."""
+    """One array of a submission.
+
+    ``outcome`` counts its tasks by state, those that were submitted again later too.
+    """
 
     submission: int
     created: str
@@ -32,7 +35,7 @@ class PastArray:
 
 @dataclass(frozen=True)
 class History:
-    """All of them, oldest first, the finalisers' reports by submission, and every consent."""
+    """All arrays, oldest first, the finalisers' reports by submission, and every consent."""
 
     arrays: tuple[PastArray, ...]
     reports: dict[int, FinalReport]
@@ -44,6 +47,7 @@ def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
     """Return everything that was ever submitted for this dataset."""
     view = Looker(dataset, client or SlurmClient()).look()
     by_number = {task.number: task for task in view.tasks}
+    # A task's state is the outcome of its newest submission alone.
     newest: dict[int, int] = {}
     for files in view.submissions:
         for place, array in enumerate(files.submission.arrays):

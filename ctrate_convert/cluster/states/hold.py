@@ -1,4 +1,4 @@
-"""The tasks that a run by hand must leave to the scheduler."""
+"""Find the tasks that a run by hand must leave to Slurm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctrate_convert.store.layout import Dataset
 
 
 def held_tasks(dataset: Dataset, client: SlurmClient | None = None) -> frozenset[int]:
-    """The tasks that are live under the scheduler, or are being submitted.
+    """Return the tasks that are live under Slurm, or are being submitted.
 
     Raises:
         RefusedError: the scheduler cannot be asked about tasks that it was given.

@@ -1,4 +1,4 @@
-"""Logs: what one attempt at a task said, its traceback first."""
+"""Logs: find what one attempt at a task printed, with its traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ctrate_convert.store.plans import require_plans
 
 @dataclass(frozen=True)
 class TaskLog:
-    """One attempt (None where an element never got so far) and the end of its log."""
+    """One attempt and the end of its log.
+
+    ``attempt`` is None if an element never got so far as to begin one.
+    """
 
     task: int
     attempt: PastAttempt | None
@@ -44,7 +47,7 @@ def task_log(
     submissions = load_submissions(dataset)
     newest = _newest_element_log(submissions, task)
     if attempt is None and newest is not None and not _is_of(mine, newest):
-        # Its newest element left no attempt: all that it said is in its log.
+        # The task's newest element began no attempt: its log has all that it said.
         return TaskLog(task, None, len(mine) + 1, len(mine), newest, _tail(newest, lines))
     if not mine:
         return TaskLog(task, None, 0, 0, None, ())
@@ -58,7 +61,7 @@ def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path |
     for files in reversed(submissions):
         for place, array in enumerate(files.submission.arrays):
             if task in array.tasks:
-                # By its index alone: the command that submitted may have lost sbatch's answer.
+                # Look by the index alone: the submitter may have lost sbatch's answer, the job id.
                 logs = files.logs(place).glob(f"*_{array.tasks.index(task)}_0_log.out")
                 return next(logs, None)
     return None

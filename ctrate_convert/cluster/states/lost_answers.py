@@ -15,10 +15,10 @@ from ctrate_convert.cluster.submissions import (
 from ctrate_convert.store.attempts import PastAttempt
 
 ANSWER_GRACE = timedelta(seconds=15)
-"""A request that the controller got before its sender was killed is in the queue by then."""
+"""After this time, a request that the controller got before its sender was killed is queued."""
 
 ANSWER_GRACE_ELSEWHERE = timedelta(minutes=15)
-"""So long at the most does a submitter on another host, whom nobody can see, go on trying."""
+"""The longest time that a submitter on another host, whom nobody can see, goes on trying."""
 
 Place = tuple[int, int]
 """A submission's number and the array's place in it."""
@@ -38,14 +38,15 @@ def find_answers(
 ) -> bool:
     """Fill in ``answers`` by the arrays' unique names; return True while some stay open.
 
-    With ``may_give_up`` the queue was asked: an array that is not there, and whose submitter is
-    certainly gone, counts as never accepted. That is safe even where an array came and went
-    unseen: what counts is that it does not live. With ``write`` each answer is written down, so
-    that a submitter that turns up later after all learns that it was given up.
+    ``may_give_up`` says that the queue was asked. Then an array that is not in it, and whose
+    submitter is certainly gone, counts as never accepted. That is safe even if the array came and
+    went unseen: all that counts is that it does not live. With ``write``, each answer is written
+    down, so that a submitter that turns up later after all learns that it was given up.
     """
     found: dict[str, tuple[str, FoundBy]] = {}
     for account in accounts:
         found[account.name] = (account.key[0], "sacct")
+    # The queue comes second: it is newer than accounting, so it wins.
     for row in queue:
         found[row.name] = (row.key[0], "squeue")
     by_number = {files.submission.number: files for files in submissions}

@@ -1,4 +1,4 @@
-"""The scheduler's answers: one squeue, one sacct, and the elements that they are about."""
+"""Ask Slurm, by one squeue and one sacct, and list the elements that the answers are about."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN_JOB_NAME = "ctrate-convert-array"
 
 @dataclass
 class SchedulerView:
-    """The scheduler's answers to one look."""
+    """The answers of Slurm, and the questions that it did not answer."""
 
     queue: list[QueueRow] = field(default_factory=list)
     accounts: list[AccountRow] = field(default_factory=list)
@@ -41,7 +41,7 @@ def ask(
 ) -> SchedulerView:
     """Ask with at most one squeue, if a task is open, and one sacct, if there ever was a job.
 
-    With ``write_answers`` what became of arrays whose answer got lost is written down.
+    With ``write_answers``, write down what became of arrays whose answer got lost.
     """
     said = SchedulerView()
     names: dict[str, tuple[int, int]] = {}
@@ -67,7 +67,7 @@ def ask(
         if job
     }
     since = min(since, *(a.started_at for a in attempts if plain), now)
-    # Plain job scripts leave no word here before they run: ask for them too where there is Slurm.
+    # Plain job scripts leave no trace here before they run: ask for them too if there is Slurm.
     by_hand = open_tasks and shutil.which("squeue") is not None
     ask = bool(wanted or plain or by_hand)
     queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
@@ -87,6 +87,7 @@ def ask(
         write=write_answers,
     )
     ids = {answer.job_id for place in names.values() if (answer := said.answers[place])} | plain
+    # If the queue left an answer open, ask by the arrays' names: the job id may not be known.
     accounts = client.sacct(
         job_ids=() if by_name else filter(None, ids),
         names=names if by_name else (),
@@ -95,7 +96,7 @@ def ask(
     if isinstance(accounts, Unavailable):
         said.unavailable.append(accounts)
     else:
-        # Ids wrap and may name somebody else's old job: the name, which is unique, decides.
+        # Job ids wrap around and may be those of an old job of somebody else; names are unique.
         said.accounts = [r for r in accounts if r.name in names or r.key[0] in plain]
     if by_name:
         find_answers(
@@ -115,7 +116,7 @@ def ask(
 def elements_of(
     submissions: Sequence[SubmissionFiles], said: SchedulerView, attempts: Sequence[PastAttempt]
 ) -> dict[int, list[Element]]:
-    """Return the elements of each task, oldest first, those that never came to be left out."""
+    """Return the elements of each task, oldest first, without those that never came to be."""
     found: dict[int, list[Element]] = {}
     for files in submissions:
         number = files.submission.number
@@ -149,7 +150,7 @@ def elements_of(
 
 
 def _by_hand(attempt: PastAttempt) -> Element:
-    """Return the element of a plain job script, which nothing but its attempt tells of."""
+    """Return the element of a plain job script, which left nothing here but its attempt."""
     facts = attempt.start.scheduler
     index = facts.get("array_task_id", "")
     answer = ArrayAnswer(
@@ -170,9 +171,10 @@ def _by_hand(attempt: PastAttempt) -> Element:
 
 
 def task_by_hand(row: QueueRow, out: str) -> int | None:
-    """Return the task of a plain job script's element for this dataset: its index, and the offset.
+    """Return the task of a plain job script's element for this dataset; None if it is not.
 
-    The script's words are the dataset, perhaps an offset, and perhaps options for `run`.
+    The task is the element's index plus the offset. The script's words are the dataset, perhaps an
+    offset, and perhaps options for `run`.
     """
     words = row.command.partition(" ")[2].strip()
     found = re.fullmatch(re.escape(out) + r"/*(?: (\d+))?(?: -.*)?", words, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Status: every task with its state and evidence, and what they add up to."""
+"""Status: every task with its state and evidence, and what all tasks add up to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
 
-_STRAGGLER = 2.0
+_STRAGGLER = 2.0  # times the median of the finished tasks
 
 
 @dataclass(frozen=True)
 class TaskLine:
-    """One task for a table."""
+    """One task as a row of the table."""
 
     task: int
     state: State
@@ -38,7 +38,7 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything at one moment. ``samples`` adds up to the plan."""
+    """The state of everything at one moment. ``samples`` adds up to the plan."""
 
     lines: tuple[TaskLine, ...]
     samples: dict[str, int]
@@ -72,25 +72,25 @@ class Status:
 
     @property
     def is_at_rest(self) -> bool:
-        """True if nothing is going to change by itself any more."""
+        """True if it is known that nothing is going to change by itself."""
         return self.view.queue_asked and not any(
             task.is_held or task.verdict.state == "running" for task in self.view.tasks
         )
 
 
 class StatusReader:
-    """Reads the status again and again, one squeue and one sacct each time."""
+    """A reader that takes the status again and again, with one squeue and one sacct each time."""
 
     def __init__(self, dataset: Dataset, client: SlurmClient | None = None) -> None:
         self._looker = Looker(dataset, client or SlurmClient())
 
     def read(self) -> Status:
-        """Return the status now."""
+        """Return the status as it is now."""
         return status_of(self._looker.look())
 
 
 def status_of(view: ClusterView) -> Status:
-    """Return the numbers that ``view`` adds up to."""
+    """Return what the view adds up to, in numbers."""
     finished = [
         seconds
         for task in view.tasks
@@ -134,7 +134,7 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
     done = samples if state == "done" else task.samples_recorded
     note = last.progress if last is not None and state == "running" else None
     if last is not None and note is not None and len(last.start.tasks) == 1:
-        # An attempt counts what was left when it began.
+        # An attempt counts only the samples that were left when it began.
         done = min(samples, max(done, samples - note.samples_total + note.samples_done))
     paused = "; paused: too little space is free at the output" if note and note.paused else ""
     return TaskLine(
@@ -170,20 +170,20 @@ def _elapsed_s(task: Task, now: datetime) -> float | None:
 
 
 def _speed(attempt: PastAttempt) -> float:
-    """Return NPZ bytes a second, from the attempt's own note."""
+    """Return NPZ bytes a second, from the attempt's own progress note."""
     note = attempt.progress
     if note is None:
         return 0.0
     elapsed_s = (datetime.fromisoformat(note.time) - attempt.started_at).total_seconds()
-    # Shards not yet whole count by their samples.
+    # Shards that are not whole yet count by their samples.
     part = note.samples_done / note.samples_total if note.samples_total else 0.0
     return part * note.source_bytes_total / elapsed_s if elapsed_s >= 1 else 0.0
 
 
 def fold(lines: Sequence[TaskLine]) -> list[tuple[str, TaskLine, int]]:
-    """Fold neighbouring tasks in the same state for the same reason into lines such as ``0-12``.
+    """Fold neighbouring tasks in the same state for the same reason into one row, as ``0-12``.
 
-    Gives the range, its first task, and how many there are. Running tasks stay one by one.
+    Each row has the range, its first task, and how many there are. Running tasks stay one by one.
     """
     folded: list[tuple[int, int, TaskLine]] = []
     for line in lines:
@@ -201,7 +201,7 @@ def fold(lines: Sequence[TaskLine]) -> list[tuple[str, TaskLine, int]]:
 
 
 def fold_numbers(numbers: Sequence[int]) -> str:
-    """Return ``0-12,15`` for people."""
+    """Return the numbers with their ranges folded, as ``0-12,15``, for people."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Send two tasks to two nodes, wait for what they find, and leave neither job nor file behind."""
+"""Send two tasks to two nodes, wait for their reports, and leave neither job nor file behind."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _MEM_MB = 512
 _ASK_EVERY_S = 3.0
 _LOOK_EVERY_S = 0.5
 _REPORTS_LATE_S = 90.0
-"""For how long after the job's end its reports may still be hidden by an attribute cache."""
-_GONE_S = 60.0
-_GRACE_S = 20.0
+"""Time for which an attribute cache may still hide the reports after the job's end."""
+_GONE_S = 60.0  # for a cancelled job to write no more
+_GRACE_S = 20.0  # for a job that has reported to end by itself
+# Options of sbatch that the test sets itself; those of the profile are dropped.
 _OURS = {"nodes", "ntasks", "ntasks_per_node", "array", "dependency", "requeue"}
 
 
@@ -46,7 +47,7 @@ def ask_two_nodes(
     tell: Callable[[str], None],
     client: SlurmClient | None = None,
 ) -> tuple[Finding, ...]:
-    """Return findings about ``folder`` between two nodes, or one that says "not tested".
+    """Return findings about ``folder`` between two nodes, or one that is "not tested".
 
     ``tell`` is given the job's id once there is one. The job is cancelled when ``patience_s`` is
     over, and at Ctrl+C.
@@ -75,6 +76,7 @@ def _ask(
     name = job_name(new_token(), 0, 0)
     try:
         job = _submit(scratch, profile, client, name)
+    # Slurm may have accepted the job all the same: find it by its name and cancel it.
     except SubmissionUnclear:
         _see_it_gone(client, name)
         raise
@@ -83,6 +85,7 @@ def _ask(
         tell(f"Job {job} tries this place on two nodes; Ctrl+C cancels it.")
         why = _wait(scratch, client, name, patience_s, stop)
     finally:
+        # A job that has reported ends by itself; any other is cancelled at once.
         _see_it_gone(client, name, grace_s=0.0 if why else _GRACE_S)
     if stop:
         raise Interrupted(f"stopped by {stop.reason}; job {job} was cancelled")
@@ -93,13 +96,13 @@ def _ask(
 
 
 def _submit(scratch: Path, profile: ClusterProfile, client: SlurmClient, name: str) -> str:
-    """Submit the test by submitit's job script, with two nodes and a task on each."""
+    """Submit submitit's job script, as for conversion, with two nodes and a task on each."""
     more = {
         key: value
         for key, value in profile.additional_parameters.items()
         if key.replace("-", "_") not in _OURS
     }
-    # A second run would take the first one's words for its own.
+    # A requeued job would take the messages of its first run for those of the other side.
     more |= {"requeue": False, "no-requeue": True}
     mine = profile.model_copy(update={"additional_parameters": more})
     limits = cluster_limits(client, profile, user_name())
@@ -120,10 +123,11 @@ def _submit(scratch: Path, profile: ClusterProfile, client: SlurmClient, name: s
 def _wait(
     scratch: Path, client: SlurmClient, name: str, patience_s: float, stop: StopFlag
 ) -> str | None:
-    """Return once both reports are there; else why they are not."""
+    """Wait until both reports are there and return None; else return why they are not."""
     give_up = time.monotonic() + patience_s
     ask_at, ended_at, last = 0.0, 0.0, "squeue did not say what became of it"
     while not stop:
+        # List the folder: an answer about a single name may come from a cache.
         if all(_report_path(scratch, side).name in _names(scratch) for side in (0, 1)):
             return None
         now = time.monotonic()
@@ -152,7 +156,7 @@ def _state(row: QueueRow) -> str:
 
 
 def _last_words(scratch: Path) -> str:
-    """Return the last lines of the tasks' logs, since the logs go with the folder."""
+    """Return the last line of the tasks' logs, which are removed with the folder."""
     for path in sorted((scratch / "job").glob("*.out")):
         with contextlib.suppress(OSError):
             lines = path.read_text(errors="replace").strip().splitlines()
@@ -164,7 +168,7 @@ def _last_words(scratch: Path) -> str:
 def _see_it_gone(client: SlurmClient, name: str, *, grace_s: float = 0.0) -> None:
     """Cancel the job unless it ends by itself in ``grace_s``; return once it writes no more.
 
-    Or after a minute, where that cannot be asked.
+    If that cannot be asked, return after a minute.
     """
     started = time.monotonic()
     deadline = started + _GONE_S

@@ -1,4 +1,4 @@
-"""Findings about the mount between two nodes, from the reports that both have written. Pure.
+"""Judge the reports of two nodes on the mount between them, as findings. Pure: reports in.
 
 What either side never came to is "not tested"; on one machine nothing is ever called good.
 """
@@ -50,6 +50,7 @@ def findings_between(first: NodeReport | None, second: NodeReport | None) -> tup
     stopped = " ".join(f"{r.node}: {r.stopped}." for r in (first, second) if r.stopped)
     filled = [_why_not(finding, stopped) for finding in found]
     names = f"{first.node} and {second.node}"
+    # Two names may stand for one machine; the boot's id tells.
     if first.node != second.node and first.boot != second.boot:
         return (Finding("two nodes", "good", names), *filled)
     same = Finding(

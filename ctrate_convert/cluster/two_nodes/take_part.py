@@ -1,6 +1,6 @@
-"""Two tasks on two nodes test a shared folder, through nothing but that folder.
+"""Let two tasks on two nodes test storage with each other, through nothing but a shared folder.
 
-Each side writes ``report-0.json`` or ``report-1.json`` there; `between_nodes` judges both.
+Each side writes ``report-0.json`` or ``report-1.json`` there; `findings_between` judges both.
 
     python -m ctrate_convert.cluster.two_nodes.take_part FOLDER SIDE [SECONDS_TO_WAIT]
 """
@@ -36,24 +36,29 @@ APPEND_ROUNDS = 50
 _VISIBILITY_ROUNDS = 5
 _WAIT_S = 100.0
 """Longer than any attribute cache keeps a directory by default."""
-_ALL_S = 480.0
+_ALL_S = 480.0  # less than the job's time limit, so that a report is written in any case
 _LOOK_S = 0.002
+# Both sides wait for the next multiple of this time, to act at the same moment.
 _TICK_S = 0.05
 _FILLER = "x" * 200
 
 
 class Lock(Record):
-    """The lock that a side got while the other held it, and how long it took after the release."""
+    """The test of one kind of lock.
+
+    ``while_held`` is what one side got while the other held the lock. ``after_release_s`` is how
+    long it took to get the lock after the release; None if it was never got.
+    """
 
     while_held: str
     after_release_s: float | None
 
 
 class NodeReport(Record):
-    """The steps and observations of one side; None for a step not reached. ``stopped`` tells why.
+    """The report of one side: what it did and saw. A field is None if the side never came to it.
 
-    ``seen_s`` and ``gone_s`` are round trips by one clock: published here, seen there, the answer
-    seen here. ``clock_ahead_s`` is the other node's clock minus this one's.
+    ``stopped`` tells why. ``seen_s`` and ``gone_s`` are round trips by one clock: published here,
+    seen there, the answer seen here. ``clock_ahead_s`` is the other node's clock minus this one's.
     """
 
     schema_number: int = 1
@@ -76,14 +81,14 @@ class NodeReport(Record):
 
 
 class _Said(Record):
-    """One word between the sides."""
+    """One message from one side to the other."""
 
     clock_s: float
     word: str = ""
 
 
 class _Side:
-    """One of the two, and how it waits for the other: it lists the folder, nothing else."""
+    """One of the two sides. It waits for the other by listing the folder, and nothing else."""
 
     def __init__(self, folder: Path, number: int, wait_s: float) -> None:
         self.folder = folder
@@ -121,7 +126,7 @@ class _Side:
 def take_part(
     folder: Path, number: int, environment: Mapping[str, str], wait_s: float = _WAIT_S
 ) -> NodeReport:
-    """Try everything with the other side, and leave a report even where it never comes."""
+    """Try everything with the other side, and leave a report even if that never comes."""
     side = _Side(folder, number, wait_s)
     facts: dict[str, Any] = {
         "side": number,
@@ -142,7 +147,7 @@ def take_part(
 
 
 def _locks(side: _Side) -> dict[str, Any]:
-    """Return the first side holds, the second tries: then after the release again."""
+    """Hold each lock on the first side; try it on the second, then again after the release."""
     ways: dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]] = {
         "flock": _by_flock,
         "filelock": _by_filelock,
@@ -191,7 +196,7 @@ def _by_filelock(path: Path) -> Any:
 
 
 def _wait_for(way: Callable[[Path], Any], path: Path) -> float | None:
-    """Return the seconds until the lock was had; None if it was not within half a minute."""
+    """Return the seconds until the lock was had; None if it was not in half a minute."""
     started = time.monotonic()
     while (waited := time.monotonic() - started) < 30:
         with way(path) as got:
@@ -202,7 +207,10 @@ def _wait_for(way: Callable[[Path], Any], path: Path) -> float | None:
 
 
 def _visibility(side: _Side) -> dict[str, Any]:
-    """Time a file from one side's publishing to the answer of the other, which lists the folder."""
+    """Measure how soon each side sees a name that the other publishes or removes.
+
+    The names are in a folder that both have been listing for long.
+    """
     folder = side.folder / "seen"
     folder.mkdir(exist_ok=True)
     side.meet("watching")
@@ -220,6 +228,7 @@ def _visibility(side: _Side) -> dict[str, Any]:
         _publish(path)
         answer = side.hear(f"seen-{number}")
         seen.append(time.monotonic() - started)
+        # The answer was written some half a round trip ago, give or take that half.
         clocks.append((seen[-1] / 2, answer.clock_s - before - seen[-1] / 2))
         started = time.monotonic()
         path.unlink()
@@ -229,8 +238,10 @@ def _visibility(side: _Side) -> dict[str, Any]:
     own = folder / f"time-{side.number}"
     before = time.time()
     own.write_text("now")
+    # On a network file system the server's clock gives a file its time.
     facts: dict[str, Any] = {"storage_ahead_s": own.stat().st_mtime - before}
     if side.first:
+        # The shortest round trip has the smallest error.
         error, ahead = min(clocks)
         facts |= {"seen_s": max(seen), "gone_s": max(gone)}
         facts |= {"clock_ahead_s": ahead, "clock_error_s": error}
@@ -242,7 +253,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _publish(final: Path) -> None:
-    """Publish a file as a shard is: a hidden file, fsync, link, fsync of the folder."""
+    """Publish a file as a shard is published: hidden file, fsync, link, fsync of the folder."""
     hidden = final.with_name(f".{final.name}")
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
@@ -256,7 +267,7 @@ def _publish(final: Path) -> None:
 
 
 def _links(side: _Side) -> dict[str, Any]:
-    """Give a file of each side the same name at the same moment, many times."""
+    """Give both sides' own files the same name at the same moment, many times."""
     folder = side.folder / "links"
     folder.mkdir(exist_ok=True)
     for number in range(LINK_ROUNDS):
@@ -277,7 +288,7 @@ def _links(side: _Side) -> dict[str, Any]:
 
 
 def _replaces(side: _Side) -> dict[str, Any]:
-    """Replace a file by rename while the other side reads it, which must never see a part."""
+    """Replace a file by rename on the first side; the second must never read a part of it."""
     path = side.folder / "replaced"
     versions = [f"{number} {_FILLER} {number}".encode() for number in range(REPLACE_ROUNDS)]
     if side.first:
@@ -307,7 +318,7 @@ def _replaces(side: _Side) -> dict[str, Any]:
 
 
 def _appends(side: _Side) -> dict[str, Any]:
-    """Append whole lines to one file from both sides; return what each side finds afterwards."""
+    """Append whole lines to one file from both sides; return what is there afterwards."""
     path = side.folder / "appended"
     side.meet("append")
     for number in range(APPEND_ROUNDS):
@@ -322,7 +333,10 @@ def appended_line(side: int, number: int) -> str:
 
 
 class TwoNodes:
-    """submitit's callable; its argument is a plain value. The tasks' ranks are the sides."""
+    """The callable that submitit runs; its argument is a plain value.
+
+    The ranks of the tasks are the sides.
+    """
 
     def __call__(self, folder: str) -> None:
         """Take part as the side that Slurm gave this task."""

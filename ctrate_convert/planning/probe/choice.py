@@ -1,4 +1,4 @@
-"""Which volumes are probed: some of every kind, chosen by their headers alone."""
+"""Choose the volumes to probe: some of every kind, by their headers alone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ctrate_convert.store.records.plan import ArrayHeader
 _MOST = 16
 _MOST_READ_BYTES = 3 * 2**30
 _MOST_CONVERTED_BYTES = 10 * PART_BYTES
-"""Together a few seconds' worth; in bytes, so that the same volumes are chosen every time."""
+"""Limits worth a few seconds; in bytes, so that every probe chooses the same volumes."""
 
 _CLASSES_PER_OCTAVE = 0.5
 
 
 class Stratum(NamedTuple):
-    """Volumes that should compress alike; each class of sizes is four times the one before."""
+    """Volumes that should compress alike; each size class is four times the one before."""
 
     dtype: str
     deflated: bool
@@ -33,16 +33,16 @@ class Stratum(NamedTuple):
 
     @property
     def family(self) -> tuple[str, bool, bool]:
-        """The stratum's kind, whatever the size."""
+        """The stratum without its size class."""
         return self.dtype, self.deflated, self.fortran_order
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A planned volume as its header describes it; or, by `sum_up`, many of one kind together.
+    """A planned volume as its header describes it; or, from `sum_up`, many of one kind together.
 
-    ``packed_bytes`` is what its compressed size is taken to be proportional to within its kind:
-    the size of a deflated file, and what a stored one would have if it were deflated.
+    ``packed_bytes`` is the quantity to which its compressed size is taken to be proportional within
+    its kind: the size of a deflated file, or the size that a stored file would have if deflated.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Volume:
 
     @classmethod
     def of(cls, key: str, header: ArrayHeader, file_bytes: int) -> Volume:
-        """Return the volume with ``header`` in a file of that size."""
+        """Return the volume with ``header`` in a file of ``file_bytes``."""
         voxels = math.prod(header.shape)
         stratum = Stratum(
             dtype=header.dtype,
@@ -64,7 +64,7 @@ class Volume:
         return cls(key, stratum, voxels, file_bytes, packed_bytes=file_bytes)
 
     def packed(self, share: float) -> Volume:
-        """Return this volume as if deflate would leave ``share`` of the file."""
+        """Return a copy for which deflate would leave ``share`` of the file."""
         return dataclasses.replace(self, packed_bytes=self.file_bytes * share)
 
     @property
@@ -74,12 +74,12 @@ class Volume:
 
     @property
     def array_bytes(self) -> int:
-        """Its elements in the source's type."""
+        """The size of its elements in the source's type."""
         return self.voxels * self.dtype.itemsize
 
 
 def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
-    """Sum up ``volumes`` of one kind as one: what is proportional to size holds for it too."""
+    """Return all ``volumes`` of one kind as one, with their sizes added up."""
     return Volume(
         key="",
         stratum=stratum,
@@ -90,9 +90,9 @@ def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
 
 
 def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
-    """Return ``population`` with what a look into the stored files tells of them.
+    """Return ``population`` with the packed sizes that a look into the stored files gives.
 
-    Those that were not looked into are taken for the mean of their kind.
+    A volume that was not looked into gets the mean of its kind.
     """
     stored = [volume for volume in population if not volume.stratum.deflated]
     shares = peek_many({volume.key: paths[volume.key] for volume in stored})
@@ -121,10 +121,10 @@ def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
 
 
 def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
-    """Choose ``wanted`` volumes, or as many as take a few seconds; first one of each kind.
+    """Return ``wanted`` volumes, or as many as take a few seconds; first one of each kind.
 
-    More come from where there is more, evenly from the small to the large ones of a kind. Who
-    stops early has seen something of every kind.
+    Larger kinds give more volumes, evenly from the small to the large ones. A probe that stops
+    early has seen something of every kind.
     """
     strata = by_stratum(population)
     counts = dict.fromkeys(strata, 0)
@@ -143,6 +143,7 @@ def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
     taken = dict.fromkeys(strata, 0)
     chosen = []
     for stratum in order:
+        # The middles of equal parts of the kind, which is sorted by size.
         place = (taken[stratum] + 0.5) / counts[stratum]
         chosen.append(strata[stratum][int(place * len(strata[stratum]))])
         taken[stratum] += 1
@@ -150,7 +151,7 @@ def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
 
 
 def _next(strata: Mapping[Stratum, list[Volume]], counts: Mapping[Stratum, int]) -> Stratum:
-    """Choose one of each family, then one of each kind, then those that stand for most bytes."""
+    """Return the next kind: one of each family, one of each kind, then by bytes for each chosen."""
     seen = {stratum.family for stratum, count in counts.items() if count}
 
     def need(stratum: Stratum) -> tuple[bool, bool, float]:

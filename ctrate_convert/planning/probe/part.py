@@ -1,9 +1,9 @@
-"""A part of a large volume that compresses like the whole: boxes from all over it, in one array.
+"""Cut a part from a large volume that compresses like the whole: boxes from all over it.
 
 Rows of a chest differ: air in front of it, bone at its back. So the boxes are spread evenly over
-the first two axes, each of all the last axis, on the places where Blosc2's blocks begin, and so
-wide that one row of a box fills the window of deflate, as rows of the whole do. What is left of
-chance is corrected by how well small pieces, of the part and of the whole, deflate.
+the first two axes and take the whole last axis. They begin where Blosc2's blocks begin, and one row
+of a box fills the window of deflate, as rows of the whole volume do. The remaining chance error is
+corrected by how well small pieces, of the part and of the whole, deflate.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ctrate_convert.planning.probe.peek import (
 from ctrate_convert.sources.npz import SourceVolume
 
 PART_BYTES = 2**24
-"""Of elements as stored; a smaller volume is its own part."""
+"""Bytes of a part's elements as stored; a smaller volume is its own part."""
 
 PART_KEY = "part"
-"""The part's name in its NPZ."""
+"""The part's array name in its NPZ."""
 
 _BOX_ROWS = 16
 _BOX_COLUMNS = 32
@@ -41,7 +41,7 @@ _RUNS = 64
 _PASSED_BYTES = 2**20
 
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
-"""Multiples of these, without their whole part, are spread evenly over the unit square.
+"""The fractional parts of their multiples are spread evenly over the unit square.
 
 Source: M. Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (2018), R2.
 """
@@ -49,9 +49,9 @@ Source: M. Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (201
 
 @dataclass(frozen=True)
 class Part:
-    """A volume's part as a stored NPZ, and the CPU seconds that reading takes, of both.
+    """A volume's part as a stored NPZ, and the CPU seconds to read the part and the volume.
 
-    ``times`` is how much larger than the part's the volume's compressed size should be.
+    ``times`` is the expected ratio of the volume's compressed size to the part's.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Part:
     of_read_cpu_s: float
 
     def cpu_of_whole(self, cpu_s: float) -> float:
-        """Return the volume's conversion in CPU seconds, where the part's takes ``cpu_s``."""
+        """Return the CPU seconds of the volume's conversion if the part's takes ``cpu_s``."""
         beside_reading = max(0.0, cpu_s - self.read_cpu_s)
         return self.of_read_cpu_s + beside_reading * self.of_voxels / self.voxels
 
@@ -100,6 +100,7 @@ def _boxes_of(volume: SourceVolume, name: str) -> tuple[NDArray[Any], float, Def
     """Read ``volume`` to its end; return boxes of it, the CPU seconds, and how pieces deflate."""
     shape, dtype = volume.npy.shape, volume.npy.dtype
     rows, columns = _box_shape(shape, dtype.itemsize)
+    # The file's name sets the start, so that a volume always gives the same boxes.
     boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(name.encode()))
     order: Any = "F" if volume.npy.fortran_order else "C"
     part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
@@ -122,7 +123,7 @@ def _boxes_of(volume: SourceVolume, name: str) -> tuple[NDArray[Any], float, Def
 
 
 def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
-    """Return False if planes, or what a box takes, are too large for memory, or planes too many."""
+    """Return False if the planes or boxes are too large for memory, or the planes too many."""
     rows, columns = _box_shape(shape, itemsize)
     largest = max(shape[0] * shape[1], shape[1] * shape[2], rows * columns * shape[2])
     return largest * itemsize <= PART_BYTES and max(shape[0], shape[2]) <= _MOST_PLANES
@@ -146,7 +147,7 @@ def _runs_of(volume: SourceVolume) -> tuple[NDArray[Any], float, DeflatedShare]:
         for number in range(MANY_PIECES // _RUNS):
             offset = spread(number, len(view) - PIECE_BYTES)
             share.add(view[offset : offset + PIECE_BYTES])
-    while volume.read_into(passed):  # what the division left over
+    while volume.read_into(passed):  # the remainder of the division
         pass
     return part, time.process_time() - clock, share
 
@@ -159,7 +160,7 @@ def _take_row(
     index: int,
     plane: NDArray[Any],
 ) -> None:
-    """Copy plane ``index`` of the first axis, of a volume in C order."""
+    """Copy from plane ``index`` of the first axis the rows that lie in a box (C order)."""
     for number, (row, column) in enumerate(boxes):
         if row <= index < row + rows:
             part[number * rows + index - row] = plane[column : column + columns]
@@ -173,14 +174,17 @@ def _take_plane(
     index: int,
     plane: NDArray[Any],
 ) -> None:
-    """Copy plane ``index`` of the last axis, columns first, of a volume in Fortran order."""
+    """Copy from plane ``index`` of the last axis the voxels that lie in a box (Fortran order).
+
+    The plane has its columns first.
+    """
     for number, (row, column) in enumerate(boxes):
         box = plane[column : column + columns, row : row + rows]
         part[number * rows : (number + 1) * rows, :, index] = box.T
 
 
 def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    """Return rows and columns of a box, whose columns divide the whole with little left over."""
+    """Return the rows and columns of a box; the columns divide the axis with little left over."""
     least = max(2 * _BOX_COLUMNS, _WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
     cells = max(1, shape[1] // least)
     columns = -(-shape[1] // (cells * _BOX_COLUMNS)) * _BOX_COLUMNS
@@ -190,12 +194,13 @@ def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
 def _places(
     shape: tuple[int, ...], box: tuple[int, int], itemsize: int, start: int
 ) -> list[tuple[int, int]]:
-    """Return row and column of each box; none comes twice, or a compressor finds the copy."""
+    """Return the row and column of each box; none twice, since a compressor would find the copy."""
     number = max(1, PART_BYTES // (box[0] * box[1] * shape[2] * itemsize))
     places = []
     for index in range(number):
         row, column = (
-            # Cells side by side, so that the edges of the field count as much as its middle.
+            # The cells lie side by side, so that the edges of the field count as much as its
+            # middle.
             min(int((start + index) * step % 1 * -(-size // width)) * width, size - width)
             for step, size, width in zip(_SPREAD, shape, box, strict=False)
         )

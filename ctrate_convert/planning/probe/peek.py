@@ -1,7 +1,7 @@
-"""How well stored volumes would deflate: small pieces of many of them, compressed and forgotten.
+"""Estimate how well stored volumes would deflate: compress small pieces of many of them.
 
-The size of a deflated file tells how well its volume compresses; a stored file's does not. Noise
-differs between scanners by a factor, so that a few converted volumes do not stand for the rest.
+The size of a deflated file tells how well its volume compresses; that of a stored file does not.
+Noise differs between scanners by a factor, so a few converted volumes do not stand for the rest.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PIECES, MANY_PIECES = 64, 1024
 PIECE_BYTES = 2**11
 
 _LEVEL = 1
-_GOLDEN = 0.6180339887498949  # its multiples, without their whole part, are spread evenly
+_GOLDEN = 0.6180339887498949  # its multiples' fractional parts are spread evenly
 
 
 def peek(path: Path, pieces: int) -> float | None:
-    """Return the share of its size that deflate would leave of the file; None if unreadable."""
+    """Return the share of the file that deflate would leave; None if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -38,7 +38,7 @@ def peek(path: Path, pieces: int) -> float | None:
 def _peek(descriptor: int, pieces: int) -> float | None:
     size_bytes = os.fstat(descriptor).st_size
     last = size_bytes - PIECE_BYTES
-    if last < pieces * PIECE_BYTES:  # all of it, then
+    if last < pieces * PIECE_BYTES:  # the pieces would cover it: read all
         offsets = list(range(0, size_bytes, PIECE_BYTES))
     else:
         offsets = [spread(index, last) for index in range(pieces)]
@@ -49,12 +49,12 @@ def _peek(descriptor: int, pieces: int) -> float | None:
 
 
 def spread(index: int, size: int) -> int:
-    """Return a place below ``size``; those of 0, 1, 2, … are spread evenly, however many."""
+    """Return a place below ``size``; the places of 0, 1, 2, … are spread evenly, however many."""
     return int((index + 0.5) * _GOLDEN % 1 * size)
 
 
 class DeflatedShare:
-    """The share that deflate leaves of pieces of data, compressed one by one."""
+    """The share of their size that deflate leaves of pieces of data, compressed one by one."""
 
     def __init__(self) -> None:
         self._taken = self._left = 0
@@ -66,12 +66,12 @@ class DeflatedShare:
 
     @property
     def value(self) -> float | None:
-        """The share; None of nothing."""
+        """The share; None if no piece was added."""
         return self._left / self._taken if self._taken else None
 
 
 def peek_many(paths: Mapping[str, Path]) -> dict[str, float]:
-    """Return by key what `peek` tells of at most `MOST_PEEKED` of ``paths``, evenly chosen."""
+    """Return by key the result of `peek` for at most `MOST_PEEKED` of ``paths``, evenly chosen."""
     keys = list(paths)
     step = max(1.0, len(keys) / MOST_PEEKED)
     some = [keys[int(place * step)] for place in range(min(len(keys), MOST_PEEKED))]

@@ -1,7 +1,7 @@
-"""Probe: convert a sample of the volumes for real, in every way, before a plan promises anything.
+"""Convert a sample of the volumes for real, in every way, before a plan promises anything.
 
-The sample is stratified and follows from the headers alone, and so do all bytes that come of it;
-only seconds differ between two probes. Of a large volume a part is converted, see `probe_part`.
+The sample is stratified and follows from the headers alone, and so do all resulting bytes; only
+seconds differ between two probes. Of a large volume a part is converted, see `cut_part`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ENCODINGS: tuple[Encoding, ...] = ("npy", "npy.gz", "b2nd")
 _HU_STEP = 0.001
 _UNEXPECTED = "unexpected"
 _PATIENCE_S = 30.0
-"""Where storage is slow; else the sample takes a few seconds."""
+"""The time limit for slow storage; on other storage the sample takes a few seconds."""
 
 
 class Candidate(NamedTuple):
@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """One probed volume stored in one way, as if it had been converted whole."""
+    """The result of storing one probed volume in one way, as if it had been converted whole."""
 
     volume: Volume
     candidate: Candidate
@@ -56,10 +56,10 @@ class Trial:
 
 @dataclass
 class Findings:
-    """Everything that probing showed.
+    """All findings of a probe.
 
     ``failures``: a key and a reason, by candidate. ``unreadable``: by key, why no candidate could
-    hold the volume. ``surprises`` tell of errors that are no known fault of a volume.
+    hold the volume. ``surprises`` name errors that are no known fault of a volume.
     """
 
     population: Sequence[Volume]
@@ -72,14 +72,14 @@ class Findings:
 
 
 def chosen_candidate(settings: PlanSettings) -> Candidate:
-    """Return the way that the plan's own settings ask for."""
+    """Return the candidate that the plan's own settings ask for."""
     return Candidate(settings.encoding, settings.dtype, settings.step)
 
 
 def candidates(settings: PlanSettings, population: Sequence[Volume]) -> list[Candidate]:
     """Return every encoding with every array type that may do, the plan's own first.
 
-    ``int16`` is there for floats that hold whole numbers, and with a step for HU/1000.
+    ``int16`` is a candidate for floats that hold whole numbers, and with a step for HU/1000.
     """
     own = chosen_candidate(settings)
     if settings.layout == "ctclip":  # its readers expect nothing else
@@ -99,7 +99,7 @@ def probe(
 ) -> Findings:
     """Convert a few of ``population``, each as every candidate, in ``scratch``.
 
-    Whatever goes wrong with a volume costs that volume, as it would in a run.
+    An error with a volume costs only that volume, as it would in a run.
 
     Raises:
         OSError: nothing can be written there.
@@ -111,6 +111,7 @@ def probe(
     patience_s = _PATIENCE_S if _may_be_impatient(settings) else float("inf")
     started = time.monotonic()
     for volume in choose(population, settings.probe):
+        # At least one volume is probed, however slow the storage.
         if found.trials and time.monotonic() - started > patience_s:
             break
         failed: list[str] = []
@@ -122,7 +123,7 @@ def probe(
 
 @contextlib.contextmanager
 def _sample_boundary(reasons: list[str]) -> Iterator[None]:
-    """Add to ``reasons`` why what is inside failed, where a run would charge it to the sample."""
+    """Add to ``reasons`` why the block failed, if a run would charge the failure to the sample."""
     try:
         yield
     except (OSError, Interrupted):
@@ -134,7 +135,7 @@ def _sample_boundary(reasons: list[str]) -> Iterator[None]:
 
 
 def _may_be_impatient(settings: PlanSettings) -> bool:
-    """Return False if someone asked for so many, or if the shards' cut follows from the probe."""
+    """Return False if a person asked for so many volumes, or if the cut into shards needs them."""
     return settings.probe is None and settings.shard_size_gb is None
 
 
@@ -156,7 +157,7 @@ def _try_volume(
     same: dict[Candidate, Trial] = {}
     for candidate in found.candidates:
         if candidate in found.failures and candidate != found.candidates[0]:
-            continue  # that it fails once is enough to know
+            continue  # one failure rules it out
         update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
         does = _what_it_does(candidate, volume.dtype)
         reasons: list[str] = []
@@ -185,8 +186,9 @@ def _name(candidate: Candidate) -> str:
 
 
 def _what_it_does(candidate: Candidate, source: np.dtype[Any]) -> Candidate:
-    """Return a key that is equal for candidates which do the same with type ``source``."""
+    """Return one candidate for all that do the same with a volume of type ``source``."""
     if source.kind != "f" and np.can_cast(source, np.int16):
+        # int16 holds these integers exactly: no step is used, and ``auto`` chooses int16 as well.
         dtype: DType = "float16" if candidate.dtype == "float16" else "auto"
         return candidate._replace(dtype=dtype, step=None)
     if source.kind == "f" and candidate.dtype == "auto":
@@ -209,7 +211,10 @@ def _trial(
 def _convert(
     sample: PlannedSample, settings: PlanSettings, folder: Path
 ) -> tuple[ArrayRecord, float]:
-    """Convert and read back as a shard of its own, thrown away; and its CPU seconds."""
+    """Convert the sample as a shard of its own, read it back, throw it away.
+
+    Return the array's record and the CPU seconds.
+    """
     clock = time.process_time()
     with PartialFile(folder / "probe.tar") as partial:
         tar = TarWriter(partial)
