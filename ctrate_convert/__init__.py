@@ -41,21 +41,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_ERRORS = (
-    "CtrateError",
-    "DamageError",
-    "DamagedShardWarning",
-    "EnvironmentProblem",
-    "Interrupted",
-    "RefusedError",
-    "SampleError",
-    "SettingsError",
-    "UnreadableSource",
-    "WorkerDied",
-)
-
 _FROM = {
-    **dict.fromkeys(_ERRORS, "ctrate_convert.errors"),
     "Volumes": "ctrate_convert.reading.volumes",
     "decoder": "ctrate_convert.reading.decoder",
     "open_dataset": "ctrate_convert.reading.pipeline",
@@ -63,10 +49,10 @@ _FROM = {
 
 
 def __getattr__(name: str) -> object:
-    """Return the reading side, imported when it is first asked for: it takes up to seconds."""
-    if name not in _FROM:
+    """Import a name when it is first asked for: the reading side takes up to seconds."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_FROM[name]), name)
+    return getattr(importlib.import_module(_FROM.get(name, "ctrate_convert.errors")), name)
 
 
 def __dir__() -> list[str]:

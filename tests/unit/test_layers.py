@@ -7,6 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+import ctrate_convert
 from tools.imports import PACKAGE, closure, graph, modules
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +74,14 @@ def test_the_exports_load_nothing_of_the_writer() -> None:
     loaded = {name.split(".")[1] for name in told.stdout.split()}
     assert "reading" in loaded
     assert not loaded & WRITERS
+
+
+def test_every_export_is_there() -> None:
+    for name in ctrate_convert.__all__:
+        assert getattr(ctrate_convert, name) is not None
+    assert issubclass(ctrate_convert.SettingsError, ctrate_convert.CtrateError)
+    with pytest.raises(AttributeError):
+        _ = ctrate_convert.nonsense
 
 
 def test_no_folder_has_more_than_seventeen_files() -> None:
