@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.cluster.states.hold import tasks_here
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.deleting.source_states import candidates, survey
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.running.delete import require_deletable
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
-from ctrate_convert.running.run import Crew, Tasks, run_pending
+from ctrate_convert.running.run import Crew, run_pending
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_plans
@@ -143,17 +143,15 @@ def convert_pending(
     ignore_submissions: bool = False,
 ) -> int:
     """Convert what is pending, print the report, and return the exit code."""
-    scheduler = _job_script(only_tasks)
-    # In a plain job script the task is live in Slurm because of this very command.
-    held = frozenset() if scheduler or ignore_submissions else _held(dataset)
-    if held:
-        show.note(f"{show.count(len(held), 'task')} left to Slurm, where they are live.")
+    tasks, job = tasks_here(dataset, only_tasks, ignore_submissions=ignore_submissions)
+    if tasks.leave:
+        show.note(f"{show.count(len(tasks.leave), 'task')} left to Slurm, where they are live.")
     with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
         space = SpaceWatch(dataset.out, round(min_free_gb * GIB), progress.paused)
         result, manifest = run_pending(
             dataset,
-            Crew(num_workers, stop, scheduler, may_start=space.may_start, on_change=progress),
-            tasks=Tasks(only_tasks, held),
+            Crew(num_workers, stop, job, may_start=space.may_start, on_change=progress),
+            tasks=tasks,
             consent=consent,
             # With a limit on free space the run may wait for space instead.
             must_fit=not min_free_gb,
@@ -167,24 +165,6 @@ def convert_pending(
         print_aside(dataset)
         print_damage(damage)
     return with_damage(result.exit_code, damage)
-
-
-def _held(dataset: Dataset) -> frozenset[int]:
-    """Ask Slurm for the tasks that it holds; import that part only if something was submitted."""
-    if not (dataset.submissions.is_dir() and any(dataset.submissions.iterdir())):
-        return frozenset()
-    from ctrate_convert.cluster.states.hold import held_tasks
-
-    return held_tasks(dataset)
-
-
-def _job_script(only_tasks: frozenset[int] | None) -> dict[str, str]:
-    """Return the facts of the Slurm job if its plain script gave this command; else none."""
-    if only_tasks is None or "SLURM_JOB_ID" not in os.environ:
-        return {}
-    from ctrate_convert.cluster.scheduler.here import scheduler_facts
-
-    return scheduler_facts(os.environ)
 
 
 def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
