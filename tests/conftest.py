@@ -21,8 +21,7 @@ SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
 
 
 TESTS = Path(__file__).parent
-_SLOW = ("crash", "faults", "fuzz", "kills", "races", "disks")
-SLOW = [TESTS / "promises" / name for name in _SLOW]
+SLOW = [TESTS / "promises", TESTS / "documents"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
