@@ -1,4 +1,4 @@
-"""CT-RATE chest CT volumes to WebDataset shards, without being able to lose a scan."""
+"""Convert CT-RATE chest CT volumes to WebDataset shards without losing a scan."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for: the reading side takes up to seconds."""
+    """Import an exported name on first use: importing the reading side may take seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_FROM.get(name, "ctrate_convert.errors")), name)

@@ -1,14 +1,14 @@
-"""Every exit code and every exception of the program.
+"""The exit codes and exceptions of the program.
 
 CtrateError
 ├── SettingsError        1  a setting, option or file the user named is not usable
-├── SampleError          2  one volume cannot be converted; it costs only itself
+├── SampleError          2  one volume cannot be converted; the other samples are converted
 ├── DamageError          3  bytes on disk are not what a record says they are
 ├── RefusedError         4  going on would not be safe
-├── EnvironmentProblem   5  space, permission, a file system or a scheduler in the way
-│   └── WorkerDied          a worker process died; other shards go on
-│       └── WorkerKilled    by SIGKILL, which the kernel sends where memory runs out
-└── Interrupted        130  Ctrl+C or SIGTERM; the same command goes on
+├── EnvironmentProblem   5  space, permission, a file system or a scheduler is in the way
+│   └── WorkerDied          a worker process died; other shards are still converted
+│       └── WorkerKilled    by SIGKILL, which the kernel sends if memory runs out
+└── Interrupted        130  Ctrl+C or SIGTERM; the same command continues the work
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 
 
 class ExitCode(enum.IntEnum):
-    """The meaning of the program's exit status."""
+    """The program's exit status."""
 
     DONE = 0
     USAGE = 1
@@ -31,9 +31,9 @@ class ExitCode(enum.IntEnum):
 
 
 class CtrateError(Exception):
-    """Says what happened, where, what was seen against what was expected, and the next command.
+    """An error with its place, the value seen, the value expected and the next command.
 
-    The facts survive pickling, so that a worker process can hand its error to the parent.
+    The facts survive pickling, so that a worker process can send its error to the parent.
     """
 
     exit_code: ExitCode = ExitCode.USAGE
@@ -69,7 +69,7 @@ class CtrateError(Exception):
         return text
 
     def lines(self) -> list[str]:
-        """Return the facts one a line, for a terminal."""
+        """Return the facts for a terminal, one on each line."""
         facts = (
             ("where", self.where),
             ("seen", self.seen),
@@ -85,55 +85,70 @@ def _rebuild(kind: type[CtrateError], facts: dict[str, str | None]) -> CtrateErr
 
 
 class SettingsError(CtrateError):
-    """A setting, option or named file is not usable; nothing was changed."""
+    """An error for a setting, option or named file that is not usable; nothing was changed."""
 
     exit_code = ExitCode.USAGE
 
 
 class SampleError(CtrateError):
-    """One volume cannot be converted; its shard goes on without it and its source stays."""
+    """An error for one volume that cannot be converted.
+
+    Its shard is written without it, and its source stays.
+    """
 
     exit_code = ExitCode.SAMPLES_FAILED
 
 
 class UnreadableSource(SampleError):
-    """The storage did not give the file out, which may pass: it is tried again with every plan."""
+    """An error for a source that the storage could not read.
+
+    The cause may be temporary, so every new plan tries the volume again.
+    """
 
 
 class DamageError(CtrateError):
-    """Bytes on disk are not what a record says they are."""
+    """An error for bytes on disk that are not what a record says they are."""
 
     exit_code = ExitCode.DAMAGE
 
 
 class RefusedError(CtrateError):
-    """Going on would not be safe; nothing was changed."""
+    """An error for a step that would not be safe; nothing was changed."""
 
     exit_code = ExitCode.REFUSED
 
 
 class EnvironmentProblem(CtrateError):
-    """Space, permission, a file system or a scheduler is in the way; the same command goes on."""
+    """An error from space, permissions, a file system or a scheduler.
+
+    The same command continues once the cause is removed.
+    """
 
     exit_code = ExitCode.ENVIRONMENT
 
 
 class WorkerDied(EnvironmentProblem):
-    """A worker process died; its shard is converted anew by the same command."""
+    """An error for a worker process that died; the same command converts its shard again."""
 
 
 class WorkerKilled(WorkerDied):
-    """A worker process was killed by SIGKILL: often the kernel or the scheduler, out of memory."""
+    """An error for a worker process that was killed by SIGKILL.
+
+    Often the kernel or the scheduler sends SIGKILL because memory ran out.
+    """
 
 
 class Interrupted(CtrateError):
-    """Ctrl+C or SIGTERM was obeyed; the same command goes on where this one stopped."""
+    """An error for a command that Ctrl+C or SIGTERM stopped.
+
+    The same command continues where this one stopped.
+    """
 
     exit_code = ExitCode.INTERRUPTED
 
 
 class DamagedShardWarning(UserWarning):
-    """A shard's samples are left out by the readers, since its record cannot be relied on."""
+    """A warning that the readers leave a shard out because its record is not reliable."""
 
 
 _HINTS = {
@@ -148,7 +163,7 @@ _HINTS = {
 
 
 def environment_problem(error: OSError, doing: str, where: object = None) -> EnvironmentProblem:
-    """Turn an ``OSError`` met while ``doing`` something into an `EnvironmentProblem`."""
+    """Return an `EnvironmentProblem` for an ``OSError`` met while ``doing`` something."""
     number = error.errno or 0
     cause = os.strerror(number) if number else str(error)
     hint = _HINTS.get(number)

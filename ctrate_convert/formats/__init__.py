@@ -1,1 +1,1 @@
-"""File formats: NPZ, npy, CSV tables, tar. No module here knows of plans or shards on disk."""
+"""File formats: npy, CSV tables, tar and array encodings, without plans or shards on disk."""

@@ -1,8 +1,8 @@
-"""How large a voxel's error may be: measured against the spread of the volume's own values.
+"""Bound the error of each voxel by the spread of the volume's own values.
 
 A step or a type that suits one scale destroys a volume in another: ``--step 10`` turns every voxel
-of HU/1000 into 0, and float16 every value around 1e-9. Half a step and half a unit in the last
-place allow both; the spread of the values allows neither.
+of HU/1000 into 0, and float16 every value around 1e-9. Both errors are within half a step or half a
+unit in the last place, but far above 2⁻¹⁰ of the spread.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from numpy.typing import NDArray
 Values = NDArray[Any]
 
 OF_SPREAD = 2.0**-10
-"""The share of the spread that a voxel within it may lose."""
+"""The part of the spread that a voxel between the percentiles may lose."""
 
 _MOST_KEPT = 2**18
-"""Voxels kept for the percentiles: 2 MiB of float64, and 262 of them beyond each percentile."""
+"""The voxels kept for the percentiles: 2 MiB of float64, with 262 beyond each percentile."""
 
 _TAIL = 0.001
 """The part of the voxels that lies outside the spread on each side."""
 
 _HALF_PRECISION = 2.0**-11
-"""Half a unit in the last place of float16, relative: the most that rounding to it can cost."""
+"""Half a unit in the last place of float16: the largest relative error of rounding to it."""
 
 _HALF_SUBNORMAL = 2.0**-25
-"""What rounding costs where values are too small for float16's exponent, absolute."""
+"""The largest absolute error of rounding values too small for float16's exponent."""
 
 _ARITHMETIC = 2.0**-22
-"""What counting steps in float32 may cost beside half a step, relative: four roundings."""
+"""The largest relative error of counting steps in float32 beside half a step: four roundings."""
 
 _ARITHMETIC_SUBNORMAL = 2.0**-150
-"""The part of a step that it may cost where the product is too small for float32's exponent."""
+"""The largest error, in steps, if the product is too small for float32's exponent."""
 
 
 class Spread:
-    """The 0.1 and the 99.9 percentile of a volume's finite voxels, from a part of them.
+    """The 0.1 and the 99.9 percentile of a volume's finite voxels.
 
-    Voxels at an even distance are kept, at most 2¹⁸; all of a volume that has no more. Which ones
-    follows from ``num_voxels`` alone, however the volume is cut into blocks.
+    The percentiles come from at most 2¹⁸ voxels at an even distance, or from all voxels of a
+    smaller volume. Which voxels are used depends only on ``num_voxels``, not on the division into
+    blocks.
     """
 
     def __init__(self, num_voxels: int) -> None:
@@ -51,17 +52,17 @@ class Spread:
         self._kept: list[Values] = []
 
     def add(self, values: Values) -> None:
-        """Keep some of ``values``, the volume's next ones, 1-D; NaN and infinities are not kept."""
+        """Keep some of the volume's next ``values`` (1-D); NaN and infinities are not kept."""
         some = values[self._skip :: self._stride]
         self._skip = (self._skip - len(values)) % self._stride
         if len(some):
-            self._kept.append(some[np.isfinite(some)])  # a copy
+            self._kept.append(some[np.isfinite(some)])  # a copy, since the caller reuses the block
 
     def percentiles(self) -> tuple[float, float]:
-        """Return the value below and the value above which a thousandth of the voxels lies.
+        """Return the values below and above which a thousandth of the voxels lies.
 
-        At least one voxel lies outside on each side, so that an outlier does not count in a small
-        volume either. Both are 0 where no voxel is finite.
+        At least one voxel lies outside on each side, so that a single outlier has no effect in a
+        small volume either. Both values are 0 if no voxel is finite.
         """
         kept = np.concatenate(self._kept) if self._kept else np.empty(0)
         if not len(kept):
@@ -73,10 +74,10 @@ class Spread:
 
 
 def _stride(num_voxels: int) -> int:
-    """Return the least odd distance that keeps few enough, and that is no multiple of an axis.
+    """Return the smallest odd distance that keeps few enough voxels and is coprime to their number.
 
-    Having no factor in common with ``num_voxels`` it has none with an axis: else it could meet the
-    same columns of every row.
+    A distance that shares a factor with an axis could meet the same columns in every row. One that
+    is coprime to ``num_voxels`` shares no factor with any axis.
     """
     stride = max(1, -(-num_voxels // _MOST_KEPT)) | 1
     while math.gcd(stride, num_voxels) != 1 and stride < num_voxels:
@@ -88,8 +89,8 @@ def _stride(num_voxels: int) -> int:
 class ErrorLimit:
     """The largest error that each voxel may have, in the source's unit.
 
-    ``within`` bounds the voxels from ``low`` to ``high``. Outside them, where metal and padding
-    lie, a voxel v may lose ``relative`` · \\|v\\| + ``absolute``.
+    ``within`` bounds the voxels from ``low`` to ``high``. Outside them, in metal and padding, a
+    voxel v may lose ``relative`` · \\|v\\| + ``absolute``.
     """
 
     low: float
@@ -107,14 +108,15 @@ class ErrorLimit:
         value_scale: float,
         max_error: float | None,
     ) -> ErrorLimit:
-        """Return the limit of a volume whose percentiles are ``low`` and ``high``.
+        """Return the limit for a volume whose percentiles are ``low`` and ``high``.
 
-        Its voxels are stored as ``target``, one unit of which stands for ``value_scale``. A
-        ``max_error`` bounds every voxel in place of all this.
+        Its voxels are stored as ``target``, and one unit of ``target`` stands for ``value_scale``.
+        If ``max_error`` is given, it bounds every voxel instead.
         """
         if max_error is not None:
             return cls(-math.inf, math.inf, max_error, 0.0, max_error)
-        # Of one value, its own size: 0.1 may become the nearest float16, 1e-9 must not become 0.
+        # If both percentiles are one value, take its size as the spread: 0.1 may become the nearest
+        # float16, but 1e-9 must not become 0.
         within = OF_SPREAD * high - OF_SPREAD * low or OF_SPREAD * abs(low)
         if target.kind == "f":
             return cls(low, high, within, _HALF_PRECISION, _HALF_SUBNORMAL)
@@ -122,21 +124,23 @@ class ErrorLimit:
         return cls(low, high, within, _ARITHMETIC, half_a_step)
 
     def holds_everywhere(self, max_abs_error: float) -> bool:
-        """Return True if no voxel can break its bound, as the volume's largest error is so small.
+        """Return True if the volume's largest error is too small to break any voxel's bound.
 
-        False does not say that one does: only voxels outside may lose more than those within.
+        If the result is False, all voxels may still be within bounds: those outside the percentiles
+        may lose more than those within.
         """
         return max_abs_error <= self.within
 
     def excess(self, values: Values, errors: Values) -> float:
         """Return the largest of ``errors`` that breaks the bound of its value; 0.0 if none does.
 
-        Both are 1-D; ``values`` are the source's, ``errors`` at least in double precision. Those of
-        NaN and infinities do not count.
+        Both arrays are 1-D. ``values`` are the source's, ``errors`` have at least double precision.
+        Errors of NaN and infinite values do not count.
         """
         exact = values.astype(errors.dtype, copy=False)
         inside = (exact >= self.low) & (exact <= self.high)
         with np.errstate(invalid="ignore"):  # 0 times infinity
             bounds = np.where(inside, self.within, self.relative * np.abs(exact) + self.absolute)
+        # Not errors > bounds, which would pass an error that is NaN.
         broken = errors[~(errors <= bounds) & np.isfinite(exact)]
         return float(np.nan_to_num(broken, nan=np.inf, posinf=np.inf).max(initial=0.0))

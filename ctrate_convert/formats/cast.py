@@ -1,4 +1,4 @@
-"""The cast to the shard's type, with the error of every voxel measured on the way."""
+"""Cast a volume to the array type of the shard and measure the error of every voxel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctrate_convert.formats.measured import Measured
 Values = NDArray[Any]
 
 BLOCK_VOXELS = 2**17
-"""Small enough that source, result and difference stay in the second-level cache."""
+"""Few enough that source, result and difference stay in the second-level cache."""
 
 _SINGLE_PRECISION = 2.0**-24
 """Half a unit in the last place of float32, relative."""
@@ -26,20 +26,20 @@ _DOUBLE_PRECISION = 2.0**-53
 """Half a unit in the last place of float64, relative."""
 
 _SINGLE_SUBNORMAL = 2.0**-150
-"""What rounding costs where values are too small for float32's exponent, absolute."""
+"""The largest absolute error of rounding values too small for float32's exponent."""
 
 _LEAST_STEP = 2.0**-100
-"""Down to this, and up to one over it, float32 holds one over a step to all its digits."""
+"""For steps from this value to its reciprocal, float32 holds 1 / step in full precision."""
 
 
 class Int16Overflow(SampleError):
-    """An integer volume has values that int16 cannot hold."""
+    """An error for an integer volume with values that int16 cannot hold."""
 
 
 def output_dtype(source_dtype: str, setting: str) -> str:
     """Return the array type in the shard, ``int16`` or ``float16``, for ``--dtype setting``.
 
-    ``auto`` keeps integers integers and makes floats float16, the original's choice.
+    With ``auto``, integers stay integers and floats become float16, as in the original script.
 
     Raises:
         SampleError: ``source_dtype`` is not a number type that volumes come in.
@@ -53,7 +53,7 @@ def output_dtype(source_dtype: str, setting: str) -> str:
 
 
 class Caster:
-    """Casts a volume block by block; `measured` sums up what all blocks showed."""
+    """A block-by-block cast of one volume that measures errors, range and intensity."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Caster:
         *,
         num_voxels: int,
     ) -> None:
-        """``step``: what one unit of an integer target stands for, where the source is float.
+        """Prepare the cast of a volume of ``num_voxels`` voxels.
 
-        ``num_voxels``: of the whole volume.
+        ``step`` is the value of one unit of an integer target if the source is float.
         """
         self._step = step
         self.value_scale = step if step and source.kind == "f" and target.kind == "i" else 1.0
@@ -92,20 +92,23 @@ class Caster:
         self._nan = self._infinite = self._new_infinite = 0
 
     def cast(self, values: Values) -> Values:
-        """Cast ``values`` (1-D, at most `BLOCK_VOXELS`); the result is valid until the next call.
+        """Return ``values`` (1-D, at most `BLOCK_VOXELS`) in the target type.
+
+        The result is valid until the next call.
 
         Raises:
             Int16Overflow: an integer does not fit int16.
             SampleError: a float does not fit int16.
         """
         if values.dtype != self._source:
-            values = values.astype(self._source)  # the other byte order
+            values = values.astype(self._source)  # the source has the other byte order
         if self._may_lose:
             self._spread.add(values)
         return self._cast(values)
 
     def _cast(self, values: Values) -> Values:
         low, high = float(values.min()), float(values.max())
+        # The smallest or the largest value shows NaN and infinities without another pass.
         if not (np.isfinite(low) and np.isfinite(high)):
             return self._cast_with_gaps(values)
         self._min, self._max = min(self._min, low), max(self._max, high)
@@ -124,7 +127,7 @@ class Caster:
         return result
 
     def _as_singles(self, values: Values) -> Values:
-        """Return the values as float32, which holds every integer of two bytes."""
+        """Return the values as float32, which holds every two-byte integer exactly."""
         if values.dtype == np.float32:
             return values
         singles = self._singles[: len(values)]
@@ -137,6 +140,7 @@ class Caster:
         widen(result, back)
         np.subtract(values, back, out=back)
         low, high = float(back.min()), float(back.max())
+        # A value too large for float16 became infinite: such errors are counted apart.
         if np.isinf(low) or np.isinf(high):
             self._note_error(values, result)
         else:
@@ -150,18 +154,18 @@ class Caster:
         if self._source.kind != "f":
             result[...] = values
         else:
-            # In double precision: the error is a difference of nearly equal numbers.
+            # Double precision, since the error is a difference of nearly equal numbers.
             steps = np.rint(values.astype(np.float64) / scale)
             result[...] = steps
             error = float(np.abs(values - steps * scale).max())
             if not _is_power_of_two(scale):
-                # The product, at most twice the value, and the difference are each rounded.
+                # Product and difference are rounded; the product is at most twice the value.
                 error += 4 * _DOUBLE_PRECISION * max(-low, high)
             self._error = max(self._error, error)
         return None
 
     def _require_room(self, low: float, high: float, first: float, last: float) -> None:
-        """Refuse values of which ``first`` and ``last``, the outermost integers, do not fit."""
+        """Raise if ``first`` or ``last``, the outermost integers of the result, do not fit."""
         if first < self._limits.min or last > self._limits.max:
             kind = SampleError if self._source.kind == "f" else Int16Overflow
             raise kind(
@@ -171,15 +175,15 @@ class Caster:
             )
 
     def _count_steps(self, values: Values, result: Values, low: float, high: float) -> None:
-        """Round float32 to int16 in single precision, four times as fast as in double.
+        """Round float32 to int16 in single precision, four times as fast as in double precision.
 
-        The recorded error is never smaller than the true one.
+        The recorded error is never smaller than the true error.
         """
         product, whole = self._back[: len(values)], self._singles[: len(values)]
         a_step = np.float32(1 / self.value_scale)
         with np.errstate(over="ignore"):
             ends = np.array([low, high], np.float32) * a_step
-        # Multiplying and rounding keep order: what fits at both ends fits everywhere.
+        # Multiplying and rounding keep order: if both ends fit, all values fit.
         self._require_room(low, high, *np.rint(ends))
         np.multiply(values, a_step, out=product)
         np.rint(product, out=whole)
@@ -190,13 +194,15 @@ class Caster:
         self._error = max(self._error, error)
 
     def _lost_in_product(self, largest: float) -> float:
-        """Return the most by which the true error of values up to ``largest`` exceeds the rest's.
+        """Return the largest part of the true error that the remainder does not show.
 
-        Taking the integer away is exact: it is 0, or within a factor of two of the product. What
-        is lost is lost before. With u = 2⁻²⁴, rounding 1 / step and rounding the product cost at
-        most u / (1 + u) of it each, together less than 2u - u²; what lacks to 2u is more than all
-        arithmetic in double precision loses. A product too small for float32's exponent costs half
-        the least float32. A step of a power of two costs nothing: neither is rounded.
+        The remainder is the product minus its nearest integer. This subtraction is exact: the
+        integer is 0 or within a factor of two of the product. So only 1 / step and the product are
+        rounded. With u = 2⁻²⁴, each of the two roundings costs at most u / (1 + u) of the value,
+        together less than 2u - u². The difference to 2u is more than all arithmetic in double
+        precision loses. A product too small for float32's exponent costs half the smallest float32.
+        If the step is a power of two, neither is rounded. ``largest`` is the largest absolute
+        value.
         """
         step = self.value_scale
         if step <= 1 and _is_power_of_two(step):
@@ -206,12 +212,13 @@ class Caster:
     def _note_error(self, values: Values, result: Values) -> None:
         infinite = np.isinf(result)
         self._new_infinite += int(np.count_nonzero(infinite))
+        # A float64 does not hold every 64-bit integer.
         exact = np.longdouble if self._source.itemsize == 8 else np.float64
         difference = np.abs(values.astype(exact) - result.astype(exact))
         self._error = max(self._error, float(difference[~infinite].max(initial=0.0)))
 
     def _cast_with_gaps(self, values: Values) -> Values:
-        """Cast a block with NaN or infinities: count them, measure the finite rest as usual."""
+        """Cast a block with NaN or infinities: count these, measure the finite values."""
         finite = np.isfinite(values)
         nan = np.isnan(values)
         self._nan += int(np.count_nonzero(nan))
@@ -224,7 +231,7 @@ class Caster:
             return values.astype(self._target)
 
     def measured(self) -> Measured:
-        """Return the sum over all blocks so far."""
+        """Return the measurements of all blocks so far."""
         empty = self._min > self._max
         low, high = self._spread.percentiles()
         return Measured(
@@ -243,7 +250,10 @@ class Caster:
         )
 
     def _flattens(self) -> bool:
-        """Return True if all values become one; rounding keeps order, so two of them decide."""
+        """Return True if the cast turns all values into one although they differ.
+
+        Rounding keeps order, so it is enough to cast the smallest and the largest value.
+        """
         if self._error == 0.0 or not self._min < self._max:
             return False
         ends = np.array([self._min, self._max], self._source)

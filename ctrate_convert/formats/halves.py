@@ -1,7 +1,7 @@
-"""float32 to float16 and back: by numkong where it is installed, else by numpy; the same bits.
+"""Convert float32 to float16 and back, by numkong if it is installed, else by numpy.
 
-numkong rounds four times as fast as numpy. Nobody has to have it: ``pip install
-'ctrate-convert[fast]'`` brings it. Before it is used, a self-check compares it with numpy.
+Both give the same bits; numkong rounds four times as fast. It is optional: ``pip install
+'ctrate-convert[fast]'`` installs it. A self-check compares it with numpy before its first use.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _Astype = Callable[..., Any]
 
 
 def halve(singles: Singles, out: Halves) -> None:
-    """Round to the nearest float16, ties to even, as IEEE 754 has it; too large is infinite.
+    """Round to the nearest float16, ties to even (IEEE 754); values too large become infinite.
 
-    Both arrays are 1-D, contiguous and of one length.
+    Both arrays are 1-D, contiguous and of the same length.
     """
     fast = _numkong()
     if fast is None:
@@ -32,7 +32,7 @@ def halve(singles: Singles, out: Halves) -> None:
 
 
 def widen(halves: Halves, out: Singles) -> None:
-    """Widen to float32, which is exact. Both arrays are 1-D, contiguous and of one length."""
+    """Widen to float32, which is exact. Both arrays are 1-D, contiguous and of the same length."""
     fast = _numkong()
     if fast is None:
         np.copyto(out, halves)
@@ -42,7 +42,7 @@ def widen(halves: Halves, out: Singles) -> None:
 
 @functools.cache
 def _numkong() -> _Astype | None:
-    """Return numkong's ``astype``; None where it is not installed or does not round as numpy."""
+    """Return numkong's ``astype``, or None if it is not installed or rounds unlike numpy."""
     try:
         import numkong
     except ImportError:
@@ -52,17 +52,18 @@ def _numkong() -> _Astype | None:
 
 
 def rounds_as_numpy(astype: _Astype) -> bool:
-    """Return True if ``astype`` gives numpy's bits, both ways.
+    """Return True if ``astype`` gives the same bits as numpy in both directions.
 
-    Widened: all 65,536 halves. Rounded: each of them that is a number, the points half way to the
-    next one, and the float32 values right beside those.
+    Widening is checked for all finite and infinite halves. Rounding is checked for these, for the
+    points halfway to the next half, and for the float32 values right beside all of them.
     """
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     numbers = halves[~np.isnan(halves)]
     wide = numbers.astype(np.float32)
+    # Half a unit of float16 is bit 12 of float32: 23 bits of fraction against 10.
     middle = (wide.view(np.uint32) + np.uint32(1 << 12)).view(np.float32)
     points = [wide, middle]
-    with np.errstate(invalid="ignore"):  # half way beyond infinity there is no number
+    with np.errstate(invalid="ignore"):  # the point halfway beyond infinity is NaN
         for one in (wide, middle):
             points += [np.nextafter(one, np.float32(side)) for side in (-np.inf, np.inf)]
     singles = np.concatenate(points)

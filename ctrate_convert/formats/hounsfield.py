@@ -1,8 +1,9 @@
-"""Are a volume's voxels Hounsfield units? The voxels tell; the table's intercept may not.
+"""Detect from the voxels if a volume is in Hounsfield units.
 
-CT-RATE's first release stores raw values, to which the table's intercept of -1024 or -8192 still
-applies; its corrected release stores Hounsfield units under the same intercepts. Applying them
-twice turns the body into air. Floats may be HU/1000, clipped or, with metal or padding, not.
+The intercept in CT-RATE's metadata table does not tell. The first release stores raw values, which
+still need the table's intercept of -1024 or -8192. The corrected release stores Hounsfield units
+but has the same intercepts, and adding them again turns the body into air. Float volumes may hold
+HU/1000, clipped, or unclipped with metal or padding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ctrate_convert.store.records.record import Intensity
 
 INTERCEPT_APPLIES: dict[Intensity, float] = {"raw-1024": -1024.0, "raw-8192": -8192.0}
-"""The intercept that still has to be added to voxels of that scale."""
+"""The intercept to add to voxels of a scale."""
 
 _OFFSETS: dict[Intensity, int] = {"hu": 0, "raw-1024": 1024, "raw-8192": 8192}
 _AIR_AND_LUNG_HU = (-1060, -700)
@@ -24,24 +25,28 @@ _FAT_AND_SOFT_TISSUE_HU = (-150, 150)
 _ENOUGH = 0.005
 
 _MOSTLY = 0.9
-"""Of HU/1000 at least this part lies within ten thousand units; of HU that are floats, less does
-within ten."""
+"""The smallest part of HU/1000 voxels that lies within ten thousand units when multiplied by 1000.
+
+Of float volumes in HU, a smaller part lies within ten units.
+"""
 
 _DIP = 0.5
-"""Between lung and fat a chest has fewer voxels to a unit than this part of soft tissue's: about
-a tenth, as real ones show. Noise around 0 has more."""
+"""The limit for voxels per unit between lung and fat, relative to soft tissue.
+
+Real chests have about a tenth. Noise around 0 has more than this limit.
+"""
 
 _BIN_HU = 10
 _LOWEST, _HIGHEST = -10_000, 12_000
 
 _STRIDE = 251
-"""One voxel in so many is counted: prime, so that no row or plane length hides tissue."""
+"""One voxel in so many is counted; prime, so that no row or plane length hides tissue."""
 
 _COUNTED_AT_ONCE = 2**16
 
 
 class IntensityHistogram:
-    """A coarse histogram of some of a volume's voxels, filled block by block."""
+    """A coarse histogram of a part of a volume's voxels, filled block by block."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((_HIGHEST - _LOWEST) // _BIN_HU, np.int64)
@@ -52,12 +57,12 @@ class IntensityHistogram:
         self._num_waiting = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count some of ``values``; they are finite."""
-        self._floats = values.dtype.kind == "f"  # all blocks of a volume have one type
+        """Count a part of ``values``, which must be finite."""
+        self._floats = values.dtype.kind == "f"  # all blocks of a volume have the same type
         some = values[::_STRIDE]
         while len(some):
             taken = some[: len(self._waiting) - self._num_waiting]
-            with np.errstate(over="ignore"):  # what float32 cannot hold is out of range anyway
+            with np.errstate(over="ignore"):  # values too large for float32 are out of range anyway
                 self._waiting[self._num_waiting :][: len(taken)] = taken
             self._num_waiting += len(taken)
             some = some[len(taken) :]
@@ -74,11 +79,12 @@ class IntensityHistogram:
         self._num_waiting = 0
 
     def intensity(self, value_min: float, value_max: float) -> Intensity:
-        """Return the scale of the voxels, from the histogram and their range.
+        """Return the intensity scale of the voxels, from the histogram and their range.
 
-        A chest has air or lung and soft tissue, 700 to 1100 units apart. The offset under which
-        both are well filled is the scale; padding alone fills only one of them. Floats within
-        ±1.5 are HU/1000 whatever they show, for nothing else has so small a range.
+        A chest has air or lung, and soft tissue, 700 to 1100 units apart. The scale is the offset
+        for which both windows are well filled; padding alone fills only one of them. Float volumes
+        within ±1.5 are HU/1000 whatever the histogram shows, for no other scale has so small a
+        range.
         """
         if value_min >= -1.5 and value_max <= 1.5:
             return "normalised" if self._floats and value_max - value_min > 0.1 else "unknown"
@@ -107,7 +113,7 @@ def _count_into(counts: NDArray[np.int64], values: NDArray[np.float32]) -> None:
 
 
 def _evidence(counts: NDArray[np.int64], total: int, offset: int) -> float:
-    """Return how full both windows are, of ``total``: the emptier one's share."""
+    """Return the smaller share of ``total`` that lies in one of the two windows."""
     windows = (_AIR_AND_LUNG_HU, _FAT_AND_SOFT_TISSUE_HU)
     return min(_counted(counts, window, offset) for window in windows) / max(1, total)
 

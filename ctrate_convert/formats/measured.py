@@ -1,4 +1,4 @@
-"""The loss of a volume in the cast, and whether it is within the bound."""
+"""Check that a volume lost no more in the cast than its error bound allows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ctrate_convert.store.records.record import Intensity
 
 @dataclass(frozen=True)
 class Measured:
-    """The error and range of the cast over all finite voxels, in the source's unit.
+    """The measurements of a cast: error and range over all finite voxels, in the source's unit.
 
-    ``low`` and ``high`` are the percentiles that `Spread` gives. ``flattened``: all finite voxels
-    became one value, though they were not.
+    ``low`` and ``high`` are the percentiles of `Spread`. ``flattened`` is True if all finite voxels
+    became one value although they differ.
     """
 
     max_abs_error: float
@@ -36,10 +36,10 @@ class Measured:
     flattened: bool = False
 
     def check(self, max_error: float | None, excess: Callable[[ErrorLimit], float]) -> None:
-        """Refuse a volume that the shard's type would silently degrade.
+        """Raise if the cast degraded the volume.
 
-        The bound is an `ErrorLimit`. Where the largest error does not settle it, ``excess`` looks
-        at each voxel's, and returns the largest that breaks its bound.
+        The bound is an `ErrorLimit`. If the largest error alone does not settle the question,
+        ``excess`` checks the error of each voxel and returns the largest one that breaks its bound.
 
         Raises:
             SampleError: NaN, new infinities, a constant result, or an error past the bound.
@@ -89,7 +89,7 @@ class Measured:
 
 
 def _rounded_up(number: float) -> str:
-    """Return ``number``, above 0, in three digits that are not below it."""
+    """Return ``number`` (above 0) as text of three digits, rounded up."""
     text = f"{number:.3g}"
     if float(text) < number:
         text = f"{number + 10.0 ** (math.floor(math.log10(number)) - 2):.3g}"

@@ -1,7 +1,7 @@
-"""The members of one sample besides its array, in both layouts, and how all are named.
+"""The members of a sample besides its array, in both layouts, and the names of all members.
 
-The rules and why they hold stand in ``docs/shards.md``: keys without dots, the same members and
-the same JSON keys and types in every sample, missing values empty, never null, never NaN.
+``docs/shards.md`` gives the rules and their reasons: keys have no dots, every sample has the same
+members and the same JSON keys and types, and missing values are empty, never null or NaN.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LABEL_NAMES = (
     "Bronchiectasis",
     "Interlobular septal thickening",
 )
-"""CT-RATE's 18 labels in the order of its tables, and of the label member."""
+"""CT-RATE's 18 labels, in the order of its tables and of the label member."""
 
 REPORT_FIELDS = {
     "ClinicalInformation_EN": "clinical_information",
@@ -47,14 +47,14 @@ REPORT_FIELDS = {
     "Findings_EN": "findings",
     "Impressions_EN": "impressions",
 }
-"""The report table's columns, and their names in the JSON member."""
+"""The report table's columns and their names in the JSON member."""
 
 
 @dataclass(frozen=True)
 class LayoutNames:
-    """Member suffixes of one layout; an array's ends in its encoding where ``{}`` stands.
+    """The member suffixes of one layout. In ``array``, ``{}`` stands for the encoding.
 
-    ``array_has_header``: in the encoding npy, an npy header precedes the elements.
+    ``array_has_header`` is True if an npy header precedes the elements in the encoding npy.
     """
 
     array: str
@@ -71,7 +71,7 @@ LAYOUTS: dict[Layout, LayoutNames] = {
 
 
 def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
-    """Return the array member's name, ``train_1_a_1.volume.npy``."""
+    """Return the array member's name, such as ``train_1_a_1.volume.npy``."""
     return f"{key}.{LAYOUTS[layout].array.format(encoding)}"
 
 
@@ -82,7 +82,10 @@ def small_members(
     layout: Layout,
     source_extra: Sequence[Mapping[str, object]] = (),
 ) -> list[tuple[str, bytes]]:
-    """Return the members beside the array: name and content; the same sample, the same bytes."""
+    """Return the name and content of each member besides the array.
+
+    The same sample always gives the same bytes.
+    """
     names = LAYOUTS[layout]
     labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
     prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
@@ -98,7 +101,7 @@ def small_members(
 
 
 def report_text(sample: PlannedSample) -> str:
-    """Return findings, a line end, and impressions: the original's text member."""
+    """Return the findings, a line end and the impressions, like the original's text member."""
     return f"{sample.report['Findings_EN']}\n{sample.report['Impressions_EN']}"
 
 
@@ -129,10 +132,10 @@ def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> 
 
 
 def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, object]:
-    """Return the eight fields of the original script, under its names and with its types.
+    """Return the eight fields of the original script, with its names and types.
 
-    Numbers that the table lacks are left to the verbatim ``metadata`` and are 0.0 here, since a
-    JSON without NaN and with one type a key has no other place for them.
+    A number that the table lacks is 0.0 here, since the JSON has no NaN and one type per key. The
+    verbatim text is in ``metadata``.
     """
     metadata = sample.metadata
     return {
@@ -148,8 +151,9 @@ def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, objec
 
 
 def spacing_mm(metadata: dict[str, str]) -> list[float]:
-    """Return [x, y, z] from XYSpacing and ZSpacing; empty unless all three are known."""
+    """Return [x, y, z] from XYSpacing and ZSpacing, or an empty list unless all are known."""
     try:
+        # The table holds a Python list as text, such as [0.75, 0.75].
         in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []

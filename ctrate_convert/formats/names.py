@@ -1,4 +1,4 @@
-"""CT-RATE volume names: ``train_1_a_2.nii.gz`` is split, patient, scan, reconstruction."""
+"""Parse CT-RATE volume names: ``train_1_a_2.nii.gz`` is split, patient, scan, reconstruction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _VOLUME = re.compile(r"(train|valid)_([1-9]\d*)_([a-z])_([1-9]\d*)", re.ASCII)
 
 @dataclass(frozen=True, order=True)
 class VolumeName:
-    """A volume's name in its parts; orders by split, patient *number*, scan, reconstruction."""
+    """The parts of a volume name; orders by split, patient *number*, scan, reconstruction."""
 
     split: str
     patient: int
@@ -19,12 +19,12 @@ class VolumeName:
 
     @property
     def key(self) -> str:
-        """The sample key, ``train_1_a_2``."""
+        """The sample key, such as ``train_1_a_2``."""
         return f"{self.split}_{self.patient}_{self.scan}_{self.reconstruction}"
 
 
 def parse_key(key: str) -> VolumeName | None:
-    """Return the parts of a key; None where it does not follow CT-RATE's naming."""
+    """Return the parts of a key, or None if it does not follow CT-RATE's naming."""
     match = _VOLUME.fullmatch(key)
     if match is None:
         return None
@@ -33,5 +33,5 @@ def parse_key(key: str) -> VolumeName | None:
 
 
 def key_of_volume(volume_name: str) -> str:
-    """Return the key of a table's VolumeName: the name without ``.nii.gz``."""
+    """Return the key for a VolumeName cell of a table: the name without ``.nii.gz``."""
     return volume_name.removesuffix(".nii.gz")

@@ -1,4 +1,4 @@
-"""The ``.npy`` header, read without trusting it and written as version 1.0."""
+"""Read an untrusted ``.npy`` header, and write one of version 1.0."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ import numpy as np
 from ctrate_convert.errors import SampleError
 
 MAX_HEADER_BYTES = 10_000
-"""As in ``numpy.lib.format``: a longer header is an attack on ``literal_eval``, not an array."""
+"""The limit of ``numpy.lib.format``: a longer header may exhaust ``literal_eval``."""
 
 _NUMERIC_KINDS = "biuf"
 _WRONG_TYPE = (
     TypeError, ValueError, SyntaxError, LookupError, AttributeError, ArithmeticError,
     RecursionError, MemoryError,
 )  # fmt: skip
-"""What numpy raises for descriptions of a type that are none."""
+"""The exceptions that numpy raises for an invalid type description."""
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """The facts of an ``.npy`` header. ``size_bytes`` is the header's own length, magic included.
+    """The fields of an ``.npy`` header. ``size_bytes`` is the header's own length, magic included.
 
-    ``says_more``: there is more in it than its three fields and blanks, such as a comment.
+    ``says_more`` is True if the header holds more than its three fields and blanks, such as a
+    comment.
     """
 
     dtype: np.dtype[np.generic]
@@ -39,12 +40,12 @@ class NpyHeader:
 
     @property
     def data_bytes(self) -> int:
-        """How many bytes of elements must follow the header; exact, however large."""
+        """The number of bytes of elements that must follow the header; exact for any size."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_volume(self) -> bool:
-        """True if this is a numeric array of three dimensions with something in it."""
+        """True if the array is numeric, has three dimensions and is not empty."""
         return (
             self.dtype.kind in _NUMERIC_KINDS
             and self.dtype.itemsize <= 8
@@ -54,7 +55,7 @@ class NpyHeader:
 
     @property
     def may_be_volume(self) -> bool:
-        """True if somebody could take the array for the volume: numbers in 3-D or more."""
+        """True if a person could take the array for the volume: numbers, 3-D or more."""
         kind = self.dtype.kind
         return kind in _NUMERIC_KINDS + "c" and len(self.shape) >= 3 and 0 not in self.shape
 
@@ -68,7 +69,7 @@ class NpyHeader:
 
 
 def read_header(read: Callable[[int], bytes]) -> NpyHeader:
-    """Read a header of version 1, 2 or 3 by calling ``read(size_bytes)``.
+    """Return the header of version 1, 2 or 3 that ``read(size_bytes)`` gives.
 
     Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
@@ -97,7 +98,7 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
 
 
 def _without_blanks(text: str) -> str:
-    """Return the fields as every writer has them, whatever its quotes, blanks and last comma."""
+    """Return the text of the fields without differences in quotes, blanks and the last comma."""
     return "".join(text.split()).replace('"', "'").replace(",}", "}")
 
 
@@ -108,10 +109,11 @@ def _fields(text: str) -> dict[str, Any]:
         raise SampleError("npy header is not a literal", seen=repr(text[:80])) from error
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise SampleError("npy header has other fields", seen=repr(text[:80]))
-    # The text is shown, not the values: Python refuses to print integers of thousands of digits.
+    # Errors show the text, since Python refuses to print an integer of thousands of digits.
     shape, fortran_order = fields["shape"], fields["fortran_order"]
     if not isinstance(fortran_order, bool):
         raise SampleError("npy header: fortran_order is no truth value", seen=repr(text[:80]))
+    # Not isinstance, which takes True for an int.
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise SampleError("npy header: shape is no tuple of sizes", seen=repr(text[:80]))
     return fields

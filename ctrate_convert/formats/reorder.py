@@ -1,8 +1,8 @@
-"""Fortran order to C order through a scratch file, so that no volume is ever whole in memory.
+"""Turn Fortran order into C order through a scratch file, without holding a whole volume in memory.
 
-The file holds the volume as a row of slabs: boxes in Fortran order, each with its elements in C
-order. A block of the result is a box in C order, gathered from one contiguous piece of every slab
-that it meets. Slabs and blocks are bounded whatever the shape, and so is the memory.
+The file holds the volume as consecutive slabs. A slab is a box in Fortran order with its elements
+in C order. A block of the result is a box in C order. It is gathered from one contiguous piece of
+each slab that it meets. Slabs and blocks have a bounded size for any shape, and so has the memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SLAB_BYTES = 2**23
 def in_c_order(
     blocks: Iterable[NDArray[Any]], npy: NpyHeader, dtype: np.dtype[Any], scratch: Path
 ) -> Iterator[NDArray[Any]]:
-    """Give ``blocks`` of a volume in file order on in C order; each is valid until the next.
+    """Yield a volume's ``blocks``, given in file order, in C order; each is valid until the next.
 
-    ``scratch`` is the folder for the scratch file that a volume in Fortran order takes.
+    ``scratch`` is the folder for the scratch file, which only a volume in Fortran order needs.
     """
     if not npy.fortran_order:
         yield from blocks
@@ -48,9 +48,10 @@ def in_c_order(
 
 
 class FortranReorder:
-    """Takes a volume's elements in Fortran order, gives them back in C order; a context manager.
+    """A scratch file that takes elements in Fortran order and gives them back in C order.
 
-    The scratch file is as large as the volume, has no name, and lies in ``directory``.
+    It is a context manager. The file is as large as the volume, has no name, and lies in
+    ``directory``.
     """
 
     def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -66,7 +67,7 @@ class FortranReorder:
         self._descriptor = open_scratch_file(directory)
 
     def put(self, values: NDArray[Any]) -> None:
-        """Take the next elements, 1-D."""
+        """Store the volume's next elements, 1-D."""
         while len(values) and self._box:
             wanted = box_elements(self._box)
             taken = values[: wanted - self._filled]
@@ -85,7 +86,7 @@ class FortranReorder:
         self._box = next(self._boxes, None)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the whole volume in C order, block by block, 1-D; after the last `put`.
+        """Yield the whole volume in C order as 1-D blocks. Call it after the last `put`.
 
         Each block is valid until the next.
         """
@@ -100,8 +101,8 @@ class FortranReorder:
             part = common_part(box, slab)
             if part is None:
                 continue
-            # In a slab a part of a block is contiguous: of the axes that the block cuts, the slab
-            # has one element, or the block has.
+            # The part is contiguous in the slab: along each axis that the block cuts, either the
+            # slab or the block has one element.
             piece = self._slab[: box_elements(part)]
             place = offset + place_in_c_order(box_shape(slab), within(slab, part))
             self._read(piece.data.cast("B"), place * piece.itemsize)

@@ -1,6 +1,6 @@
-"""CSV tables in: every cell is the text that stands in the file, and a missing one is empty.
+"""Read CSV tables: every cell is the text in the file, and a missing cell is empty.
 
-The one module that imports pandas, which is slow to load: import it where tables are read.
+Only this module imports pandas, which is slow to load. Import the module only to read tables.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _COLUMNS_SHOWN = 50
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its rows by sample key, cells verbatim.
+    """One table: its rows by sample key, with verbatim cells.
 
-    ``conflicting`` holds, by key, what is wrong where rows of one key differ; such keys are not
-    in ``rows``. Rows that are repeated word for word collapse and are counted.
+    ``conflicting`` says, by key, how rows of the same key differ; such keys are not in ``rows``.
+    Exact repetitions of a row are dropped and counted in ``repeated_rows``.
     """
 
     path: Path
@@ -56,7 +56,11 @@ class Table:
         return len(self.rows) + len(self.conflicting)
 
     def row(self, key: str) -> dict[str, str]:
-        """Return the cells of a key's row by column; KeyError where it has none."""
+        """Return the cells of a key's row by column.
+
+        Raises:
+            KeyError: the key has no row.
+        """
         return dict(zip(self.columns, self.rows[key], strict=True))
 
 
@@ -70,7 +74,7 @@ class Tables:
 
     @property
     def by_setting(self) -> dict[str, Table]:
-        """The tables by the name of the setting that names their file."""
+        """The tables by the name of the setting that gives each one's path."""
         return {
             "reports_file": self.reports,
             "labels_file": self.labels,
@@ -78,7 +82,7 @@ class Tables:
         }
 
     def keys(self) -> set[str]:
-        """Every key that stands in at least one table."""
+        """Return every key that is in at least one table."""
         return {*self.reports, *self.labels, *self.metadata}
 
     def label_values(self, key: str) -> dict[str, int]:
@@ -95,7 +99,7 @@ class Tables:
 
 
 def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Tables:
-    """Read the three tables; the metadata table keeps every column, the others the known ones.
+    """Return the three tables; metadata keeps every column, the other two only the known ones.
 
     Raises:
         SettingsError: a file is missing, not such a table, or not UTF-8.
@@ -108,14 +112,15 @@ def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Table
 
 
 def read_exclusion_list(path: Path) -> frozenset[str]:
-    """Return the keys on an exclusion list: one path or name a line, of which the base name counts.
+    """Return the keys on an exclusion list with one path or name a line.
 
-    Blank lines and lines that start with ``#`` say nothing; ``.nii.gz`` and ``.npz`` fall away.
+    Only the base name counts, without ``.nii.gz`` or ``.npz``. Blank lines and lines that start
+    with ``#`` are ignored.
 
     Raises:
         SettingsError: the file cannot be read.
     """
-    # Only base names count, and these are ASCII: a path in another encoding does no harm.
+    # Only base names count, and these are ASCII, so folders may be in any encoding.
     text = _read_bytes(path, "exclude_file").decode("utf-8-sig", "surrogateescape")
     keys = set()
     for line in text.splitlines():
@@ -166,7 +171,7 @@ def _read(path: Path, setting: str, keep: Sequence[str] | None) -> Table:
 
 
 def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
-    """Yield the file's rows, the header first, all of one length."""
+    """Return the file's rows, the header first, all of one length."""
     save_again = "save the table again as comma-separated UTF-8 text"
     if not data.strip():
         raise SettingsError(
@@ -182,9 +187,9 @@ def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
         )
     try:
         _check_row_lengths(data, path, setting)
-        # The header is read as a row: pandas would rename a repeated column and, where rows are
-        # longer than the header, take the first column for an index. Type object gives text as
-        # it stands, and one string for equal cells.
+        # Read the header as a row: pandas would rename a repeated column and, if rows are longer
+        # than the header, take the first column for an index. dtype=object keeps the text
+        # verbatim and shares one string among equal cells.
         frame = pd.read_csv(
             io.BytesIO(data), header=None, dtype=object, na_filter=False, encoding="utf-8-sig"
         )
@@ -200,9 +205,9 @@ def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
 
 
 def _check_row_lengths(data: bytes, path: Path, setting: str) -> None:
-    """Refuse a table with a short row, which pandas would fill with empty cells without a word.
+    """Raise if the rows differ in length. pandas would silently fill a short row with empty cells.
 
-    That is how a table looks that was cut off while it was copied.
+    A table that was cut off while it was copied has such a row.
     """
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     width = 0

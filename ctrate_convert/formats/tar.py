@@ -1,4 +1,4 @@
-"""The shard being written: pure ustar, the same bytes each time, rolled back sample by sample."""
+"""Write a shard as pure ustar with reproducible bytes; a failed sample can be rolled back."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ctrate_convert.errors import SampleError
 from ctrate_convert.store.durable import Bytes, PartialFile
 
 MAX_MEMBER_BYTES = 8**11 - 1
-"""ustar writes a member's size in eleven octal digits: just under 8 GiB."""
+"""The largest size that ustar can store, in eleven octal digits: just under 8 GiB."""
 
 _MAX_NAME_BYTES = 100
 
 
 @dataclass(frozen=True)
 class WrittenMember:
-    """A member as it was written: where its payload lies, and the payload's BLAKE3.
+    """A member that was written: the place of its payload, and the BLAKE3 of the payload.
 
-    The digest is empty where the member was begun without one.
+    The digest is empty if the member was begun without hashing.
     """
 
     name: str
@@ -30,9 +30,9 @@ class WrittenMember:
 
 
 class TarWriter:
-    """Writes members to a partial file, hashing as they pass.
+    """A writer of tar members to a partial file that hashes them on the way.
 
-    Source of the format: POSIX.1-1988 ustar; headers are made by ``tarfile``.
+    Source of the format: POSIX.1-1988 ustar; ``tarfile`` makes the headers.
     """
 
     def __init__(self, partial: PartialFile) -> None:
@@ -44,7 +44,7 @@ class TarWriter:
         self._digest: blake3.blake3 | None = None
 
     def begin(self, name: str, size_bytes: int | None, *, hashed: bool = True) -> None:
-        """Start a member; where ``size_bytes`` is None, its size is what gets written.
+        """Begin a member; if ``size_bytes`` is None, `end` sets the size to what was written.
 
         Raises:
             SampleError: ustar cannot hold such a name or size.
@@ -52,13 +52,14 @@ class TarWriter:
         if len(name) > _MAX_NAME_BYTES or not name.isascii() or "/" in name:
             raise SampleError("name does not fit a tar member that every reader opens", seen=name)
         info = tarfile.TarInfo(name)
+        # Fixed mode and time: the same samples give the same bytes on every run.
         info.size, info.mode, info.mtime = size_bytes or 0, 0o444, 0
         self._write(_header(info))
         self._open, self._offset, self._known_bytes = info, self.position, size_bytes
         self._digest = blake3.blake3() if hashed else None
 
     def put(self, data: Bytes) -> None:
-        """Write payload."""
+        """Write the next bytes of the member's payload."""
         view = memoryview(data).cast("B")
         if self._digest is not None:
             self._digest.update(view)
@@ -69,13 +70,14 @@ class TarWriter:
 
         Raises:
             SampleError: ustar cannot hold its size.
-            ValueError: it did not get the size that it was begun with.
+            ValueError: the member did not get as many bytes as `begin` was told.
         """
         info, size_bytes = self._open, self.position - self._offset
         if info is None or self._known_bytes not in (None, size_bytes):
             raise ValueError(f"tar member got {size_bytes} bytes, not {self._known_bytes}")
         if self._known_bytes is None:
             info.size = size_bytes
+            # The header stands right before the payload; only now is the size known.
             self._partial.rewrite(self._offset - tarfile.BLOCKSIZE, _header(info))
         self._write(bytes(-self.position % tarfile.BLOCKSIZE))
         self._open = None
@@ -83,13 +85,13 @@ class TarWriter:
         return WrittenMember(info.name, self._offset, size_bytes, digest)
 
     def add(self, name: str, data: bytes) -> WrittenMember:
-        """Write a whole small member."""
+        """Write a small member at once."""
         self.begin(name, len(data))
         self.put(data)
         return self.end()
 
     def rollback(self, position: int) -> None:
-        """Forget everything after ``position``, a former value of `position`."""
+        """Remove everything after ``position``, an earlier value of the attribute ``position``."""
         self._partial.truncate(position)
         self.position, self._open = position, None
 

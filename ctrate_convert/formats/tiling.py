@@ -1,7 +1,8 @@
-"""Cut a volume of any shape into boxes of bounded size, in the order of its elements in a file.
+"""Divide a volume of any shape into boxes of bounded size, in the order of its elements in a file.
 
-Each box is one contiguous run of elements: a stream is cut into boxes by counting, and a box that
-arrived is an array by `reshape`. The number of bytes in a box depends on no axis of the shape.
+Each box is a contiguous run of elements. So a stream is divided into boxes by counting elements,
+and the elements of a box become an array by `reshape`. No axis can make a box larger than the
+bound.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import TypeAlias
 Shape: TypeAlias = tuple[int, int, int]
 
 Box: TypeAlias = tuple[slice, slice, slice]
-"""A part of a volume: a slice an axis, 0 ≤ start < stop ≤ size, without a step."""
+"""A part of a volume: one slice for each axis, 0 ≤ start < stop ≤ size, without a step."""
 
 
 def c_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
-    """Yield the boxes of a volume in C order, each at most ``most_elements``, which is at least 1.
+    """Yield the boxes of a volume in C order, each of at most ``most_elements`` (at least 1).
 
-    A box holds whole planes where one fits; else whole rows of one plane; else a part of one row.
+    A box holds whole planes if one fits, else whole rows of one plane, else a part of one row.
     """
     depth, height, width = shape
     for z in _runs(depth, height * width, most_elements):
@@ -29,10 +30,10 @@ def c_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
 
 
 def fortran_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
-    """Yield the boxes of a volume in Fortran order, where the first axis is the fastest.
+    """Yield the boxes of a volume in Fortran order, in which the first axis varies fastest.
 
-    The elements of a box follow each other in a file in Fortran order; the rest is as in
-    `c_order_boxes`, with the axes the other way round.
+    The elements of a box are contiguous in a file in Fortran order. Everything else is as in
+    `c_order_boxes`, with the axes reversed.
     """
     rows, columns, planes = shape
     for z, y, x in c_order_boxes((planes, columns, rows), most_elements):
@@ -40,18 +41,18 @@ def fortran_order_boxes(shape: Shape, most_elements: int) -> Iterator[Box]:
 
 
 def box_shape(box: Box) -> Shape:
-    """Return the shape of what a box holds."""
+    """Return the shape of a box."""
     depth, height, width = (part.stop - part.start for part in box)
     return depth, height, width
 
 
 def box_elements(box: Box) -> int:
-    """Return how many elements a box holds."""
+    """Return the number of elements in a box."""
     return math.prod(box_shape(box))
 
 
 def common_part(one: Box, other: Box) -> Box | None:
-    """Return the part of a volume that lies in both boxes; None where there is none."""
+    """Return the box that lies in both boxes, or None if they do not overlap."""
     z, y, x = (
         slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
     )
@@ -61,20 +62,20 @@ def common_part(one: Box, other: Box) -> Box | None:
 
 
 def within(box: Box, part: Box) -> Box:
-    """Return where ``part``, a part of ``box``, lies in an array of what the box holds."""
+    """Return the place of ``part``, a part of ``box``, in an array that holds ``box``."""
     z, y, x = (slice(p.start - b.start, p.stop - b.start) for b, p in zip(box, part, strict=True))
     return z, y, x
 
 
 def place_in_c_order(shape: Shape, box: Box) -> int:
-    """Return how many elements precede the first of ``box`` in a volume in C order."""
+    """Return the number of elements before the first one of ``box`` in a volume in C order."""
     _, height, width = shape
     z, y, x = box
     return int((z.start * height + y.start) * width + x.start)
 
 
 def _runs(length: int, unit_elements: int, most_elements: int) -> Iterator[slice]:
-    """Cut an axis into runs of as many units as fit; a unit that alone is too large is a run."""
+    """Yield runs of as many units as fit; a unit that is too large alone is a run of its own."""
     step = max(1, most_elements // unit_elements)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))

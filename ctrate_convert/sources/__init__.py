@@ -1,1 +1,1 @@
-"""Where volumes come from: a class for each kind of file."""
+"""The sources of volumes: one class for each kind of file."""

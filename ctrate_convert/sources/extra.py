@@ -1,7 +1,8 @@
-"""The small entries beside the volume: they travel verbatim in the sample's JSON.
+"""Copy the small entries beside the volume verbatim into the sample's JSON.
 
-All have the same keys and types, so that Hugging Face readers infer one type for them. The first
-one is always the zip's own comment, mostly empty: a list without any entry has no type.
+All entries have the same keys and types, so that Hugging Face readers infer one type for them. The
+first entry is always the zip's own comment, which is mostly empty: a list without entries would
+have no type.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from ctrate_convert.sources.inventory import LeftOut
 from ctrate_convert.sources.zip_structure import Entry
 
 MAX_EXTRA_BYTES = 2**20
-"""Entries with more content than that together stay out of the shard."""
+"""The content of all entries together that still goes into the shard."""
 
 _JSON_ESCAPES = 9 / 8
-"""How much longer JSON becomes as a text within JSON: about every eighth character is a quote."""
+"""The growth of JSON text inside JSON: about every eighth character is an escaped quote."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """An entry and what its first bytes say of it: an npy header or trouble, or neither."""
+    """An entry with its npy header, or the trouble with it; a file that is no array has neither."""
 
     entry: Entry
     header: NpyHeader | None
@@ -35,7 +36,7 @@ class Look:
 
     @property
     def content_bytes(self) -> int:
-        """The size of what it holds, without the npy header."""
+        """The size of the entry's content without the npy header."""
         return self.entry.size_bytes - (self.header.size_bytes if self.header else 0)
 
     def __str__(self) -> str:
@@ -43,7 +44,7 @@ class Look:
 
 
 def divide(looks: Sequence[Look], budget_bytes: int) -> tuple[list[Look], list[LeftOut]]:
-    """Return the entries that travel, in directory order, and those that are left out."""
+    """Return the entries that go into the shard, in directory order, and those left out."""
     travelling: list[Look] = []
     left_out: list[LeftOut] = []
     for look in looks:
@@ -75,7 +76,7 @@ def _size(size_bytes: int) -> str:
 def as_fields(
     name: str, header: NpyHeader | None, raw_header: bytes, content: bytes, text: str | None = None
 ) -> dict[str, Any]:
-    """Return the entry as a field of ``source_extra``."""
+    """Return one entry of ``source_extra`` as JSON fields."""
     return {
         "name": name,
         "dtype": header.dtype.str if header else "",
@@ -88,9 +89,9 @@ def as_fields(
 
 
 def estimated_bytes(looks: Sequence[Look], comment: bytes) -> int:
-    """Return how many bytes more than an empty list the entries take in the sample's JSON.
+    """Return the size that the entries add to the sample's JSON, beyond an empty list.
 
-    That is exact but for the texts of what may be JSON, which nobody has read yet.
+    The size is exact except for entries that may be JSON, whose text has not been read yet.
     """
     entries = [as_fields("", None, b"", comment)]
     more_bytes = 0
@@ -119,13 +120,14 @@ def _probably_json(look: Look) -> bool:
 
 
 def _json_text(header: NpyHeader | None, content: bytes) -> str:
-    """Return the JSON object or list that ``content`` holds, as text; empty where it holds none.
+    """Return the JSON object or list in ``content`` as text; empty if there is none.
 
-    A single number or word is valid JSON too, but is far more often no JSON at all.
+    A single number or word is valid JSON too, but such content is usually not meant as JSON.
     """
     try:
         text = _text(header, content)
         if text.lstrip()[:1] in ("{", "["):
+            # Python accepts NaN and Infinity, which JSON does not have.
             json.loads(text, parse_constant=_refuse)
             return text
     except (ValueError, RecursionError):
@@ -151,11 +153,11 @@ def _refuse(word: str) -> NoReturn:
 
 
 Read = Callable[[Look], tuple[bytes, bytes]]
-"""Returns an entry's npy header and its content, checked."""
+"""A function that returns the npy header and the content of an entry after checking them."""
 
 
 def read_all(looks: Sequence[Look], comment: bytes, read: Read) -> list[dict[str, Any]]:
-    """Return the whole list of ``source_extra``."""
+    """Return the complete list for ``source_extra``."""
     return [
         as_fields("", None, b"", comment, ""),
         *(as_fields(look.entry.name, look.header, *read(look)) for look in looks),

@@ -1,4 +1,4 @@
-"""Every byte of an NPZ file: to which member it belongs, or that it belongs to none."""
+"""Assign every byte of an NPZ file to a member, or report it as part of none."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _USER_ATTRIBUTE = "user."
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something in a source that its shard does not hold.
+    """A part of a source that its shard does not hold.
 
-    ``name`` is a member's as in the zip, an extended attribute's, or one of the fixed names above;
-    ``what`` describes it for a person.
+    ``name`` is a member's name in the zip, the name of an extended attribute, or one of the
+    constants above. ``what`` describes the part for a person.
     """
 
     name: str
@@ -45,13 +45,14 @@ def take_inventory(descriptor: int, where: object) -> Inventory:
     """Read the directory and each member's own header, and account for every byte.
 
     Raises:
-        SampleError: it is no zip file, its directory is damaged, or members overlap.
-        OSError: it cannot be read.
+        SampleError: the file is no zip file, its directory is damaged, or members overlap.
+        OSError: the file cannot be read.
     """
     end = read_end(descriptor, where)
     entries = read_entries(descriptor, end, where)
     file_bytes = os.fstat(descriptor).st_size
     spans = [(one.header_offset, one.end_offset) for one in entries if one.has_place]
+    # The empty span at the end of the file makes the bytes after the zip a gap.
     spans += [(end.directory_offset, end.end_offset), (file_bytes, file_bytes)]
     first, *between, after = _gaps(sorted(spans), where)
     found = (
@@ -65,7 +66,11 @@ def take_inventory(descriptor: int, where: object) -> Inventory:
 
 
 def _gaps(spans: list[tuple[int, int]], where: object) -> list[int]:
-    """Return how many bytes before each span belong to no span."""
+    """Return the number of bytes before each span that belong to no span.
+
+    Raises:
+        SampleError: two spans overlap.
+    """
     gaps = []
     place = 0
     for start, stop in spans:
@@ -77,10 +82,10 @@ def _gaps(spans: list[tuple[int, int]], where: object) -> list[int]:
 
 
 def user_attributes(descriptor: int) -> list[LeftOut]:
-    """Return the file's extended attributes that a person or program has set.
+    """Return the extended attributes that a person or program has set on the file.
 
     Raises:
-        OSError: they cannot be listed on a file system that has them.
+        OSError: the file system has attributes but cannot list them.
     """
     try:
         names = os.listxattr(descriptor)

@@ -1,4 +1,4 @@
-"""One zip member, read once from front to back: inflated with igzip and checked."""
+"""Read one zip member once from front to back: inflate it with igzip and check it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctrate_convert.sources.zip_structure import DEFLATED, Entry
 
 _COMPRESSED_BLOCK_BYTES = 2**18
 _AHEAD_BYTES = 2**24
-"""What the kernel is asked to fetch while the bytes before it are worked on."""
+"""The number of bytes that the kernel is asked to fetch ahead."""
 
 
 class Member:
@@ -44,11 +44,11 @@ class Member:
 
     @property
     def left_bytes(self) -> int:
-        """How many more bytes the directory promises."""
+        """The number of bytes still to come, according to the zip directory."""
         return self.entry.size_bytes - self.produced_bytes
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` as far as the member goes and return the number of bytes filled."""
+        """Fill ``buffer`` as far as the member goes; return the number of bytes filled."""
         filled = (
             self._copy_into(buffer)
             if self._inflater is None
@@ -59,13 +59,13 @@ class Member:
         return filled
 
     def fetch_ahead(self) -> None:
-        """Have the kernel fetch the next bytes in the background."""
+        """Ask the kernel to fetch the next bytes in the background."""
         while self._asked_for < min(self._end, self._position + _AHEAD_BYTES):
             fetch(self._descriptor, self._asked_for)
             self._asked_for += _AHEAD_BYTES
 
     def read(self, size_bytes: int) -> bytes:
-        """Return up to ``size_bytes`` more."""
+        """Return up to ``size_bytes`` further bytes."""
         buffer = bytearray(size_bytes)
         return bytes(buffer[: self.read_into(memoryview(buffer))])
 
@@ -99,11 +99,12 @@ class Member:
         return filled
 
     def check_end(self) -> None:
-        """Make sure that nothing is left, and that length and CRC-32 are the directory's.
+        """Raise unless the member ends here with the directory's length and CRC-32.
 
         Raises:
-            SampleError: they are not.
+            SampleError: data are left, or length or CRC-32 differ.
         """
+        # Inflating one more byte also makes igzip read the end of the deflate stream.
         if self.read_into(memoryview(bytearray(1))):
             raise self._broken("zip member is longer than its array")
         if self.produced_bytes != self.entry.size_bytes:
@@ -116,6 +117,6 @@ class Member:
 
 
 def fetch(descriptor: int, offset: int) -> None:
-    """Ask the kernel for the next 16 MiB from ``offset`` on, where the file system takes advice."""
+    """Ask the kernel to fetch 16 MiB from ``offset`` on; ignore file systems that refuse."""
     with contextlib.suppress(OSError):
         os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)

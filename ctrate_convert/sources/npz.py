@@ -1,4 +1,4 @@
-"""NPZ volumes in: streamed, checked against their CRC-32, never unpickled."""
+"""Read NPZ volumes: streamed, checked against their CRC-32, never unpickled."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ from ctrate_convert.store.records.plan import ArrayHeader
 from ctrate_convert.store.records.record import SourceFingerprint
 
 MAX_VOXELS = 2**32
-"""Ten times the largest CT-RATE volume; two bytes a voxel then still fit one tar member."""
+"""Ten times the largest CT-RATE volume; with two bytes each, it still fits one tar member."""
 
 _NAMED = 8
-"""How many entries an error names."""
+"""The number of entries that an error message names."""
 
 
 class SourceVolume:
     """An open NPZ file and the one volume in it; a context manager.
 
-    Construction reads the directory and the arrays' headers, not their data. ``array_key`` names
-    the volume; without it, it is the only numeric array of three dimensions or more, and every
-    other entry can be read. With a ``descriptor``, that open file is read, through a copy of the
-    descriptor, and ``path`` is for messages only. ``left_out`` is what the shard will not hold.
+    The constructor reads the zip directory and the arrays' headers, not their data. ``array_key``
+    names the volume. Without it, the volume is the only numeric array of three dimensions or more,
+    and every other entry must be readable. If ``descriptor`` is given, a copy of it is read instead
+    of opening ``path``, which then only serves for messages. ``left_out`` lists what the shard will
+    not hold.
 
     Raises:
-        SampleError: it cannot be read, or has no single numeric 3-D array (named ``array_key``).
+        SampleError: the file cannot be read, or has no single numeric 3-D array (named
+            ``array_key``).
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class SourceVolume:
         return travelling, (*left_out, *user_attributes(self._descriptor))
 
     def source_extra(self) -> list[dict[str, Any]]:
-        """Read the entries that travel in the sample's JSON; the fields are in docs/shards.md.
+        """Return the entries for the sample's JSON; docs/shards.md describes the fields.
 
         Raises:
             SampleError: their data are damaged.
@@ -169,7 +171,7 @@ class SourceVolume:
         return header, content
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` with the array's next bytes, as stored; 0 after the last.
+        """Fill ``buffer`` with the array's next bytes as stored; return 0 after the last.
 
         Raises:
             SampleError: damaged data; CRC-32 and length are checked with the last byte.
@@ -191,7 +193,11 @@ class SourceVolume:
         return filled
 
     def _check_bools(self, values: NDArray[np.uint8]) -> None:
-        """Refuse bools of other bytes than 0 and 1, which would be lost."""
+        """Raise if a bool array holds bytes other than 0 and 1, which the cast would lose.
+
+        Raises:
+            SampleError: it does.
+        """
         if (largest := int(values.max(initial=0))) > 1:
             raise SampleError(
                 "a bool array holds other bytes than 0 and 1",
@@ -201,7 +207,9 @@ class SourceVolume:
             )
 
     def blocks(self, block_voxels: int) -> Iterator[NDArray[Any]]:
-        """Yield the array's elements in file order, 1-D and as stored; each valid until the next.
+        """Yield the array's elements in file order, 1-D and as stored.
+
+        Each block is valid until the next.
 
         Raises:
             SampleError: as `read_into` does.
@@ -212,7 +220,7 @@ class SourceVolume:
             yield buffer[: size_bytes // buffer.itemsize]
 
     def fingerprint(self, relative: str) -> SourceFingerprint:
-        """Return the file's identity as it was opened; call it after the last byte.
+        """Return the file's identity at the time it was opened. Call this after the last byte.
 
         Raises:
             SampleError: the file changed while it was read.
@@ -220,7 +228,7 @@ class SourceVolume:
         now, then = os.fstat(self._descriptor), self._opened
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise SampleError("source changed while it was read", where=self.path)
-        # Not now's ctime: a writer that has put size and mtime back must not pass at the gate.
+        # Not the current ctime: a writer that restored size and mtime must not pass the gate.
         return SourceFingerprint(
             source=relative,
             size_bytes=then.st_size,
@@ -243,17 +251,17 @@ class SourceVolume:
 
 
 def read_array_header(path: Path, array_key: str | None = None) -> ArrayHeader:
-    """Return the header of the volume in ``path``, without reading its data.
+    """Return the header of the volume in ``path`` without reading its data.
 
     Raises:
-        SampleError: it cannot be read, or has no single numeric 3-D array.
+        SampleError: the file cannot be read, or has no single numeric 3-D array.
     """
     with SourceVolume(path, array_key) as volume:
         return volume.header
 
 
 def fetch_ahead(path: Path) -> None:
-    """Have the kernel fetch the start of the source that is next, where it can."""
+    """Ask the kernel to fetch the start of the next source, if it can be opened."""
     with contextlib.suppress(OSError):
         descriptor = _open(path)
         try:
@@ -263,7 +271,7 @@ def fetch_ahead(path: Path) -> None:
 
 
 def _open(path: Path) -> int:
-    # Non-blocking, so that a FIFO under a volume's name cannot hang a worker.
+    # Without O_NONBLOCK, opening a FIFO that has a volume's name would hang the worker.
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 

@@ -1,4 +1,4 @@
-"""The end of a zip file: one or two records and a comment, which say where the directory lies."""
+"""Read the end of a zip file: one or two records that locate the directory, and a comment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ctrate_convert.errors import SampleError
 
 IN_ZIP64 = 2**32 - 1
-"""Stands for a size or place that the zip64 record or field tells."""
+"""The value of a size or offset whose number is in the zip64 record or field."""
 
 _MAX_COMMENT_BYTES = 2**16 - 1
 
@@ -20,9 +20,9 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 
 @dataclass(frozen=True)
 class End:
-    """The end of a zip file: where the directory and the comment lie.
+    """The end of a zip file: the place of the directory, and the comment.
 
-    ``prefix_bytes`` is what stands before the zip, which its offsets do not count.
+    ``prefix_bytes`` is the number of bytes before the zip, which its offsets do not count.
     """
 
     entries: int
@@ -34,7 +34,7 @@ class End:
 
 
 def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
-    """Return ``size_bytes`` from ``offset`` on, fewer where the file ends."""
+    """Return ``size_bytes`` from ``offset`` on, or fewer if the file ends before."""
     pieces: list[bytes] = []
     while size_bytes > 0:
         piece = os.pread(descriptor, size_bytes, offset)
@@ -47,10 +47,10 @@ def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
 
 
 def read_end(descriptor: int, where: object) -> End:
-    """Find the directory.
+    """Return the place of the directory, from the end records.
 
     Raises:
-        SampleError: there is none, or the end records contradict each other.
+        SampleError: there is no end record, or the records contradict each other.
     """
     file_bytes = os.fstat(descriptor).st_size
     place, tail = _find_end(descriptor, file_bytes, where)
@@ -77,10 +77,14 @@ def read_end(descriptor: int, where: object) -> End:
 
 
 def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, bytes]:
-    """Find the end record as every reader looks for it; return its place and all from there on."""
+    """Return the place of the end record and all bytes from there on.
+
+    The record is searched for in the way that all zip readers do.
+    """
     last = read_at(descriptor, max(0, file_bytes - _END.size), _END.size)
     if len(last) == _END.size and last[:4] == b"PK\x05\x06" and last[-2:] == b"\0\0":
         return file_bytes - _END.size, last
+    # Perhaps a comment follows: the record is the last signature in the longest possible tail.
     start = max(0, file_bytes - _END.size - _MAX_COMMENT_BYTES)
     tail = read_at(descriptor, start, file_bytes - start)
     place = tail.rfind(b"PK\x05\x06")
@@ -92,13 +96,14 @@ def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, byt
 def _read_end64(
     descriptor: int, place: int, small: tuple[int, ...], where: object
 ) -> tuple[int, int, int, int, int, int]:
-    """Return the six numbers of the end record in 64 bits."""
+    """Return the six numbers of the zip64 end record."""
     raw = read_at(descriptor, place, _END64.size) if place >= 0 else b""
     if len(raw) < _END64.size or raw[:4] != b"PK\x06\x06":
         raise unreadable("it has no zip64 end record", where)
     _, record_bytes, _, _, *large = _END64.unpack(raw)
     unset = (2**16 - 1,) * 4 + (IN_ZIP64,) * 2
     agree = all(one in (no, other) for one, no, other in zip(small, unset, large, strict=True))
+    # The record does not count its signature and this size field, 12 bytes.
     if record_bytes != _END64.size - 12 or not agree:
         raise unreadable("its two end records contradict each other", where)
     disk, first_disk, here, entries, size_bytes, offset = large
@@ -106,5 +111,5 @@ def _read_end64(
 
 
 def unreadable(why: str, where: object) -> SampleError:
-    """Return the error for a file that is no zip file, or a damaged one."""
+    """Return the error for a file that is not a zip file, or a damaged one."""
     return SampleError(f"not a readable NPZ: {why}", where=where)

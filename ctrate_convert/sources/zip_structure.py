@@ -1,6 +1,6 @@
-"""The members of a zip file: directory, local headers, data descriptors.
+"""Read the members of a zip file: directory, local headers, data descriptors.
 
-Nothing in it is believed that is not said twice: the directory's entry and the member's own header
+Facts count only if the file states them twice: the directory's entry and the member's own header
 must agree. Source: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, version 6.3.10.
 """
 
@@ -26,20 +26,19 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _EXTRA = struct.Struct("<2H")
 _ZIP64 = 0x0001
 _LARGEST_EXTRA_BYTES = {_ZIP64: 28, 0x5455: 13, 0x5855: 12, 0x7875: 19}
-"""Fields that say nothing of the data: zip64 sizes, times, Unix ids. And their largest size."""
+"""The largest sizes of extra fields without user data: zip64 sizes, times, Unix ids."""
 
 
 class Broken(Exception):
-    """Why a member cannot be read."""
+    """An error for a member that cannot be read, with the reason."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One member. From ``header_offset`` to ``end_offset`` all bytes are its own.
+    """One member. All bytes from ``header_offset`` to ``end_offset`` belong to it.
 
-    ``trouble`` says why it cannot be read; where its own header is not as the directory has it,
-    none of the file's bytes count as its own. ``loose_bytes`` are extra fields that nobody knows,
-    and its comment.
+    ``trouble`` says why the member cannot be read. If its own header contradicts the directory, no
+    bytes of the file belong to it. ``loose_bytes`` counts its comment and its unknown extra fields.
     """
 
     name: str
@@ -55,13 +54,13 @@ class Entry:
 
     @property
     def has_place(self) -> bool:
-        """Return True if the member lies where the directory says."""
+        """True if the member lies where the directory says."""
         return self.end_offset > self.header_offset
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """A member as the directory has it."""
+    """A member as the directory lists it."""
 
     raw_name: bytes
     flags: int
@@ -78,7 +77,7 @@ class _Listed:
 
 
 def read_entries(descriptor: int, end: End, where: object) -> tuple[Entry, ...]:
-    """Read the directory and each member's own header.
+    """Return the members, from the directory and each member's own header.
 
     Raises:
         SampleError: the directory is damaged or too large.
@@ -138,7 +137,7 @@ def _cut(raw: bytes, place: int, lengths: list[int]) -> list[bytes]:
 
 
 def _read_extra(extra: bytes) -> tuple[list[int], int]:
-    """Return the numbers of the zip64 field, and how many bytes are of no field that is known."""
+    """Return the numbers of the zip64 field, and the number of bytes in no known field."""
     sizes64: list[int] = []
     known: set[int] = set()
     place = loose_bytes = 0
@@ -157,7 +156,7 @@ def _read_extra(extra: bytes) -> tuple[list[int], int]:
 
 
 def _widened(values: tuple[int, ...], sizes64: list[int]) -> list[int]:
-    """Replace each value that stands for "in the zip64 field" by what stands there."""
+    """Return the values, with each that refers to the zip64 field replaced by its number there."""
     rest = iter(sizes64)
     try:
         return [next(rest) if value == IN_ZIP64 else value for value in values]
@@ -197,7 +196,7 @@ def _entry(descriptor: int, listed: _Listed) -> Entry:
 
 
 def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
-    """Read the local header: its flags, where the data begin, its bytes of unknown extra."""
+    """Return the flags, the offset of the data and the unknown extra bytes of a local header."""
     if not listed.offset < os.fstat(descriptor).st_size:
         raise Broken("zip member lies outside its file")
     raw = read_at(descriptor, listed.offset, _LOCAL.size)
@@ -211,7 +210,7 @@ def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
     sizes64, loose_bytes = _read_extra(extra)
     size_bytes, packed_bytes = _widened((size_bytes, packed_bytes), sizes64)
     sizes = (crc32, packed_bytes, size_bytes)
-    # Who writes a stream knows the sizes only afterwards, and says so in a data descriptor.
+    # A streaming writer leaves zeros here, and states the sizes in a data descriptor afterwards.
     later = (0, 0, 0) if flags & _DESCRIPTOR_FLAG else listed.sizes
     agree = all(one in pair for one, *pair in zip(sizes, later, listed.sizes, strict=True))
     if (name, method) != (listed.raw_name, listed.method) or not agree:
@@ -220,13 +219,14 @@ def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
 
 
 def _end_of(descriptor: int, listed: _Listed, flags: int, data_offset: int) -> int:
-    """Return the place of the first byte that is not the member's own."""
+    """Return the offset of the first byte after the member, including its data descriptor."""
     end = data_offset + listed.packed_bytes
     if end > os.fstat(descriptor).st_size:
         raise Broken("zip file cut short")
     if not flags & _DESCRIPTOR_FLAG:
         return end
     raw = read_at(descriptor, end, 24)
+    # The size fields have 4 or 8 bytes, and the signature is optional.
     for form in ("<4sL2Q", "<4s3L", "<L2Q", "<3L"):
         size_bytes = struct.calcsize(form)
         if len(raw) < size_bytes:

@@ -1,4 +1,4 @@
-"""Attempts on disk: every run of tasks leaves its start, its progress and its own last word."""
+"""Write and read attempts: each run of tasks leaves start, progress and end on disk."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PROGRESS_EVERY_S = 2.0
 
 
 def now_text() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the current UTC time as text, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class Attempt:
-    """One run of ``tasks`` in this process, as the dataset directory keeps it."""
+    """A run of ``tasks`` in this process, written to its own folder in the dataset directory."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Attempt:
         create_once(self.folder / "start.json", start.to_pretty_json())
 
     def progress(self, note: AttemptProgress, *, force: bool = False) -> None:
-        """Leave a note on how far it is; at most one every two seconds unless forced."""
+        """Write a progress note, at most one every two seconds unless ``force`` is set."""
         now = time.monotonic()
         if force or now - self._last_progress >= _PROGRESS_EVERY_S:
             self._last_progress = now
@@ -77,7 +77,8 @@ class Attempt:
         samples_failed: int,
         max_rss_bytes: int,
     ) -> None:
-        """Write the last word."""
+        """Write ``end.json``, which says how the attempt ended."""
+        # Linux reports ru_maxrss in KiB.
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         end = AttemptEnd(
             attempt=self.name,
@@ -98,9 +99,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class PastAttempt:
-    """An attempt as it can be read back. ``end`` is None while it lives, and where it was killed.
+    """An attempt as read back from disk.
 
-    ``noted_at`` is when its last progress note was written, by the file system's clock.
+    ``end`` is None while the attempt runs, and stays None if its process was killed. ``noted_at``
+    is the time of its last progress note by the file system's clock.
     """
 
     start: AttemptStart
@@ -110,16 +112,18 @@ class PastAttempt:
 
     @property
     def started_at(self) -> datetime:
-        """When it began, by its host's clock."""
+        """The start time of the attempt, by its host's clock."""
         return datetime.fromisoformat(self.start.started)
 
 
 def load_attempts(
     dataset: Dataset, ended: MutableMapping[str, PastAttempt] | None = None
 ) -> list[PastAttempt]:
-    """Load all attempts, oldest first. ``ended`` keeps those that cannot change between calls.
+    """Return all attempts, oldest first.
 
-    What cannot be read is passed over: an attempt is a note, never a proof.
+    ``ended`` is a cache that the caller keeps between calls: an attempt that has ended does not
+    change and is not read again. Attempts that cannot be read are skipped, since no proof rests on
+    them.
     """
     known = {} if ended is None else ended
     found = []
@@ -139,7 +143,8 @@ def _load_attempt(folder: Path) -> PastAttempt | None:
         start = read(AttemptStart, folder / "start.json")
     if start is None:
         return None
-    # The end first: what is written after it is read is not missed by the next call.
+    # The end first: an attempt with an end is cached for good, so the progress note that is read
+    # after it must be the last one.
     with contextlib.suppress(FileNotFoundError, DamageError):
         end = read(AttemptEnd, folder / "end.json")
     with contextlib.suppress(FileNotFoundError, DamageError):

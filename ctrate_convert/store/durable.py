@@ -1,8 +1,9 @@
-"""All durable file work: what these functions say happened has happened, also after a power loss.
+"""Durable file operations: what a function reports as done stays done after a power loss.
 
-Publication follows one order everywhere: hidden temporary file in the same directory, write,
-fsync, link into place only if absent, fsync the directory. A failed fsync is never retried: the
-data may be gone although the next fsync succeeds, so the temporary file is thrown away instead.
+Files are published in one order everywhere: write a hidden temporary file in the same directory,
+fsync it, link it to its final name if that name is free, fsync the directory. A failed fsync is
+never retried: the kernel may have dropped the data, and the next fsync would succeed all the same.
+The temporary file is removed instead.
 """
 
 from __future__ import annotations
@@ -27,26 +28,27 @@ Bytes = bytes | bytearray | memoryview
 PARTIAL_SUFFIX = ".partial"
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
-"""At most, under any umask: nobody but its owner may ever write what the program makes."""
+"""The widest modes, whatever the umask: only the owner may write what the program makes."""
 
 _WRITE_BACK_BYTES = 2**23
-"""Little enough that the last fsync is short and that few pages are dirty at any time."""
+"""Bytes between two write-backs: few, so that the last fsync is short and few pages are dirty."""
 
 
 def write_all(descriptor: int, data: Bytes) -> None:
-    """Write every byte of ``data``; a short write is continued, never taken for done."""
+    """Write every byte of ``data``; a short write is continued."""
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Return a regular file, open to be read. A FIFO under its name keeps nobody waiting.
+    """Open a regular file for reading and return it. A FIFO of that name does not block.
 
     Raises:
-        OSError: it cannot be opened.
-        DamageError: it is no regular file.
+        OSError: the file cannot be opened.
+        DamageError: the path is not a regular file.
     """
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -55,13 +57,16 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path) -> bytes:
-    """Return all of a regular file; raises as `open_regular` does."""
+    """Return the content of a regular file. Raises what `open_regular` raises."""
     with open_regular(path) as stream:
         return stream.read()
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable; only EINVAL (no such service there) is tolerated."""
+    """Make the names in ``directory`` durable.
+
+    EINVAL is ignored: it means that this file system cannot sync a directory.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fsync_open_directory(descriptor)
@@ -70,7 +75,7 @@ def fsync_directory(directory: Path) -> None:
 
 
 def fsync_open_directory(descriptor: int) -> None:
-    """Fsync a directory that is open, so that its names survive a power loss."""
+    """Make the names in an open directory durable; EINVAL is ignored."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -81,8 +86,9 @@ def fsync_open_directory(descriptor: int) -> None:
 def make_directories(*directories: Path) -> None:
     """Create ``directories`` and their missing parents; their names are durable afterwards.
 
-    Also of those that exist: who made them may have been killed before the fsync. One name at a
-    time, so that a kill leaves at most one that is not durable, and the next call finds it.
+    A directory that exists is synced into its parent too, since the process that made it may have
+    been killed before its fsync. Names are made and synced one at a time: a kill leaves at most one
+    name that is not durable, and the next call syncs it.
     """
     synced: set[Path] = set()
     for directory in directories:
@@ -92,7 +98,7 @@ def make_directories(*directories: Path) -> None:
             missing.append(path)
             path = path.parent
         if path.parent not in synced:
-            with contextlib.suppress(PermissionError):  # it may be entered but not read
+            with contextlib.suppress(PermissionError):  # the parent may be searched but not read
                 fsync_directory(path.parent)
             synced.add(path.parent)
         for path in reversed(missing):
@@ -102,10 +108,10 @@ def make_directories(*directories: Path) -> None:
 
 
 def link_if_absent(temporary: Path, final: Path) -> bool:
-    """Give ``temporary`` the name ``final`` unless that name is taken; True if it got it.
+    """Give ``temporary`` the name ``final`` if that is free; return True if it has it now.
 
-    The link count decides, not the return code: a network file system may report an error for a
-    link that it made.
+    If ``os.link`` fails, the inode of ``final`` decides: a network file system may report an error
+    for a link that it made.
     """
     try:
         os.link(temporary, final, follow_symlinks=False)
@@ -117,6 +123,7 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
                 return True
             if error.errno == errno.EEXIST:
                 return False
+        # No fallback by rename: it could overwrite what another process published.
         if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise EnvironmentProblem(
                 "this file system has no hard links, which safe publication needs",
@@ -128,26 +135,28 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
 
 
 def _temporary_beside(final: Path) -> Path:
-    """Return a hidden name beside ``final`` that tells the host; see `remove_stale_partials`."""
+    """Return a hidden name beside ``final`` that holds the host; see `remove_stale_partials`."""
     host = socket.gethostname()
     return final.with_name(f".{final.name}.{host}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
 
 
 def _mark_alive(descriptor: int) -> bool:
-    """Hold an flock while this process lives; False if it was just taken for a dead one's.
+    """Hold an flock on the file while this process lives.
 
-    Where the file system has no flock, nobody cleans up either.
+    Return False if another process has just locked or removed the file because it took the writer
+    for dead. On a file system without flock nobody removes such files, so the result is True.
     """
     with contextlib.suppress(OSError):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+    # A cleaner may have removed the name between open and flock.
     return os.fstat(descriptor).st_nlink > 0
 
 
 def _open_temporary(final: Path) -> tuple[Path, int]:
-    """Return a new, empty, hidden file beside ``final``, open and marked alive."""
+    """Create an empty, locked, hidden file beside ``final``; return its path and descriptor."""
     while True:
         temporary = _temporary_beside(final)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
@@ -158,7 +167,7 @@ def _open_temporary(final: Path) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
-    """Yield a fsynced temporary file beside ``final`` holding ``data``; remove it afterwards."""
+    """Yield a synced temporary file beside ``final`` that holds ``data``; remove it afterwards."""
     temporary, descriptor = _open_temporary(final)
     try:
         write_all(descriptor, data)
@@ -170,7 +179,7 @@ def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
 
 
 def create_once(final: Path, data: Bytes) -> bool:
-    """Create ``final`` holding ``data``, durably, unless it exists; True if this call did."""
+    """Create ``final`` durably with ``data`` unless it exists; return True if this call did."""
     with _temporary_with(final, data) as temporary:
         created = link_if_absent(temporary, final)
     fsync_directory(final.parent)
@@ -178,14 +187,14 @@ def create_once(final: Path, data: Bytes) -> bool:
 
 
 def replace(final: Path, data: Bytes) -> None:
-    """Make ``final`` hold ``data``, durably; readers see the old or the new, never a part."""
+    """Make ``final`` hold ``data`` durably; readers see the old content or the new, never a mix."""
     with _temporary_with(final, data) as temporary:
         os.replace(temporary, final)
     fsync_directory(final.parent)
 
 
 def replace_unsynced(final: Path, data: Bytes) -> None:
-    """Make ``final`` hold ``data`` for now: for progress notes, which a power loss may take."""
+    """Make ``final`` hold ``data`` without fsync, for progress notes that may get lost."""
     temporary = _temporary_beside(final)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
@@ -198,14 +207,14 @@ def replace_unsynced(final: Path, data: Bytes) -> None:
 def append_lines(path: Path, lines: Sequence[str]) -> None:
     """Append whole lines to ``path`` in one write and make them durable.
 
-    A last line that a crash cut short is closed first, so that it cannot swallow the next one. No
-    link is followed: what is appended to is this file or none.
+    If a crash cut the last line short, that line is ended first, so that the new line stays
+    readable. A symbolic link is not followed.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     descriptor = os.open(path, flags, FILE_MODE)
     try:
         size_bytes = os.fstat(descriptor).st_size
-        if size_bytes == 0:  # its name first: an empty file is taken for a new one again
+        if size_bytes == 0:  # new, or its first writer was killed before this fsync
             fsync_directory(path.parent)
         torn = size_bytes > 0 and os.pread(descriptor, 1, size_bytes - 1) != b"\n"
         text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
@@ -216,11 +225,12 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def publish_directory(files: dict[str, bytes], final: Path) -> bool:
-    """Create directory ``final`` holding ``files``, all or nothing; False if it exists already."""
+    """Create directory ``final`` with ``files``, all or nothing; return False if it exists."""
     with scratch_directory(final) as temporary:
         for name, data in files.items():
             create_once(temporary / name, data)
         try:
+            # rename(2) replaces an empty directory and fails with ENOTEMPTY on any other.
             os.rename(temporary, final)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
@@ -232,7 +242,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
 
 @contextlib.contextmanager
 def scratch_directory(beside: Path) -> Iterator[Path]:
-    """Make a hidden folder next to ``beside``; remove it afterwards if it has that name still."""
+    """Yield a new hidden folder next to ``beside``; remove it afterwards unless it was renamed."""
     temporary = _temporary_beside(beside)
     temporary.mkdir(FOLDER_MODE)
     descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
@@ -246,10 +256,10 @@ def scratch_directory(beside: Path) -> Iterator[Path]:
 
 
 def open_scratch_file(directory: Path) -> int:
-    """Return a new, empty file in ``directory`` that has no name any more; returns its descriptor.
+    """Create an empty file in ``directory`` that has no name; return its descriptor.
 
-    The name that it has for a moment is one that `remove_stale_partials` knows, since a power
-    loss may bring it back.
+    The file has a name for a moment, and a power loss may bring that name back.
+    `remove_stale_partials` recognises it.
     """
     temporary, descriptor = _open_temporary(directory / "scratch")
     temporary.unlink()
@@ -257,28 +267,28 @@ def open_scratch_file(directory: Path) -> int:
 
 
 def drop_page_cache(descriptor: int) -> None:
-    """Ask the kernel to forget the file's cached pages, so that the next read is from storage.
+    """Ask the kernel to drop the file's cached pages, so that the next read comes from storage.
 
-    Pages not written yet stay, but their way to storage begins.
+    Dirty pages stay in the cache, but the kernel starts to write them.
     """
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class PartialFile:
-    """A file under way to ``final``: hidden, beside it, and of no value to any reader.
+    """A hidden file beside ``final`` that is still being written; no reader uses it.
 
-    Its name tells the host, and while its writer lives it holds an flock on it, so that
-    `remove_stale_partials` can tell a dead writer's leavings from a live one's work.
+    Its name holds the host, and the writer keeps an flock on it, so that `remove_stale_partials`
+    can tell the file of a dead writer from that of a live one.
     """
 
     def __init__(self, final: Path) -> None:
         self.final = final
         self._waiting_bytes = 0
-        # Without the suffix .tar: some readers index every **/*.tar, hidden or not.
+        # Drop the suffix .tar: some readers index every **/*.tar, hidden files too.
         self.path, self.descriptor = _open_temporary(final.with_suffix(""))
 
     def write(self, data: Bytes) -> None:
-        """Append ``data``; it leaves for storage along the way, not only when it is settled."""
+        """Append ``data``; write-back to storage starts every `_WRITE_BACK_BYTES`."""
         write_all(self.descriptor, data)
         self._waiting_bytes += memoryview(data).nbytes
         if self._waiting_bytes >= _WRITE_BACK_BYTES:
@@ -286,30 +296,33 @@ class PartialFile:
             self._waiting_bytes = 0
 
     def rewrite(self, offset: int, data: Bytes) -> None:
-        """Put ``data`` over what stands at ``offset``; the next write still goes to the end."""
+        """Overwrite the bytes at ``offset`` with ``data``; the next write still appends."""
         here = os.lseek(self.descriptor, 0, os.SEEK_CUR)
         os.lseek(self.descriptor, offset, os.SEEK_SET)
         write_all(self.descriptor, data)
         os.lseek(self.descriptor, here, os.SEEK_SET)
 
     def truncate(self, size_bytes: int) -> None:
-        """Forget everything from ``size_bytes`` on; the next write goes there."""
+        """Cut the file at ``size_bytes``; the next write goes there."""
         os.ftruncate(self.descriptor, size_bytes)
         os.lseek(self.descriptor, size_bytes, os.SEEK_SET)
 
     def settle(self) -> None:
-        """Bring the bytes to storage and out of the page cache."""
+        """Write the bytes to storage and drop them from the page cache."""
         os.fsync(self.descriptor)
         drop_page_cache(self.descriptor)
 
     def publish(self) -> bool:
-        """Give the file its final name unless that is taken; True if it got it. Settle it first."""
+        """Give the file its final name if that is free; return True if it has it now.
+
+        Call `settle` first.
+        """
         published = link_if_absent(self.path, self.final)
         fsync_directory(self.final.parent)
         return published
 
     def close(self) -> None:
-        """Close and remove the hidden name; a published file keeps its final one."""
+        """Remove the hidden name and close the file; a published file keeps its final name."""
         if self.descriptor >= 0:
             self.path.unlink(missing_ok=True)
             os.close(self.descriptor)
@@ -324,13 +337,14 @@ class PartialFile:
 
 @contextlib.contextmanager
 def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """Open the directory that holds ``root/relative``, following no link below ``root``.
+    """Open the directory that holds ``root/relative`` without following a link below ``root``.
 
-    Yields its descriptor and the file's own name, for calls with ``dir_fd``. ``make``: folders
-    that are missing are made, and all on the way are durable: who made one may have been killed.
+    Yield the directory's descriptor and the file's own name, for calls with ``dir_fd``. With
+    ``make``, missing folders are created, and every folder on the way is made durable, since the
+    process that created one may have been killed before its fsync.
 
     Raises:
-        OSError: a component is missing (ENOENT; of ``root`` itself ENOTDIR), or is a link (ELOOP,
+        OSError: a component is missing (ENOENT; for ``root`` itself ENOTDIR), or is a link (ELOOP,
             ENOTDIR).
         ValueError: ``relative`` is absolute, empty or has a ``..`` or ``.`` component.
     """
@@ -339,7 +353,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
         raise ValueError(f"{relative!r} does not lie beneath a folder")
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError as error:  # an unmounted folder says nothing of the file
+    except FileNotFoundError as error:  # ENOENT would mean that the file is gone
         raise NotADirectoryError(errno.ENOTDIR, "the folder is missing", str(root)) from error
     try:
         for part in parts[:-1]:
@@ -356,9 +370,10 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
 
 
 def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
-    """Rename within one file system unless the new name is taken, durably; True if it was done.
+    """Rename durably within one file system if the new name is free; return True if renamed.
 
-    Both directories are open. The new name is durable before the old one is known to be gone.
+    Both directories are open descriptors. Only the new one is synced: the new name is durable
+    before the removal of the old one is.
     """
     moved = rename_if_free(name, directory, new_name, new_directory)
     if moved:
@@ -371,11 +386,12 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def rename_if_free(name: str, directory: int, new_name: str, new_directory: int) -> bool:
-    """Rename if the new name is free, without an fsync; atomic by renameat2(2) on Linux.
+    """Rename without fsync if the new name is free; return True if renamed.
 
-    Where it has not, as on NFS, the new name is a link first: making one overwrites nothing. A kill
-    in between leaves both names, and the same call removes the old one. Only where there are no
-    links either, it looks first and then renames.
+    renameat2(2) with RENAME_NOREPLACE does this in one step. A file system without it, such as NFS,
+    gets a hard link under the new name first, which overwrites nothing, and then loses the old
+    name. A kill in between leaves both names, and the same call removes the old one. If the file
+    system has no hard links either, the function checks that the new name is free and then renames.
     """
     if _renameat2 is not None:
         names = os.fsencode(name), os.fsencode(new_name)
@@ -384,6 +400,7 @@ def rename_if_free(name: str, directory: int, new_name: str, new_directory: int)
         number = ctypes.get_errno()
         if number == errno.EEXIST:
             return False
+        # EINVAL: this file system has no RENAME_NOREPLACE. ENOSYS: this kernel has no renameat2.
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), name, None, new_name)
     return _link_then_unlink(name, directory, new_name, new_directory)
@@ -398,7 +415,7 @@ def _link_then_unlink(name: str, directory: int, new_name: str, new_directory: i
         os.link(
             name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False
         )
-    except FileExistsError:  # by a call that was killed, or whose answer got lost?
+    except FileExistsError:  # perhaps this link, made by a killed or unanswered call
         taken = os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
         if not os.path.samestat(status, taken) or taken.st_nlink < 2:
             return False

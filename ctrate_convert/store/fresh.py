@@ -1,7 +1,7 @@
-"""Look at a file's status on the server, not in this node's attribute cache.
+"""Read a file's status from the server instead of this node's attribute cache.
 
-`os.stat` and `os.fstat` may answer from a cache for a minute on NFS, SMB and FUSE mounts: another
-node's change is then invisible. ``statx`` with AT_STATX_FORCE_SYNC asks the server.
+On NFS, SMB and FUSE mounts, `os.stat` and `os.fstat` may answer from a cache for a minute and miss
+a change by another node. ``statx`` with AT_STATX_FORCE_SYNC asks the server.
 
 Source: statx(2) of the Linux man-pages; the structure is that of ``linux/stat.h``.
 """
@@ -13,6 +13,7 @@ import errno
 import os
 from typing import NamedTuple
 
+# Constants of the Linux headers fcntl.h and stat.h, which the module os does not export.
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
@@ -20,6 +21,7 @@ _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC_STATS = 0x7FF
 _NS_A_SECOND = 10**9
 
+# Looked up at run time: an old libc has no wrapper for statx.
 _statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
 
 
@@ -61,7 +63,7 @@ class _Statx(ctypes.Structure):
 
 
 class FreshStatus(NamedTuple):
-    """The fields of `os.stat_result` that the program looks at, under the same names."""
+    """The fields of `os.stat_result` that the program uses, under the same names."""
 
     st_mode: int
     st_nlink: int
@@ -76,14 +78,20 @@ class FreshStatus(NamedTuple):
 def fresh_status(name: str | os.PathLike[str], directory: int | None = None) -> FreshStatus:
     """Return the status of ``name`` (in the open ``directory``), following no link.
 
-    Raise OSError where it cannot be looked at; FileNotFoundError where nothing has the name.
+    Raises:
+        FileNotFoundError: nothing has the name.
+        OSError: the status cannot be read.
     """
     where = _AT_FDCWD if directory is None else directory
     return _look(where, os.fspath(name), _AT_SYMLINK_NOFOLLOW)
 
 
 def fresh_status_of(descriptor: int) -> FreshStatus:
-    """Return the status of an open file. Raise OSError where it cannot be looked at."""
+    """Return the status of an open file.
+
+    Raises:
+        OSError: the status cannot be read.
+    """
     return _look(descriptor, "", _AT_EMPTY_PATH)
 
 
@@ -121,7 +129,7 @@ def _of_statx(found: _Statx) -> FreshStatus:
 
 
 def _of_stat(directory: int, name: str) -> FreshStatus:
-    """Use the ordinary call where the kernel has no statx (before Linux 4.11)."""
+    """Return the status by the ordinary calls, for kernels without statx (before Linux 4.11)."""
     if name:
         where = None if directory == _AT_FDCWD else directory
         status = os.stat(name, dir_fd=where, follow_symlinks=False)

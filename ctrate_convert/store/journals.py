@@ -1,4 +1,4 @@
-"""The deletion journal of each shard: an intent before every step, its outcome after it."""
+"""Read and write deletion journals: each step has an intent before it and an outcome after it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BY_CONSENT = re.compile(r"\(consent (\S+)\)\Z")
 
 
 def by_consent(command: str, name: str) -> str:
-    """Return the words by which a line says under which consent it was written."""
+    """Return the ``authorised_by`` text of a journal line: the command and the consent."""
     return f"{command} (consent {name})"
 
 
 def consent_named(authorised_by: str) -> str:
-    """Return the name of the consent in such words; empty where they name none."""
+    """Return the consent that an ``authorised_by`` text names; empty if it names none."""
     found = _BY_CONSENT.search(authorised_by)
     return found[1] if found else ""
 
@@ -43,7 +43,7 @@ def journal_line(
     mtime_ns: int = 0,
     folder_inode: int = 0,
 ) -> str:
-    """Return one line of a journal, stamped with the time of now."""
+    """Return one journal line with the current time."""
     return JournalLine(
         event=event,
         key=key,
@@ -60,12 +60,12 @@ def journal_line(
 
 
 def is_done(line: JournalLine) -> bool:
-    """Return True if the line says that the source was taken away."""
+    """Return True if the line says that the source was deleted or moved away."""
     return line.event in _DONE
 
 
 def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
-    """Return the journal's readable lines; a line that a crash cut short is passed over."""
+    """Return the readable lines of the journal; a line that a crash cut short is skipped."""
     path: Path = dataset.journal(shard)
     lines: list[JournalLine] = []
     with contextlib.suppress(FileNotFoundError):
@@ -76,7 +76,7 @@ def read_journal(dataset: Dataset, shard: int) -> list[JournalLine]:
 
 
 def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Return by key the intents that no later line of their key has closed."""
+    """Return, by key, the intents that no later line of the same key has closed."""
     found: dict[str, JournalLine] = {}
     for line in journal:
         if line.event == "intent":
@@ -87,19 +87,21 @@ def open_intents(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
 
 
 def closed_keys(journal: Sequence[JournalLine]) -> set[str]:
-    """Return the keys whose source was taken away, or is kept for a reason that will not pass.
+    """Return the keys whose source is gone, or is kept for a permanent reason.
 
-    What could not be decided (``undecided``, an open intent) is tried again by the next command.
+    An undecided source (``undecided`` or an open intent) is not closed: the next command tries
+    again.
     """
     newest = {line.key: line for line in journal}
     return {key for key, line in newest.items() if line.event in _CLOSED}
 
 
 def restored_lines(journal: Sequence[JournalLine]) -> dict[str, JournalLine]:
-    """Return by key the line that says why a source that is there is kept: it was brought back.
+    """Return, by key, the line that explains why a source that is there again must be kept.
 
-    The person wanted it, so it is kept from then on. Where the journal's last word is that it was
-    moved, somebody moved it back by hand, or by a `restore` that was killed before it could say so.
+    A person restored the source, so it is kept from then on. If the journal has only a ``trashed``
+    line, a person moved the source back by hand, or a `restore` was killed before it could write
+    its line.
     """
     restored = {line.key: line for line in journal if line.event == "restored"}
     trashed = {line.key: line for line in journal if line.event == "trashed"}
@@ -114,5 +116,5 @@ def restored_words(line: JournalLine) -> str:
 
 
 def folder_inodes(journal: Sequence[JournalLine]) -> dict[str, int]:
-    """Return by key the folder in which a source with an open intent was."""
+    """Return, by key, the inode of the folder that held a source with an open intent."""
     return {key: line.folder_inode for key, line in open_intents(journal).items()}

@@ -1,4 +1,4 @@
-"""Where everything stands in the dataset directory."""
+"""The paths of all files in the dataset directory."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from ctrate_convert.store.records.plan import shard_name
 
 @dataclass(frozen=True)
 class Dataset:
-    """The dataset directory ``OUT``: shards and manifest, and under ``.run`` how they were made.
+    """The dataset directory ``OUT``: shards and manifest, and in ``.run`` how they were made.
 
-    ``.run`` is hidden because a bare ``load_dataset(OUT)`` reads JSON below ``run`` as data.
+    ``.run`` is hidden because a plain ``load_dataset(OUT)`` would read JSON below ``run`` as data.
     """
 
     out: Path
 
     @property
     def manifest(self) -> Path:
-        """The manifest."""
+        """The path of the manifest."""
         return self.out / "manifest.json"
 
     @property
     def card(self) -> Path:
-        """The dataset card, which tells some readers that the shards are the data."""
+        """The path of the dataset card, which tells some readers that the shards are the data."""
         return self.out / "README.md"
 
     @property
     def run(self) -> Path:
-        """Everything about how the dataset was made."""
+        """The folder of everything about how the dataset was made."""
         return self.out / ".run"
 
     @property
     def plans(self) -> Path:
-        """One folder a plan generation."""
+        """The folder of the plans, with one folder for each generation."""
         return self.run / "plans"
 
     def plan(self, generation: int) -> Path:
-        """Return the folder of one plan generation: plan.json, its copy, samples and excluded."""
+        """Return the folder of one generation: plan.json, its copy, samples and excluded."""
         return self.plans / f"{generation:04d}"
 
     @property
     def records(self) -> Path:
-        """One record a published shard."""
+        """The folder of the records, one for each published shard."""
         return self.run / "records"
 
     def record(self, shard: int) -> Path:
-        """Return the record of one shard."""
+        """Return the path of the record of one shard."""
         return self.records / f"shard-{shard:06d}.json"
 
     def shard(self, shard: int) -> Path:
-        """Return the tar of one shard."""
+        """Return the path of the tar of one shard."""
         return self.out / shard_name(shard)
 
     @property
     def attempts(self) -> Path:
-        """One folder an attempt."""
+        """The folder of the attempts, with one folder for each."""
         return self.run / "attempts"
 
     @property
     def submissions(self) -> Path:
-        """One folder a submission to a scheduler."""
+        """The folder of the submissions to a scheduler, with one folder for each."""
         return self.run / "submissions"
 
     @property
     def logs(self) -> Path:
-        """Logs, never overwritten."""
+        """The folder of the logs, which are never overwritten."""
         return self.run / "logs"
 
     @property
@@ -78,12 +78,12 @@ class Dataset:
         return self.run / "deletions"
 
     def journal(self, shard: int) -> Path:
-        """Return the deletion journal of one shard's sources."""
+        """Return the path of the deletion journal for one shard's sources."""
         return self.journals / f"shard-{shard:06d}.jsonl"
 
     @property
     def consents(self) -> Path:
-        """One record a consent to delete sources."""
+        """The folder of the consents to delete sources, one record for each."""
         return self.run / "consents"
 
     def consent(self, name: str) -> Path:
@@ -91,7 +91,7 @@ class Dataset:
         return self.consents / f"{name}.json"
 
     def lock(self, name: str) -> Path:
-        """Return a lock file; locks only save work."""
+        """Return the path of a lock file. Locks save work; nothing depends on them."""
         return self.run / "locks" / f"{name}.lock"
 
     @property
@@ -110,27 +110,28 @@ class Dataset:
         )
 
     def prepare(self, allowed: int | None = None) -> None:
-        """Create the folders that are missing; what stands in them so far has durable names.
+        """Create the missing folders and make the names of all folders and plans durable.
 
-        A killed process may have had no time for that. Side effect: from here on this process
-        makes nothing that is more open than ``.run`` (see `privacy.keep_private`). A planner
-        says by ``allowed`` which mode ``.run`` may have at most; one that exists is narrowed.
+        Existing names are synced too, since the process that made them may have been killed first.
+        As a side effect, this process makes nothing more open than ``.run`` from here on (see
+        `privacy.keep_private`). ``allowed``, which only a planner gives, is the widest mode that
+        ``.run`` may have; an existing ``.run`` is narrowed to it.
         """
         if allowed is not None:
             privacy.forbid(~allowed)
         privacy.keep_private(self)
         make_directories(*self._folders)
-        if allowed is not None:  # a new one too: under an ACL the umask does not count
+        if allowed is not None:  # a new .run too: a default ACL overrides the umask
             privacy.narrow(self, allowed)
         fsync_directory(self.plans)
 
     def remove_unused(self, *, keep_out: bool) -> None:
-        """Remove the folders that `prepare` made, if nothing at all was planned or written."""
+        """Remove the folders that `prepare` made if nothing was planned or written."""
         if not self.plans.is_dir() or any(self.plans.iterdir()):
             return
         for lock in (self.run / "locks").glob("*.lock"):
             lock.unlink(missing_ok=True)
         mine = (*self._folders[2:], self.run, *(() if keep_out else (self.out,)))
         for folder in mine:
-            with contextlib.suppress(OSError):  # what is not empty is somebody's
+            with contextlib.suppress(OSError):  # a folder that is not empty stays
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""Remove the hidden partial files of killed processes, and leave those of live ones."""
+"""Remove the hidden partial files of killed processes and leave those of live ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ctrate_convert.store.durable import PARTIAL_SUFFIX
 
 
 def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
-    """Remove partial files that no live writer can still need; returns the bytes given back.
+    """Remove the partial files that no live writer can need; return the number of bytes freed.
 
-    That is: those of a file stem in ``published``, and those of a writer on this host whose
-    flock the kernel has released. A writer on another host is never judged.
+    A partial file is removed if its stem is in ``published``, or if its writer ran on this host and
+    the kernel has released the writer's flock. An unpublished file of another host always stays.
     """
     freed_bytes = 0
     for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
@@ -28,6 +28,8 @@ def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
             if stat.S_ISDIR(status.st_mode):
                 if own and _writer_is_dead(path, os.O_RDONLY | os.O_DIRECTORY):
                     shutil.rmtree(path)
+            # The name is .STEM.HOST.HEX.partial. Nobody needs the partial file of a published
+            # shard.
             elif stat.S_ISREG(status.st_mode) and (
                 name.split(".")[1] in published or (own and _writer_is_dead(path, os.O_RDWR))
             ):

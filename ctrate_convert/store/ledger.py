@@ -1,7 +1,7 @@
-"""The ledger: what plans, records, manifest and journals say together of shards and samples.
+"""Combine plans, records, manifest and journals into the state of each shard and sample.
 
-It is the one place that answers which shards are planned, recorded, damaged or pending, and which
-copy of a sample counts. It holds no state of its own: everything follows from the files.
+Only this module answers which shards are planned, recorded, damaged or pending, and which copy of a
+sample counts. It stores no state of its own and derives everything from the files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RECORD_NAME = re.compile(r"shard-([0-9]{6,9})\.json")
 
 
 class Planned(NamedTuple):
-    """A planned shard, with the plan that it belongs to."""
+    """A planned shard and the plan that it belongs to."""
 
     plan: Plan
     shard: PlannedShard
@@ -36,7 +36,10 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded shard. ``superseded``: its samples of which a repair has recorded another copy."""
+    """A shard with a record.
+
+    ``superseded`` are those of its samples of which a repair has recorded another copy.
+    """
 
     plan: Plan
     shard: PlannedShard
@@ -45,18 +48,18 @@ class Recorded:
 
     @property
     def live(self) -> tuple[ConvertedSample, ...]:
-        """The converted samples whose copy in this shard counts."""
+        """The converted samples that count by their copy in this shard."""
         return tuple(one for one in self.record.converted if one.key not in self.superseded)
 
     @property
     def is_whole(self) -> bool:
-        """True if all converted samples count."""
+        """True if no converted sample of this shard is superseded."""
         return not any(one.key in self.superseded for one in self.record.converted)
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A shard whose record is there and cannot be relied on."""
+    """A shard that has a record which is damaged or cannot be read."""
 
     plan: Plan
     shard: PlannedShard
@@ -65,9 +68,10 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Ledger:
-    """One dataset as it was when ``recorded``, the numbers of the shards with a record, was listed.
+    """The state of a dataset at the moment when its records were listed.
 
-    Records are read when they are asked for: a published record never changes.
+    ``recorded`` holds the numbers of the shards that had a record then. Each record is read on
+    demand, since a published record never changes.
     """
 
     dataset: Dataset
@@ -76,10 +80,10 @@ class Ledger:
 
     @classmethod
     def load(cls, dataset: Dataset) -> Ledger:
-        """List the records and load all plans.
+        """List the records, load all plans, and return the ledger.
 
-        The records are listed first, since plans are published before their records: so no record
-        that a run writes meanwhile looks like one that no plan knows.
+        A plan is published before its first record. The records are listed first, so that no record
+        that a run writes meanwhile seems to belong to no plan.
 
         Raises:
             SettingsError: there is no plan.
@@ -90,25 +94,25 @@ class Ledger:
 
     @classmethod
     def of(cls, dataset: Dataset, plans: Sequence[Plan]) -> Ledger:
-        """List the records of ``plans`` that were loaded before."""
+        """List the records and return the ledger with ``plans``, which were loaded before."""
         return cls(dataset, tuple(plans), recorded_numbers(dataset))
 
     @cached_property
     def planned(self) -> dict[int, Planned]:
-        """Every planned shard by its number."""
+        """All planned shards, by number."""
         return {shard.index: Planned(plan, shard) for plan in self.plans for shard in plan.shards}
 
     @cached_property
     def merged(self) -> dict[str, ManifestShard]:
-        """The manifest's entry of each shard, by the shard's name."""
+        """The manifest's entries, by the shard's file name; empty if there is no manifest."""
         manifest = load_manifest(self.dataset)
         return manifest_shards(manifest) if manifest else {}
 
     @cached_property
     def superseded(self) -> dict[int, frozenset[str]]:
-        """By shard number: the samples of which a repair has published and recorded another copy.
+        """The samples of which a repair has published and recorded another copy, by shard number.
 
-        Where the record of a repair's shard is damaged, the manifest tells which ones it had.
+        If the record of a repair's shard is damaged, the manifest tells which samples it held.
         """
         found: dict[int, set[str]] = {}
         for plan in self.plans:
@@ -128,19 +132,19 @@ class Ledger:
         """Return the record of one planned shard.
 
         Raises:
-            FileNotFoundError: there is none.
-            DamageError: it is no record, or one of another plan or shard.
+            FileNotFoundError: there is no record.
+            DamageError: the file is not a record, or is that of another plan or shard.
         """
         return load_record(self.dataset, self.planned[index].plan, index)
 
     def shard(self, index: int) -> Recorded:
-        """Return one recorded shard; raises as `record` does."""
+        """Return one recorded shard. Raises what `record` raises."""
         return Recorded(
             *self.planned[index], self.record(index), self.superseded.get(index, frozenset())
         )
 
     def shards(self, among: Collection[int] | None = None) -> Iterator[Recorded | Unreadable]:
-        """Give every recorded shard that a plan knows, in order; with ``among`` only those."""
+        """Yield the recorded shards that a plan knows, by number; with ``among`` only those."""
         for index in sorted(self.recorded & self.planned.keys()):
             if among is not None and index not in among:
                 continue
@@ -150,14 +154,14 @@ class Ledger:
                 yield Unreadable(*self.planned[index], error)
 
     def readable(self) -> Iterator[Recorded]:
-        """Give every recorded shard whose record can be relied on, in order."""
+        """Return an iterator over the recorded shards with a sound record, by number."""
         return (one for one in self.shards() if isinstance(one, Recorded))
 
     def damaged_records(self) -> dict[int, str]:
-        """Return the shards whose record cannot be relied on, by number, and why.
+        """Return, by shard number, the reason why a shard's record is not reliable.
 
-        A record that is missing counts where the manifest lists its shard. One whose bytes are
-        those that were merged is not parsed again.
+        A missing record counts as damaged if the manifest lists its shard. A record with the bytes
+        that were merged is not parsed again.
         """
         damaged = {}
         for index, (plan, shard) in self.planned.items():
@@ -180,7 +184,7 @@ class Ledger:
         return damaged
 
     def pending(self, consent: Consent | None = None) -> list[Planned]:
-        """Return shards without a record, and recorded ones whose sources ``consent`` lets go."""
+        """Return the shards without a record, and those with sources that ``consent`` lets go."""
         return [
             Planned(plan, shard)
             for index, (plan, shard) in self.planned.items()
@@ -189,9 +193,10 @@ class Ledger:
         ]
 
     def _deletion_closed(self, shard: PlannedShard) -> bool:
-        """Return True if each sample's deletion was done or given up, as far as the journal says.
+        """Return True if the journal closes the deletion of every sample of the shard.
 
-        The source of a superseded sample is the business of the shard that holds it now.
+        A superseded sample counts as closed: its source belongs to the shard that holds the new
+        copy.
         """
         superseded = self.superseded.get(shard.index, frozenset())
         closed = superseded | closed_keys(read_journal(self.dataset, shard.index))
@@ -211,12 +216,13 @@ def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:
 
 
 def recorded_numbers(dataset: Dataset) -> frozenset[int]:
-    """Return the numbers of all shards that have a record; one directory listing."""
+    """Return the numbers of all shards that have a record, from one directory listing."""
     numbers = {
         int(name[1]): path
         for path in dataset.records.glob("shard-*.json")
         if (name := _RECORD_NAME.fullmatch(path.name))
     }
+    # shard-0000001.json would also give the number 1: only the exact name counts.
     return frozenset(number for number, path in numbers.items() if path == dataset.record(number))
 
 
@@ -224,8 +230,8 @@ def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
     """Return the record of one shard.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamageError: it is no record, or one of another plan or shard.
+        FileNotFoundError: there is no record.
+        DamageError: the file is not a record, or is that of another plan or shard.
     """
     path = dataset.record(shard)
     record = read(ShardRecord, path)
@@ -240,12 +246,12 @@ def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
 
 
 def load_manifest(dataset: Dataset) -> Manifest | None:
-    """Return the manifest as it stands; None where it is missing or damaged: it is a cache."""
+    """Return the manifest, or None if it is missing or damaged: it can be rebuilt."""
     with contextlib.suppress(FileNotFoundError, DamageError):
         return read(Manifest, dataset.manifest)
     return None
 
 
 def manifest_shards(manifest: Manifest) -> dict[str, ManifestShard]:
-    """Return the manifest's shards by name."""
+    """Return the manifest's shards by file name."""
     return {shard.name: shard for shard in manifest.shards}

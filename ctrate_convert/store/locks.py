@@ -1,4 +1,4 @@
-"""Locks between processes. They only save work: where flock excludes nobody, all stays correct."""
+"""Lock files between processes. Locks save work; results are correct without any lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import filelock
 
 
 class Hold(enum.Enum):
-    """The outcome of asking for a lock; true if the work may be done."""
+    """The outcome of asking for a lock; true if the caller may do the work."""
 
     BUSY = "another process has it"
     HELD = "this process has it, and the kernel keeps others out"
@@ -25,9 +25,9 @@ class Hold(enum.Enum):
 
 @contextlib.contextmanager
 def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
-    """Hold the lock file ``path``; yields `Hold.BUSY` where that failed for ``timeout_s``.
+    """Hold the lock file ``path``; yield `Hold.BUSY` if another process keeps it for ``timeout_s``.
 
-    Where there is no flock, `Hold.NO_SERVICE` is yielded, which is as true as `Hold.HELD`.
+    On a file system without flock, yield `Hold.NO_SERVICE`, which is true like `Hold.HELD`.
     """
     lock = filelock.FileLock(path, timeout=timeout_s)
     try:
@@ -45,9 +45,10 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
 
 
 def _excludes(path: Path) -> bool:
-    """Return True if the lock excludes a second holder: flock may succeed for everybody.
+    """Return True if the lock file is locked for a second descriptor.
 
-    A look through a second descriptor, which flock treats like another process.
+    On some file systems flock succeeds for everybody. flock treats a second descriptor like another
+    process, so a second attempt shows whether the first lock excludes anybody.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -60,9 +61,10 @@ def _excludes(path: Path) -> bool:
 
 
 def is_locked_elsewhere(descriptor: int) -> bool:
-    """Return True if the file is locked through another descriptor; False without locks, too.
+    """Return True if the file is locked through another descriptor.
 
-    Otherwise ``descriptor`` holds the lock afterwards, until it is closed.
+    If the result is False, ``descriptor`` holds the lock until it is closed, unless the file system
+    has no locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The merger: sums up all records in ``manifest.json``. It can be rebuilt from them at any time."""
+"""Merge all records into ``manifest.json``, which can be rebuilt from them at any time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ configs:
 
 Chest CT volumes in WebDataset shards. `manifest.json` lists the shards, their SHA-256 and totals.
 """
-"""Without it, Hugging Face's ``load_dataset(OUT)`` takes a single shard's manifest for data."""
+"""Without a card, Hugging Face's ``load_dataset(OUT)`` reads a single shard's manifest as data."""
 
 
 def merge(
@@ -44,12 +44,15 @@ def merge(
 ) -> Manifest:
     """Bring ``manifest.json`` up to date with the records and return it. Idempotent.
 
-    One call takes in what all workers have finished; records already merged are not read again,
-    but for those of the shards ``again``. A damaged record costs its shard alone: what was merged
-    from it before stays, and `Ledger.damaged_records` names it.
-    Those of ``anew`` were just written by this process: they count as they are, whatever the
-    manifest knows of one that was lost.
-    Correct without the lock too: it looks again after writing, until nothing new is there.
+    One call takes in the records of all workers. Records that were merged before are not read
+    again, except those of the shards ``again``. A damaged record affects only its shard: its
+    earlier entry in the manifest stays, and `Ledger.damaged_records` reports it.
+
+    ``anew`` are records that this process has just written. They replace an entry that the manifest
+    still has of an earlier, lost record.
+
+    The lock only saves work: after writing, the function lists the records again and repeats until
+    there is no new one.
 
     Raises:
         EnvironmentProblem: the manifest cannot be written.
@@ -80,9 +83,9 @@ def merge(
 def current_entries(
     ledger: Ledger, old: Mapping[str, ManifestShard], leave_out: Collection[int] = ()
 ) -> list[ManifestShard]:
-    """Return the manifest's entry of every recorded shard; those in ``old`` are not read again.
+    """Return the manifest's entry for each recorded shard, reusing those in ``old``.
 
-    A damaged record costs its shard's entry, unless ``old`` has what was merged from it before.
+    A shard with a damaged record has no entry unless ``old`` has one.
     """
     entries = []
     for index in sorted((ledger.recorded & ledger.planned.keys()) - frozenset(leave_out)):
@@ -119,9 +122,9 @@ def _entry(record: ShardRecord, superseded: frozenset[str]) -> ManifestShard:
 
 
 def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
-    """Return the manifest of ``plans`` whose shards have these ``entries``."""
+    """Return the manifest of ``plans`` with the shard ``entries``."""
     first, newest = plans[0], plans[-1]
-    # A repair adds a copy of a sample, not a sample.
+    # A repair stores a sample once more, and the totals count each sample once.
     once = {shard.name: shard for plan in plans if not plan.repairs for shard in plan.shards}
     retries = sum(len(plan.retries) for plan in plans)
     outcomes = [entry for entry in entries if entry.name in once]
@@ -142,6 +145,7 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
         plans=tuple(plan.plan_id for plan in plans),
         samples={
             "converted": converted,
+            # Each retry replaces one failed outcome and is planned a second time.
             "failed": failed - retries,
             "pending": planned - converted - failed,
             "excluded": sum(newest.excluded.values()),

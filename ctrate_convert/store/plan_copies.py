@@ -1,6 +1,6 @@
-"""A generation's plan stands in two equal files: one that is damaged costs nothing.
+"""Read and restore the two equal files of a plan: the plan survives damage to one of them.
 
-Generations of earlier versions have only ``plan.json``; they are read all the same.
+Generations of earlier versions have only ``plan.json`` and are read as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLAN_COPY_FILE = "plan.copy.json"
 
 @dataclass(frozen=True)
 class PlanFile:
-    """One of the two files as it is now: its plan, or why it holds none."""
+    """One of the two files: its content, and its plan or the error that kept it from being read."""
 
     path: Path
     data: bytes
@@ -27,17 +27,17 @@ class PlanFile:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan, where the file is sound."""
+        """The plan if the file is sound, else None."""
         return self.found if isinstance(self.found, Plan) else None
 
     @property
     def is_missing(self) -> bool:
-        """True where there is no such file."""
+        """True if there is no such file."""
         return isinstance(self.found, FileNotFoundError)
 
     @property
     def reason(self) -> str:
-        """Why the file holds no plan; empty where it does."""
+        """The reason why the file holds no plan; empty if it holds one."""
         if isinstance(self.found, Plan):
             return ""
         if isinstance(self.found, DamageError):
@@ -47,11 +47,11 @@ class PlanFile:
 
 
 def load_plan(folder: Path) -> Plan:
-    """Return the generation's plan: from ``plan.json``, or where that is damaged from its copy.
+    """Return the generation's plan from ``plan.json``, or from its copy if that is damaged.
 
     Raises:
-        DamageError: both are damaged, or the folder is no generation.
-        OSError: neither can be read.
+        DamageError: both files are damaged, or the folder is not a generation.
+        OSError: neither file can be read.
     """
     first = _read(folder / PLAN_FILE)
     if isinstance(first.found, NotADirectoryError):
@@ -61,6 +61,7 @@ def load_plan(folder: Path) -> Plan:
     second = _read(folder / PLAN_COPY_FILE)
     if second.plan is not None:
         return second.plan
+    # Without a copy, a plan.json that cannot be read may still be sound: raise the read error.
     if second.is_missing and isinstance(first.found, OSError) and not first.is_missing:
         raise first.found
     what = f"the plan cannot be used, and its second copy {second.reason}"
@@ -80,9 +81,10 @@ def plan_files(folder: Path) -> tuple[PlanFile, PlanFile]:
 
 
 def restore_plan_files(folder: Path) -> list[Path]:
-    """Make a damaged or missing file of the two equal to the sound one, durably.
+    """Replace a damaged or missing file of the two by the sound one, durably.
 
-    Returns what was restored. Where they hold two plans, or none, nothing is changed.
+    Return the restored files. If the files hold two different plans, or neither is sound, nothing
+    is changed.
 
     Raises:
         OSError: a file cannot be written.

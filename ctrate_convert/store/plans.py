@@ -1,4 +1,4 @@
-"""Read plans back: a plan is believed only where its hashes fit, every time."""
+"""Read plans from disk; every read checks the hashes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RESTORE = "restore the file from a copy; what is published and recorded is unto
 def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
     """Return all generations of the plan, oldest first; none if nothing was planned yet.
 
-    Reads each ``plan.json``, or its copy where it is damaged, not the samples.
+    This reads each ``plan.json``, or its copy if ``plan.json`` is damaged, but not the samples.
 
     Raises:
         DamageError: a generation is missing, does not continue the one before, or both copies of
@@ -38,7 +38,7 @@ def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
     """
     if not dataset.plans.is_dir():
         return ()
-    # Hidden names are generations that never got published.
+    # A hidden folder is a generation that was not published yet, or never.
     names = sorted(path.name for path in dataset.plans.iterdir() if path.name[0] != ".")
     plans: list[Plan] = []
     for generation in range(len(names)):
@@ -58,10 +58,10 @@ def load_plans(dataset: Dataset) -> tuple[Plan, ...]:
 
 
 def require_plans(dataset: Dataset) -> tuple[Plan, ...]:
-    """Return all plans of the dataset, of which there is at least one.
+    """Return all plans of the dataset, at least one.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no plan.
         DamageError: as `load_plans`.
     """
     plans = load_plans(dataset)
@@ -75,7 +75,7 @@ def require_plans(dataset: Dataset) -> tuple[Plan, ...]:
 
 
 def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[PlannedSample, ...]:
-    """Return the samples of one shard, in its order; reads only their lines of ``samples.jsonl``.
+    """Return the samples of one shard in its order; only their lines of ``samples.jsonl`` are read.
 
     Raises:
         DamageError: the lines are not the planned ones.
@@ -95,10 +95,10 @@ def load_samples(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[Pla
 
 
 def check_lines(dataset: Dataset, plan: Plan, shard: PlannedShard) -> bytes:
-    """Return one shard's lines of ``samples.jsonl``, unparsed, if they have the planned hash.
+    """Return one shard's lines of ``samples.jsonl``, unparsed, after checking their hash.
 
     Raises:
-        DamageError: they are not the planned ones.
+        DamageError: the lines are not the planned ones.
     """
     path = dataset.plan(plan.generation) / SAMPLES_FILE
     try:
@@ -111,11 +111,11 @@ def check_lines(dataset: Dataset, plan: Plan, shard: PlannedShard) -> bytes:
 
 
 def check_size_of_samples(dataset: Dataset, plan: Plan) -> None:
-    """Look whether ``samples.jsonl`` holds nothing behind the planned lines.
+    """Raise if ``samples.jsonl`` is shorter or longer than the planned lines.
 
     Raises:
-        DamageError: it has another size than planned.
-        OSError: it cannot be seen.
+        DamageError: the file has another size than planned.
+        OSError: the size cannot be read.
     """
     path = dataset.plan(plan.generation) / SAMPLES_FILE
     seen = path.stat().st_size
@@ -131,7 +131,7 @@ def check_size_of_samples(dataset: Dataset, plan: Plan) -> None:
 
 
 def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
-    """Return the samples that are not converted, and why, as ``plan``'s generation saw it.
+    """Return the volumes and rows that ``plan`` excludes, each with its reason.
 
     Raises:
         DamageError: the list is not the one that was planned.
@@ -142,7 +142,7 @@ def load_excluded(dataset: Dataset, plan: Plan) -> tuple[ExcludedSample, ...]:
 
 
 def check_excluded(dataset: Dataset, plan: Plan) -> bytes:
-    """Return the list of exclusions, unparsed, if it has the planned hash.
+    """Return the list of exclusions, unparsed, after checking its hash.
 
     Raises:
         DamageError: the list is not the one that was planned.
@@ -158,9 +158,9 @@ def check_excluded(dataset: Dataset, plan: Plan) -> bytes:
 
 @dataclass(frozen=True)
 class PlannedBefore:
-    """Every key that a generation has planned, and which of them failed where planned last.
+    """All keys that earlier generations have planned, and those that failed when last planned.
 
-    ``failed_with`` are the settings under which they failed.
+    ``failed_with`` holds, by key, the settings under which the sample failed.
     """
 
     keys: frozenset[str]
@@ -169,19 +169,19 @@ class PlannedBefore:
 
 
 def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
-    """Return the samples that ``plans`` hold, and what became of them.
+    """Return the keys that ``plans`` hold and the samples among them that failed.
 
-    Of a shard whose record is damaged, no sample is known to have failed.
+    A shard with a damaged record adds no failed sample.
 
     Raises:
-        DamageError: a shard's lines are damaged, and its record too or missing: then it is not
-            known which samples were planned.
+        DamageError: a shard's lines are damaged, and its record is damaged or missing: then it is
+            not known which samples were planned.
     """
     keys: set[str] = set()
     failed: dict[str, FailedSample] = {}
     failed_with: dict[str, PlanSettings] = {}
     for plan in plans:
-        if plan.repairs:  # of samples that an earlier one has planned and converted
+        if plan.repairs:  # its samples were planned and converted by an earlier plan
             continue
         for shard in plan.shards:
             for key in _keys(dataset, plan, shard):
@@ -194,7 +194,7 @@ def planned_before(dataset: Dataset, plans: Sequence[Plan]) -> PlannedBefore:
 
 
 def _keys(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[str]:
-    """Return the keys of one shard: from its lines, or where those are damaged from its record."""
+    """Return the keys of one shard from its lines, or from its record if the lines are damaged."""
     try:
         return [sample.key for sample in load_samples(dataset, plan, shard)]
     except DamageError:
@@ -210,7 +210,7 @@ def _failed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> tuple[FailedSa
 
 
 def _record(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ShardRecord | None:
-    """Return the shard's record; None where it is missing, damaged or another plan's."""
+    """Return the shard's record, or None if it is missing, damaged or of another plan."""
     try:
         record = read(ShardRecord, dataset.record(shard.index))
     except (FileNotFoundError, DamageError):
@@ -220,7 +220,11 @@ def _record(dataset: Dataset, plan: Plan, shard: PlannedShard) -> ShardRecord | 
 
 
 def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
-    """Require that numbers have no gap, and that nothing fixed differs between generations."""
+    """Raise if numbers have a gap, or if a fixed setting differs from the first generation.
+
+    Raises:
+        DamageError: the plan does not fit the generations before it.
+    """
     shard, task = next_numbers(earlier)
     numbers = [s.index for s in plan.shards]
     tasks = [s.task for s in plan.shards]
@@ -236,6 +240,7 @@ def _check_continues(plan: Plan, earlier: Sequence[Plan], folder: Path) -> None:
         ("task numbers in a row", list(plan.tasks) == _count(task, len(plan.tasks)), True),
         ("lines in a row", [s.lines_offset for s in plan.shards] == _offsets(plan), True),
     ]
+    # Readers expect the same members and array types in every sample.
     if earlier:
         now, first = plan.settings, earlier[0].settings
         facts.append(("layout", now.layout, first.layout))

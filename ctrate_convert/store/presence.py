@@ -1,4 +1,4 @@
-"""Is a source there, gone, or can that not be seen? The one place that answers."""
+"""Tell if a source is there, gone, or cannot be seen. No other module decides this."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ASIDE_SUFFIX = ".leaving"
 PROVEN_SUFFIX = ".equal"
 
 _LONGEST_NAME_BYTES = 143
-"""Of eCryptfs; the file systems below it take 255."""
+"""The longest file name on eCryptfs; the file systems below it take 255 bytes."""
 
 
 class Presence(enum.Enum):
-    """The three answers."""
+    """The presence of a source: there, gone, or not visible from here."""
 
     THERE = "there"
     GONE = "gone"
@@ -26,19 +26,19 @@ class Presence(enum.Enum):
 
 
 def aside_name(name: str) -> str:
-    """Return the hidden name that a source bears in its own folder while it is compared.
+    """Return the hidden name of a source in its own folder while it is being compared.
 
-    The name follows from the source's own, so that whoever comes after a killed process finds it
-    without any journal.
+    The name is derived from the source's name, so that the next process finds the source after a
+    kill without reading a journal.
     """
     return _hidden(name, ASIDE_SUFFIX)
 
 
 def proven_name(name: str) -> str:
-    """Return the hidden name that a source bears from its comparison to its end.
+    """Return the hidden name of a source after its comparison, until it is unlinked.
 
-    Another one than before, so that a process that comes late with its unlink meets nothing that
-    was not compared, whatever others have put aside meanwhile.
+    It differs from `aside_name`, so that a delayed unlink by another process never hits a file that
+    was not compared, whatever has been renamed aside in the meantime.
     """
     return _hidden(name, PROVEN_SUFFIX)
 
@@ -51,21 +51,22 @@ def _hidden(name: str, suffix: str) -> str:
 
 
 def hidden_names(name: str) -> tuple[str, str]:
-    """Return the names under which a killed deletion may have left a source."""
+    """Return the hidden names under which a killed deletion may have left a source."""
     return proven_name(name), aside_name(name)
 
 
 def presence(data_folder: Path, source: str, folder_inode: int = 0) -> Presence:
-    """Look now, past any attribute cache.
+    """Return the presence of a source, bypassing attribute caches.
 
-    A source is gone only where the folder that held it can be opened, and has neither the name
-    nor a hidden name that a deletion gives it for a while. Where a folder on the way is away,
-    renamed or closed, nothing can be said of the source; nor where the folder is another one than
-    ``folder_inode`` says, like the empty mount point of a file system that is not mounted.
+    A source is gone only if its folder can be opened and has neither its name nor a hidden name
+    that a deletion may have given it. If a folder on the way is missing, renamed or not accessible,
+    the source cannot be seen. The same holds if the folder has another inode than ``folder_inode``
+    (0: not known), like the empty mount point of a file system that is not mounted.
     """
     try:
         with open_beneath(data_folder, source) as (directory, name):
-            # Its own name once more at last: it may have got it back between the two looks.
+            # Its own name twice: another process may give it back after the first look at it and
+            # before the looks at the hidden names.
             names = (name, *hidden_names(name), name)
             if any(status_of(one, directory) is not None for one in names):
                 return Presence.THERE
@@ -76,9 +77,10 @@ def presence(data_folder: Path, source: str, folder_inode: int = 0) -> Presence:
 
 
 def status_of(name: str, directory: int) -> FreshStatus | None:
-    """Return the status of ``name`` in an open directory, None where nothing has the name.
+    """Return the status of ``name`` in an open directory, or None if nothing has the name.
 
-    Raise OSError where that cannot be seen.
+    Raises:
+        OSError: the status cannot be read.
     """
     try:
         return fresh_status(name, directory)

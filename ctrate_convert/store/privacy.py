@@ -1,9 +1,9 @@
-"""Who may read and write what the program makes.
+"""Control who may read and write what the program makes.
 
-Sources and tables are read by whom their owner let read them; what is made from them is readable
-by nobody else. The dataset keeps the answer in one place, the mode of its ``.run`` folder: 0700,
-0750 or 0755. It is chosen when the first plan is made, a later plan can only narrow it, and a
-person may change it with chmod. Group and others never get to write, whatever the umask.
+The output is readable by nobody who may not read the sources and tables. The dataset keeps this
+answer in one place, the mode of its ``.run`` folder: 0700, 0750 or 0755. The first plan sets it, a
+later plan can only narrow it, and a person may change it with chmod. Group and others never get
+write permission, whatever the umask.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 @dataclass(frozen=True)
 class Permission:
-    """The permission bits and the group of a file, as stat tells them."""
+    """The permission bits and the group of a file, as stat reports them."""
 
     mode: int
     gid: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Permission:
-        """Return the permissions that ``status`` tells."""
+        """Return the permission in a stat result."""
         return cls(stat.S_IMODE(status.st_mode), status.st_gid)
 
 
 def granted(
     files: Iterable[Permission], tables: Iterable[Path], folders: Iterable[Path], out: Path
 ) -> int:
-    """Return the mode that ``.run`` in ``out`` may have, given what it is made from.
+    """Return the widest mode that ``.run`` in ``out`` may have, given its inputs.
 
-    ``files`` are the volumes and ``folders`` the ones that hold them. To read a file one needs to
-    read it and to search every folder above it, so a 0644 file below a 0700 folder is private.
+    ``files`` are the permissions of the volumes, ``folders`` the folders that hold them. Reading a
+    file needs read permission for it and search permission for every folder above it, so a 0644
+    file below a 0700 folder is private.
     """
     gid = _group_of_new_files(out)
     mode = EVERYBODY
@@ -62,10 +63,12 @@ def granted(
 
 
 def _level(permission: Permission, group_bit: int, gid: int) -> int:
-    """Return the mode that lets those in who have ``group_bit`` as group, and its fellow as others.
+    """Return the mode that ``permission`` allows: 0700, 0750 or 0755.
 
-    Others are let in where neither class is shut out: who is not in our group may be in theirs.
-    Where theirs is not ours, our group is others to them.
+    ``group_bit`` is the group's permission bit to look at, read or search; the bit for others is
+    three places to its right. Others get access only if both classes have it, since somebody
+    outside our group may be a member of the file's group. If the file has another group than
+    ``gid``, our group counts as others.
     """
     to_group = bool(permission.mode & group_bit)
     to_others = to_group and bool(permission.mode & group_bit >> 3)
@@ -75,10 +78,14 @@ def _level(permission: Permission, group_bit: int, gid: int) -> int:
 
 
 def _permission_of(path: Path) -> Permission:
-    """Return the path's permissions; none for its group if an ACL lets others in."""
+    """Return the path's permission, without a group if an ACL may let others in.
+
+    A path that cannot be looked at counts as private.
+    """
     try:
         permission = Permission.of(path.stat())
     except OSError:
+        # No group has the id -1.
         return Permission(_OWNER_ONLY, -1)
     return Permission(permission.mode, -1) if _has_acl(path) else permission
 
@@ -92,22 +99,23 @@ def _has_acl(path: Path) -> bool:
 
 
 def _group_of_new_files(folder: Path) -> int:
-    """Return the group that a file made in ``folder`` gets; the folder may be missing yet."""
+    """Return the group of a new file in ``folder``, which need not exist yet."""
     there = next(one for one in (folder, *folder.parents) if one.is_dir())
     status = there.stat()
     return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
 
 
 def forbid(mode: int = _WRITABLE) -> None:
-    """Add ``mode``, and writing by group and others, to the umask of this process."""
+    """Add ``mode`` and write permission for group and others to the umask of this process."""
+    # umask(2) can only be read by setting it; 0o077 is the safe value for that moment.
     os.umask(os.umask(0o077) | mode & 0o077 | _WRITABLE)
 
 
 def keep_private(dataset: Dataset) -> None:
-    """Let nothing that this process makes be more open than ``.run`` of ``dataset``.
+    """Make sure that this process makes nothing more open than ``.run`` of ``dataset``.
 
-    It sets the umask, so that files of the libraries are covered too. The umask only ever gets
-    stricter: the person's own one stays in force.
+    The function sets the umask, which also covers files that libraries write. The umask only gets
+    stricter, so the person's own umask stays in force.
     """
     try:
         allowed = stat.S_IMODE(dataset.run.stat().st_mode)
@@ -119,7 +127,7 @@ def keep_private(dataset: Dataset) -> None:
 
 
 def narrow(dataset: Dataset, allowed: int) -> None:
-    """Take from ``.run``, where it exists, every permission that ``allowed`` has not."""
+    """Remove from ``.run``, if it exists, every permission that ``allowed`` does not have."""
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(dataset.run.stat().st_mode)
         if mode & 0o777 & ~allowed:
@@ -128,9 +136,9 @@ def narrow(dataset: Dataset, allowed: int) -> None:
 
 
 def storage_is_ours(dataset: Dataset) -> str | None:
-    """Return why others could have changed ``.run``; None where only this user could.
+    """Return why others could have changed ``.run``; None if only this user could.
 
-    ACLs are covered: where one lets somebody write, the mode's group bits show it.
+    This covers ACLs: if an ACL lets somebody write, the mode's group bits show it.
     """
     for path in _trusted(dataset):
         with contextlib.suppress(FileNotFoundError):
@@ -141,7 +149,7 @@ def storage_is_ours(dataset: Dataset) -> str | None:
 
 
 def doubt_about(status: os.stat_result) -> str | None:
-    """Return why somebody else could have written this file or folder; None where not."""
+    """Return why somebody else could have written this file or folder; None if nobody could."""
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
@@ -153,7 +161,7 @@ def doubt_about(status: os.stat_result) -> str | None:
 
 
 def _trusted(dataset: Dataset) -> Iterator[Path]:
-    """Yield all that a deletion rests on."""
+    """Yield all paths that a deletion depends on."""
     yield from (
         dataset.run,
         dataset.plans,

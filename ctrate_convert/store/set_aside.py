@@ -1,7 +1,7 @@
-"""Files that are out of the way but never deleted: hidden names that no reader takes for data.
+"""Rename files out of the way under hidden names that no reader takes for data; delete none.
 
-A shard without a record goes aside where its samples were converted again from sources that were
-corrected since; a damaged record where it was rebuilt from its shard.
+A shard without a record is set aside if its sources were corrected meanwhile and converted again. A
+damaged record is set aside if it was rebuilt from its shard.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ctrate_convert.store.durable import fsync_open_directory, rename_if_free
 from ctrate_convert.store.layout import Dataset
 
 _MARK = "set-aside"
-"""Not the suffix .tar: some readers index every **/*.tar, hidden or not."""
+"""Not the suffix .tar: some readers index every **/*.tar, hidden files too."""
 
 
 def set_aside(path: Path) -> Path:
-    """Rename ``path`` to a hidden name in its folder, durably, and return that name.
+    """Rename ``path`` durably to a hidden name in its folder, and return that name.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the file cannot be renamed.
     """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -35,17 +35,17 @@ def set_aside(path: Path) -> Path:
 
 
 def shards_set_aside(dataset: Dataset) -> list[Path]:
-    """Return the shards that lie aside in the output."""
+    """Return the shards that were set aside."""
     return sorted(dataset.out.glob(f".shard-*.{_MARK}.*"))
 
 
 def records_set_aside(dataset: Dataset) -> list[Path]:
-    """Return the records that lie aside."""
+    """Return the records that were set aside."""
     return sorted(dataset.records.glob(f".shard-*.{_MARK}.*"))
 
 
 def aside_notes(dataset: Dataset) -> list[str]:
-    """Describe each file that lies aside, for a person to decide about."""
+    """Return a note on each file that was set aside, for a person to decide about."""
     shards = [
         f"{path.name}: a shard that an interrupted run left without a record; its sources were "
         "changed since and converted again. Nothing reads it; you may delete it"

@@ -1,4 +1,4 @@
-"""Reading a file back from storage itself, past the page cache where the file system allows it."""
+"""Read a file from storage, bypassing the page cache if the file system allows it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BLOCK_BYTES = 2**21
 
 
 class StorageReader:
-    """One pass over an open file from its start, the next block read ahead; a context manager.
+    """A sequential reader of an open file that reads one block ahead; a context manager.
 
-    After `seek` the pass goes on elsewhere. It reads with O_DIRECT. Where that is refused, or an
-    offset is not aligned any more, it reads what the kernel gives after it was asked to forget
-    the file's pages.
+    It starts at the beginning of the file, or where `seek` puts it. It reads with O_DIRECT. If the
+    file system refuses that, or an offset is not aligned, it reads through the page cache, after
+    asking the kernel to drop the file's pages.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -27,7 +27,7 @@ class StorageReader:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._set_direct(True)
         size_bytes = min(_BLOCK_BYTES, max(1, os.fstat(descriptor).st_size))
-        # Anonymous maps, since O_DIRECT wants page-aligned memory.
+        # O_DIRECT needs page-aligned memory, which an anonymous map is.
         pages = -(-size_bytes // mmap.PAGESIZE)
         self._blocks = [mmap.mmap(-1, pages * mmap.PAGESIZE) for _ in range(2)]
         self._threads = ThreadPoolExecutor(1)
@@ -37,9 +37,9 @@ class StorageReader:
         self._ahead: Future[memoryview] | None = None
 
     def take(self, limit_bytes: int | None = None) -> memoryview:
-        """Return the file's next bytes, some but at most ``limit_bytes``; none at its end.
+        """Return the file's next bytes, at most ``limit_bytes``; empty only at the end of the file.
 
-        Valid until the next call.
+        The result is valid until the next call.
 
         Raises:
             OSError: the file cannot be read.
@@ -52,7 +52,7 @@ class StorageReader:
         return taken
 
     def seek(self, offset: int) -> None:
-        """Let the next `take` begin at byte ``offset``.
+        """Continue with the next `take` at byte ``offset``.
 
         Raises:
             OSError: the file cannot be read.
@@ -60,12 +60,12 @@ class StorageReader:
         skipped = offset - self._position
         if not 0 <= skipped <= len(self._piece):
             if self._ahead is not None:
-                self._ahead.exception()  # of a block that nobody wants any more
+                self._ahead.exception()  # wait, and drop the error of a block nobody needs
                 self._ahead = None
             skipped = offset % mmap.PAGESIZE
             self._offset = offset - skipped
             self._set_direct(True)
-            # That block is often all that is wanted: a small member lies in it whole.
+            # Do not read ahead: a caller that seeks often wants one small member in this block.
             self._piece = self._next_block(read_ahead=False)
         self._piece = self._piece[skipped:]
         self._position = offset
@@ -84,6 +84,7 @@ class StorageReader:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
+            # O_DIRECT is refused here, or the offset is not aligned any more.
             self._set_direct(False)
             got = os.preadv(self._descriptor, [block], self._offset)
         self._offset += got
@@ -98,7 +99,7 @@ class StorageReader:
                 raise
 
     def close(self) -> None:
-        """Wait for the block under way; the file stays open and is read as it was before."""
+        """Wait for the block being read and switch O_DIRECT off; the file stays open."""
         self._threads.shutdown()
         self._set_direct(False)
 

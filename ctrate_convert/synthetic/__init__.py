@@ -1,4 +1,4 @@
-"""A small CT-RATE made of synthetic patients, for the demo, the tests and the benchmarks."""
+"""A small CT-RATE of synthetic patients, for the demo, the tests and the benchmarks."""
 
 from ctrate_convert.synthetic.clinical_tables import METADATA_COLUMNS
 from ctrate_convert.synthetic.dataset import (

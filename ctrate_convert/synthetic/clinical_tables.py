@@ -1,4 +1,4 @@
-"""Rows of synthetic tables: CT-RATE's columns, half of them empty, commas and quotes in texts."""
+"""Make rows of synthetic tables with CT-RATE's columns, half of them empty, and quoted texts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CLINICAL = ("Cough, fever.", "Not given.", "")
 def metadata_rows(
     names: Sequence[VolumeName], shape: tuple[int, int, int], seed: int
 ) -> dict[str, dict[str, str]]:
-    """Return the metadata rows by key, cells in the order of `METADATA_COLUMNS`."""
+    """Return the metadata rows by key, with cells in the order of `METADATA_COLUMNS`."""
     rng = np.random.default_rng((seed, 0))
     return {name.key: _metadata_row(name, shape, rng) for name in names}
 
@@ -72,7 +72,11 @@ def _metadata_row(
 
 
 def _of_scan(name: VolumeName, seed: int) -> np.random.Generator:
-    """Return all reconstructions of a scan have one report and one set of labels."""
+    """Return the random generator of a scan.
+
+    It is the same for all reconstructions of the scan, which share one report and one set of
+    labels.
+    """
     return np.random.default_rng((seed, name.patient, ord(name.scan)))
 
 

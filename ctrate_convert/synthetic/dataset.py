@@ -1,6 +1,6 @@
-"""Write a small CT-RATE made of synthetic patients: the data set's names, columns and oddities.
+"""Write a small CT-RATE of synthetic patients with the names, columns and oddities of the data set.
 
-CT-RATE itself is gated; the demo and the tests use this instead.
+CT-RATE itself is gated, so the demo and the tests use this one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Layout = Literal["nested", "nested_joined", "flat"]
 """``train_1/train_1_a/…``, ``train_1/train_1a/…`` as CT-RATE also has it, or all in one folder."""
 
 Kind = Literal["volume", "arr_0", "data", "arr"]
-"""How an NPZ stores its volume; the name is its key.
+"""The ways in which an NPZ stores its volume; the kind is also the array's key.
 
 ``volume``: int16 HU, deflated, with a JSON entry beside it. ``arr_0``: float32 HU/1000, slices
 first, deflated. ``data``: int16 before slope and intercept, stored. ``arr``: int16 HU, deflated,
@@ -45,8 +45,8 @@ _DATA = "npz"
 class SyntheticCtRate:
     """The files that were written. ``keys`` are all volumes in natural order, faulty ones too.
 
-    ``faults`` tells which key has which fault, ``without_volume`` a key that stands in all three
-    tables but has no file, ``without_spacing`` one whose ZSpacing cell is empty.
+    ``faults`` maps a key to its fault. ``without_volume`` is a key that is in all three tables but
+    has no file. ``without_spacing`` is a key whose ZSpacing cell is empty.
     """
 
     data_folder: Path
@@ -75,10 +75,10 @@ def write_synthetic_ctrate(
 ) -> SyntheticCtRate:
     """Write ``samples`` volumes of ``shape`` (rows, columns, slices) and their tables.
 
-    The same arguments give the same bytes. ``kinds`` take turns. Each of ``faults`` befalls a
-    sample of its own: ``corrupt`` has a flipped byte in its data (and is of kind ``data``),
-    ``no_report`` no report, ``excluded`` stands on the exclusion list, ``duplicate`` lies in a
-    second folder too.
+    The same arguments give the same bytes. The volumes take the ``kinds`` in turn. Each of
+    ``faults`` is given to a different sample: ``corrupt`` flips a bit in its data (its kind is
+    ``data``), ``no_report`` omits its report, ``excluded`` puts it on the exclusion list, and
+    ``duplicate`` writes it to a second folder too.
 
     Raises:
         ValueError: there are fewer samples than faults.
@@ -108,6 +108,7 @@ def write_synthetic_ctrate(
         path = folder / _DATA / _place(name, layout) / f"{name.key}.npz"
         fault = fault_of.get(name.key)
         if fault == "corrupt":
+            # The array is stored, not deflated, so the middle byte of the file is a voxel.
             data[len(data) // 2] ^= 0x40
         if fault == "duplicate":
             _write(folder / _DATA / "second_download" / path.name, data)
@@ -130,7 +131,11 @@ def write_synthetic_ctrate(
 
 
 def _names(count: int, split: str, rng: np.random.Generator) -> list[VolumeName]:
-    """Return names: patients with gaps in their numbers, some with two scans or three series."""
+    """Return the names of ``count`` volumes.
+
+    Patient numbers have gaps, some patients have two scans, and a scan has up to three
+    reconstructions.
+    """
     names: list[VolumeName] = []
     patient = 1
     while len(names) < count:
@@ -150,7 +155,7 @@ def _place(name: VolumeName, layout: Layout) -> Path:
 
 
 def _table_paths(folder: Path, split: str) -> dict[str, Path]:
-    """Return CT-RATE's own file names, which spell the validation split in two ways."""
+    """Return the paths of CT-RATE's tables, whose names spell the validation split in two ways."""
     long = "validation" if split == "valid" else split
     return {
         "reports": folder / f"{long}_reports.csv",

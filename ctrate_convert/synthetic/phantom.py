@@ -1,4 +1,4 @@
-"""Synthetic chest voxels: no patient's, but with the values and the noise of a CT."""
+"""Make synthetic chest voxels with the values and the noise of a CT, but of no real patient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 AIR_HU = -1000
 _TISSUE_HU, _LUNG_HU, _BONE_HU, _HEART_HU, _FAT_HU = 40, -850, 600, 70, -90
 
-# Centre and half axes in the unit cube, rows × columns × slices, painted in this order.
+# HU value, centre and half axes in the unit cube (rows, columns, slices), painted in this order.
 _ORGANS = (
     (_FAT_HU, (0.50, 0.50, 0.5), (0.36, 0.44, 2.0)),
     (_TISSUE_HU, (0.50, 0.50, 0.5), (0.33, 0.41, 2.0)),
@@ -24,10 +24,10 @@ _TISSUE_NOISE_HU, _AIR_NOISE_HU = 14.0, 5.0
 def chest_phantom(
     shape: tuple[int, int, int], rng: np.random.Generator, padding_hu: int = -1024
 ) -> NDArray[np.int16]:
-    """Return a chest in HU, rows × columns × slices: body, lungs, heart, spine, noise.
+    """Return a chest in HU, rows × columns × slices: body, lungs, heart, spine and noise.
 
-    Outside the scanner's round field of view is ``padding_hu``. Each call to the same generator
-    gives another patient: organs are moved and scaled a little.
+    Voxels outside the scanner's round field of view are ``padding_hu``. Each call with the same
+    generator gives another patient, whose organs are moved and scaled a little.
     """
     rows, columns, slices = shape
     y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows)[:, None]
@@ -37,7 +37,7 @@ def chest_phantom(
     scales = rng.uniform(0.92, 1.08, len(_ORGANS)).astype(np.float32)
 
     volume = np.empty(shape, np.int16)
-    for number in range(slices):  # slice by slice: a volume of real size fits small machines
+    for number in range(slices):  # slice by slice, so that a full-size volume needs little memory
         z = (number + 0.5) / slices
         image = np.full((rows, columns), AIR_HU, np.float32)
         for (value, centre, axes), move, scale in zip(_ORGANS, moves, scales, strict=True):
@@ -48,7 +48,7 @@ def chest_phantom(
                 image[across_y**2 + across_x**2 < left] = value
         noise = rng.standard_normal((rows, columns), np.float32)
         image += noise * np.where(image > AIR_HU, _TISSUE_NOISE_HU, _AIR_NOISE_HU)
-        np.maximum(np.rint(image), -1024, out=image)  # scanners report nothing below
+        np.maximum(np.rint(image), -1024, out=image)  # scanners report no lower value
         image[outside] = padding_hu
         volume[:, :, number] = image
     return volume

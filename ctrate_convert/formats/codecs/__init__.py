@@ -1,8 +1,7 @@
-"""How an array is stored in its member: one module an encoding, all streaming, all exact.
+"""The encodings of an array member, one module each; all of them stream and are lossless.
 
-Every writer takes the elements in C order, block by block, and every reader gives them back in
-the same order; what lies between is the encoding's own matter. The same elements give the same
-bytes each time.
+Every writer takes the elements in C order, block by block, and every reader yields them in the same
+order. The same elements give the same bytes each time.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ ENCODINGS: dict[Encoding, Any] = {"npy": npy, "npy.gz": npy_gz, "b2nd": b2nd}
 
 
 def array_writer(encoding: Encoding, target: ArrayTarget) -> ArrayWriter:
-    """Begin an array member."""
+    """Begin an array member and return its writer."""
     module: _Module = ENCODINGS[encoding]
     return module.writer(target)
 

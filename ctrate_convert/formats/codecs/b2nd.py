@@ -1,8 +1,9 @@
-"""``b2nd``: a Blosc2 NDArray frame, of which a crop is read without decoding the rest.
+"""``b2nd``: a Blosc2 NDArray frame, from which a crop is read without decoding the whole volume.
 
-SHUFFLE and BYTEDELTA before zstd level 1, as measured best on CT for its speed. Two filters at
-most: with three, Blosc2 4.14.1 overwrites the caller's array. The frame grows in a scratch file,
-chunk row by chunk row, and is then copied into the tar; a row is bounded, whatever the shape.
+The filters SHUFFLE and BYTEDELTA before zstd level 1 measured best on CT for their speed. Use at
+most two filters: with three, Blosc2 4.14.1 overwrites the caller's array. The writer builds the
+frame in a scratch file, one row of chunks at a time, and then copies it into the tar. A row has a
+bounded size for any shape.
 
 Source of the format: https://github.com/Blosc/c-blosc2/blob/main/README_B2ND_METALAYER.rst
 """
@@ -40,10 +41,10 @@ _COPY_BYTES = 2**20
 def chunks_and_blocks(
     shape: tuple[int, ...], itemsize: int, chunk_shape: ChunkShape
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return chunk and block shapes. A row of chunks, as `_chunk_rows` cuts it, fits 16 MiB.
+    """Return the chunk and block shapes. A row of chunks from `_chunk_rows` fits into 16 MiB.
 
-    A crop decodes the blocks that it touches. ``cube``: blocks that keep a crop cheap. ``slab``:
-    longer blocks, smaller and faster where volumes are read from front to back.
+    Reading a crop decodes the blocks that it touches. ``cube`` gives blocks that keep crops cheap.
+    ``slab`` gives longer blocks, which are smaller and faster to read from front to back.
     """
     _, height, width = shape
     rows, block_rows = _depths(shape, itemsize)
@@ -58,34 +59,35 @@ def chunks_and_blocks(
         columns *= 2
     columns = min(across, columns)
     most_along = _CHUNK_BYTES // (rows * across * itemsize)
-    if width > most_along:  # longer than any scan: blocks need not be short for crops
+    if width > most_along:  # longer than any scan, so crops need no short blocks
         along *= max(1, _BLOCK_VOXELS // (block_rows * columns * along))
         width = min(width, _evenly(width, most_along // along * along, along))
     return (rows, across, width), (block_rows, columns, along)
 
 
 def _depths(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    """Return how deep a chunk and a block are."""
+    """Return the depth of a chunk and of a block."""
     depth, height, width = shape
     plane_bytes = height * width * itemsize
     block_rows = min(_BLOCK_ROWS, depth)
     while block_rows > 1 and block_rows * plane_bytes > _ROW_BYTES:
         block_rows //= 2
-    # Each chunk has its price: they are as deep and as wide as 4 MiB allow, and even.
+    # Each chunk costs overhead, so chunks are as large as 4 MiB allow, and of even depth.
     most_rows = block_rows * max(1, _CHUNK_BYTES // (block_rows * plane_bytes))
     return min(depth, _evenly(depth, most_rows, block_rows)), block_rows
 
 
 def _evenly(length: int, most: int, unit: int) -> int:
-    """Return the size, in units, of as few equal parts as may be; what is missing is padding."""
+    """Return the size, in units, of as few equal parts as possible; the rest is padding."""
     parts = -(-length // most)
     return -(-length // (parts * unit)) * unit
 
 
 def _chunk_rows(shape: tuple[int, ...], chunk: tuple[int, ...], itemsize: int) -> Iterator[Box]:
-    """Yield boxes in C order, each at most 16 MiB: a chunk high where the planes allow it.
+    """Yield boxes in C order, each at most 16 MiB and one chunk high if the planes allow it.
 
-    Else a chunk wide, else a chunk long: none of the chunks above lies in two boxes.
+    Otherwise boxes are one chunk wide, or else one chunk long. No chunk of `chunks_and_blocks` is
+    in two boxes.
     """
     depth, height, width = shape
     rows, across, along = chunk
@@ -96,8 +98,8 @@ def _chunk_rows(shape: tuple[int, ...], chunk: tuple[int, ...], itemsize: int) -
 
 class _Writer(ArrayWriter):
     def __init__(self, target: ArrayTarget) -> None:
-        # A frame in a file compresses its index anew after every chunk, and starts four threads
-        # each time, whatever CParams say; they wait for cores that other workers use.
+        # Blosc2 compresses the index of a frame file again after every chunk, on four new threads
+        # whatever CParams say. These threads would wait for cores that other workers use.
         os.environ["BLOSC_NTHREADS"] = "1"
         self._target = target
         itemsize = target.dtype.itemsize
@@ -113,10 +115,10 @@ class _Writer(ArrayWriter):
             self._path = folder / "frame"
             with self._telling_why_not():
                 self._array = self._empty(urlpath=str(self._path), contiguous=True, mode="w")
-            self._scratch = scratch.pop_all()  # nothing failed: it lives until `close`
+            self._scratch = scratch.pop_all()  # nothing failed: keep the folder until `close`
 
     def _empty(self, **storage: Any) -> Any:
-        import blosc2  # takes half a second, which only this encoding should cost
+        import blosc2  # imported late: it takes half a second, and only this encoding needs it
 
         return blosc2.empty(
             self._target.shape,
@@ -153,16 +155,16 @@ class _Writer(ArrayWriter):
         self._box = next(self._boxes, None)
 
     def _store(self, array: Any, box: Box) -> None:
-        # What assigning to array[box] does too, but there with its own detours.
+        # As array[box] = values, without the extra work that __setitem__ does.
         array.set_slice(_corners(box), self._values[: self._filled].reshape(box_shape(box)))
 
     @contextlib.contextmanager
     def _telling_why_not(self) -> Iterator[None]:
-        """Turn Blosc2's error, which does not say why, into what it comes from.
+        """Replace Blosc2's error, which gives no reason, by an error that names the cause.
 
         Raises:
-            OSError: the storage does not take a write, or Blosc2 fails only where it writes there.
-            SampleError: Blosc2 fails in memory too, so that no storage would help this volume.
+            OSError: the storage refuses a write, or Blosc2 fails only when it writes there.
+            SampleError: Blosc2 fails in memory too, so no storage would help this volume.
         """
         try:
             yield
@@ -203,11 +205,11 @@ class _Writer(ArrayWriter):
         return tar.end()
 
     def _require_whole(self) -> None:
-        """Make sure that the frame opens and has every chunk: a failed write may go untold.
+        """Raise unless the frame opens and has every chunk, as a failed write may go unreported.
 
         Raises:
-            RuntimeError: it has not.
-            ValueError: it is another.
+            RuntimeError: the frame cannot be read, or a chunk is missing.
+            ValueError: the frame has another shape.
         """
         import blosc2
 
@@ -222,14 +224,14 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """Return a writer through Blosc2."""
+    """Return a writer that uses Blosc2."""
     return _Writer(target)
 
 
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """Yield the elements, a chunk row at a time, opened at the frame's place in the tar."""
+    """Yield the elements, one row of chunks at a time, from the frame inside the tar."""
     import blosc2
 
     try:
@@ -244,7 +246,7 @@ def read_blocks(
             if not len(values):  # no later box is larger than the first
                 values = np.empty(box_elements(box), dtype)
             part = values[: box_elements(box)]
-            # What array[box] does too, but there with new memory for every part.
+            # As array[box], without allocating new memory for every part.
             array.get_slice_numpy(part, _corners(box))
             yield part
     except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
@@ -252,5 +254,5 @@ def read_blocks(
 
 
 def _corners(box: Box) -> tuple[list[int], list[int]]:
-    """Return the first place of a box and the one after its last, as Blosc2 takes them."""
+    """Return the first index of a box and the index after its last, in the form Blosc2 takes."""
     return [part.start for part in box], [part.stop for part in box]

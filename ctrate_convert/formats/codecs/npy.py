@@ -1,4 +1,4 @@
-"""``npy``: the elements as they are, after an npy header where the layout has one."""
+"""``npy``: the raw elements, after an npy header if the layout has one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class _Writer(ArrayWriter):
     def __init__(self, target: ArrayTarget) -> None:
         prefix = header_bytes(target.dtype, target.shape) if target.header else b""
         self._tar = target.tar
+        # Not hashed: the record's digest of the elements serves for this member too.
         self._tar.begin(target.name, len(prefix) + target.elements_bytes, hashed=False)
         self._tar.put(prefix)
 
@@ -31,14 +32,14 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """Return a writer of raw elements; the member's size is known before they are."""
+    """Return a writer of raw elements, whose member's size is known from the start."""
     return _Writer(target)
 
 
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """Yield the elements: the last bytes of the member, whatever header precedes them."""
+    """Yield the elements, which are the last bytes of the member after any header."""
     left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if left > size_bytes:
         raise ValueError(f"{size_bytes} bytes cannot hold {shape} of {dtype.name}")

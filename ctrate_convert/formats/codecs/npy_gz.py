@@ -1,4 +1,4 @@
-"""``npy.gz``: an npy file through gzip (igzip, level 1, no time stamp)."""
+"""``npy.gz``: an npy file compressed with gzip (igzip, level 1, no time stamp)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.formats.tar import WrittenMember
 
 _LEVEL = 1
-_GZIP_CONTAINER = 31  # zlib's window bits for a gzip header and trailer
+_GZIP_CONTAINER = 31  # zlib's wbits: 16 for a gzip header and trailer, plus 15
 _BLOCK_BYTES = 2**20
 
 
@@ -28,7 +28,7 @@ class _Writer(ArrayWriter):
         self._tar.begin(target.name, None)
         self._deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_CONTAINER)
         self._tar.put(self._deflater.compress(header_bytes(target.dtype, target.shape)))
-        # What igzip writes depends on how its input is cut, so it is always cut alike.
+        # The output of igzip depends on the sizes of its inputs, so all pieces have one size.
         self._piece = memoryview(bytearray(_BLOCK_BYTES))
         self._filled = 0
 
@@ -53,12 +53,12 @@ class _Writer(ArrayWriter):
 
 
 def writer(target: ArrayTarget) -> ArrayWriter:
-    """Return a writer through igzip; the member's size is known at its end."""
+    """Return a writer that uses igzip; the member's size is known at its end."""
     return _Writer(target)
 
 
 class _Slice(io.RawIOBase):
-    """``size_bytes`` of a file from ``offset`` on, as a stream."""
+    """A stream of ``size_bytes`` of a file from ``offset`` on."""
 
     def __init__(self, path: Path, offset: int, size_bytes: int) -> None:
         self._stream = path.open("rb", buffering=0)
@@ -82,7 +82,10 @@ class _Slice(io.RawIOBase):
 def read_blocks(
     path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
-    """Yield the elements through the standard library's gzip, another one than wrote them."""
+    """Yield the elements, decompressed with the standard library's gzip.
+
+    The writer uses igzip, so that writing and checking rest on two implementations.
+    """
     left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     header = header_bytes(dtype, shape)
     with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:
@@ -96,6 +99,7 @@ def read_blocks(
                         raise ValueError("array data is cut short")
                     left -= len(data)
                     yield np.frombuffer(data, dtype)
+                # Reading to the end makes gzip check the CRC-32.
                 if stream.read(1):
                     raise ValueError("array data is longer than recorded")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""Where an array member goes, what it is to hold, and what every writer of one promises."""
+"""The target of an array member, and the base class of all array writers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ctrate_convert.store.records.plan import ChunkShape
 
 @dataclass(frozen=True)
 class ArrayTarget:
-    """One array member to be written.
+    """An array member to be written.
 
-    ``scratch`` is the folder for a scratch file. ``attributes`` go into the frame of encodings
-    that have a place for them. ``header`` tells whether npy's header precedes raw elements.
+    ``scratch`` is the folder for a scratch file. ``attributes`` are stored in the frame if the
+    encoding has a place for them. ``header`` is True if an npy header precedes raw elements.
     """
 
     tar: TarWriter
@@ -33,23 +33,26 @@ class ArrayTarget:
 
     @property
     def elements_bytes(self) -> int:
-        """The size of all elements."""
+        """The size of all elements in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 class ArrayWriter(ABC):
-    """Writes one array member; a context manager that leaves no scratch file behind."""
+    """A writer of one array member; a context manager that leaves no scratch file behind."""
 
     @abstractmethod
     def put(self, block: NDArray[Any]) -> None:
-        """Take the next elements, 1-D, in C order, in the target's type."""
+        """Write the next elements, 1-D, in C order, in the target type."""
 
     @abstractmethod
     def finish(self) -> WrittenMember:
-        """Finish the member. The digest is of the stored bytes; empty where those are elements."""
+        """Finish the member and return it.
+
+        Its digest is that of the stored bytes, and empty if these are the elements themselves.
+        """
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Give up whatever the writer still holds."""
+        """Release what the writer still holds."""
 
     def __enter__(self) -> ArrayWriter:
         return self

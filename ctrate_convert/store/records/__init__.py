@@ -1,1 +1,1 @@
-"""The typed records that are written to disk as JSON: frozen, each with a schema number."""
+"""The typed records that are stored as JSON: frozen, each file with a schema number."""

@@ -1,4 +1,4 @@
-"""Attempts: one run of one or more tasks; its start, its progress, and how it ended."""
+"""The records of an attempt, which is one run of one or more tasks: start, progress and end."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from ctrate_convert.store.records.base import Record
 
 
 class EndCause(str, enum.Enum):
-    """Why an attempt ended as it did; what to do about it depends on this, never on the reason."""
+    """The cause for the end of an attempt.
+
+    The program decides by the cause what to do next, never by the reason, which is text for people.
+    """
 
     DONE = "done"
     ERROR = "error"
     BUSY = "busy"
     """Another process held a shard."""
     WORKER_KILLED = "worker_killed"
-    """By SIGKILL, which the kernel and the scheduler send where memory runs out."""
+    """A worker got SIGKILL, which the kernel and the scheduler send if memory runs out."""
     TIME_LIMIT_WARNING = "time_limit_warning"
-    """By SIGUSR2, which the scheduler was asked to send ahead of the time limit."""
+    """The attempt got SIGUSR2, which the scheduler sends before the time limit as requested."""
     SIGNAL = "signal"
 
 
 class AttemptStart(Record):
-    """``start.json``, written before the first shard. ``scheduler`` is empty when run by hand.
+    """``start.json``, written before the first shard.
 
-    ``workers`` is how many processes convert at once; None in attempts of earlier versions.
+    ``scheduler`` is empty if a person ran the command. ``workers`` is the number of processes that
+    convert at the same time; None in attempts of earlier versions.
     """
 
     schema_number: Literal[1] = 1
@@ -39,9 +43,9 @@ class AttemptStart(Record):
 
 
 class AttemptProgress(Record):
-    """``progress.json``: replaced every few seconds while the attempt lives; may be stale.
+    """``progress.json``, replaced every few seconds while the attempt runs; it may be stale.
 
-    ``paused``: no shard is begun, for want of space at the output.
+    ``paused`` is True if the attempt begins no shard because space at the output is short.
     """
 
     schema_number: Literal[1] = 1
@@ -57,9 +61,9 @@ class AttemptProgress(Record):
 
 
 class AttemptEnd(Record):
-    """``end.json``, written once: the attempt's own word on how it ended.
+    """``end.json``, written once by the attempt itself when it ends.
 
-    ``cause`` is None in attempts of earlier versions, which tell it in ``reason`` alone.
+    ``cause`` is None in attempts of earlier versions, which tell the cause only in ``reason``.
     """
 
     schema_number: Literal[1] = 1
@@ -78,7 +82,7 @@ class AttemptEnd(Record):
 
     @property
     def why(self) -> EndCause:
-        """The cause; of an attempt of an earlier version, the one that its reason names."""
+        """The cause; in attempts of earlier versions, derived from ``outcome`` and ``reason``."""
         if self.cause is not None:
             return self.cause
         if self.outcome == "done":

@@ -1,6 +1,6 @@
-"""The files of an audit: a summary, and a list with one line a source that is gone.
+"""The records of an audit: a summary, and a list with one line for each source that is gone.
 
-The program writes these and never reads them back: an earlier version's stay as they are.
+The program writes these and never reads them back, so files of earlier versions stay valid.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from ctrate_convert.store.records.base import Record, RelativePath, Sha256, Size
 from ctrate_convert.store.records.consent import Consent
 
 Told = Literal["journal", "open intent", "nothing"]
-"""What tells of a source that is gone. ``open intent``: who deleted it had no time to say so."""
+"""The evidence for a source that is gone.
+
+With ``open intent``, the deleting process was killed before it could write the outcome.
+"""
 
 TrashState = Literal["", "in the trash", "removed from the trash since", "not to be told"]
 
 RemarkKind = Literal["journal", "consent", "source", "record", "plan", "shard"]
 
 DAMAGE_KINDS: frozenset[RemarkKind] = frozenset(("record", "plan", "shard"))
-"""Where these cannot be relied on, the audit cannot vouch for what they would have told."""
+"""The kinds of damage that keep the audit from vouching for the sources concerned."""
 
 
 class AuditRemark(Record):
-    """Something that the audit could not rely on, or look at, and that is no source itself."""
+    """Something other than a source that the audit could not rely on or could not read."""
 
     kind: RemarkKind
     where: str
@@ -30,7 +33,7 @@ class AuditRemark(Record):
 
 
 class QuotedConsent(Record):
-    """A person's consent, and the sources that are gone by journal lines which name it."""
+    """A person's consent, with the gone sources of the journal lines that name it."""
 
     consent: Consent
     gone_sources: int
@@ -38,11 +41,11 @@ class QuotedConsent(Record):
 
 
 class ComparedSource(Record):
-    """A source that is still there, beside its sample in its shard.
+    """A source that is still there, compared with its sample in its shard.
 
-    ``difference`` is empty where the shard gives the source's voxels back; ``left_out`` names what
-    else the source holds and the shard does not. ``unreadable`` says why it could not be compared.
-    ``went``: it was there, and another process took it before its turn came.
+    ``difference`` is empty if the shard gives back the source's voxels. ``left_out`` names what
+    else the source holds and the shard does not. ``unreadable`` says why the source could not be
+    compared. ``went`` is True if another process took the source away before its turn.
     """
 
     key: str
@@ -58,8 +61,9 @@ class ComparedSource(Record):
 class SourcesCompared(Record):
     """The result of comparing the sources that are still there with their shards.
 
-    ``there`` counts the converted ones that are there, ``equal`` those of the ``compared`` whose
-    voxels their shards give back: ``not_wholly_held`` are among these.
+    ``there`` counts the converted sources that are there. ``equal`` counts those of the
+    ``compared`` ones whose voxels their shards give back; these include the ``not_wholly_held``
+    ones.
     """
 
     there: int
@@ -72,11 +76,11 @@ class SourcesCompared(Record):
 
 
 class AuditedSource(Record):
-    """One source that is gone: what tells of it, and the member that holds its volume.
+    """A source that is gone, the evidence for it, and the member that holds its volume.
 
-    ``event``, ``time`` and ``authorised_by`` are the journal's. ``shard``, ``member`` and the
-    digests are the record's, and empty where no record holds the sample. ``checked``: all members
-    of the sample were read now; ``finding`` is empty where nothing is wrong.
+    ``event``, ``time`` and ``authorised_by`` come from the journal. ``shard``, ``member`` and the
+    digests come from the record and are empty if no record holds the sample. ``checked`` is True if
+    this audit read all members of the sample. ``finding`` is empty if nothing is wrong.
     """
 
     schema_number: Literal[2] = 2
@@ -100,14 +104,15 @@ class AuditedSource(Record):
 
 
 class AuditSummary(Record):
-    """The sums of an audit, with who made it, where and when.
+    """The totals of an audit, with its user, host and time.
 
-    ``gone_sources`` are the ``deleted_sources`` (``open_intents`` of them without the journal's
-    last word) and the ``untold_sources``. ``put_back``: deleted by the journal, but a file of that
-    name is there again; these are not in the list. ``share`` of what is in a recorded shard was
-    chosen by ``seed``; ``checked_now`` counts samples, ``members_sound_now`` the members of those
-    without a finding. ``consents`` are all that persons gave, oldest first; ``against_sources`` is
-    there where it was asked for.
+    ``gone_sources`` is the sum of the ``deleted_sources`` and the ``untold_sources``.
+    ``open_intents`` counts the deleted sources whose outcome the journal lacks. ``put_back`` names
+    sources that the journal says were deleted although a file of that name is there again; these
+    are not in the list. ``share`` is the part of the gone sources in recorded shards that ``seed``
+    chose for checking. ``checked_now`` counts samples, ``members_sound_now`` the members of those
+    without a finding. ``consents`` are all that people gave, oldest first. ``against_sources`` is
+    None unless the comparison with the sources was requested.
     """
 
     schema_number: Literal[3] = 3

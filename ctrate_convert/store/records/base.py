@@ -1,4 +1,4 @@
-"""The base of all records: frozen, strictly typed, no unknown keys, readable JSON."""
+"""The base class of all records: frozen, strictly typed, without unknown keys, readable JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ctrate_convert.errors import DamageError, SettingsError
 from ctrate_convert.store.durable import read_regular
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
-"""A sample's key: the VolumeName without ``.nii.gz``. No dot, no slash: readers split at dots."""
+"""A sample's key: the VolumeName without ``.nii.gz``. No dot or slash, as readers split at dots."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 
 SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
-"""A size or place in bytes that a file can have."""
+"""A size or an offset in bytes that a file can have."""
 
 RelativePath = Annotated[
     str, StringConstraints(pattern=r"(?s)^(?!.*(^|/)\.{0,2}(/|\Z))[^\x00]+\Z", max_length=4096)
@@ -28,31 +28,31 @@ RelativePath = Annotated[
 
 
 class Record(BaseModel):
-    """A frozen record. Reading one back refuses unknown keys, wrong types and NaN."""
+    """A frozen record. Reading one refuses unknown keys, wrong types and NaN."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
     )
 
     def to_json(self) -> bytes:
-        """Return one line of JSON in UTF-8, without a line end; the same record, the same bytes."""
+        """Return one line of UTF-8 JSON without a line end; equal records give equal bytes."""
         return self.model_dump_json().encode()
 
     def as_stored(self) -> Self:
-        """Return the record as it will be when read back: with every field set."""
+        """Return the record as it will be when read back, with every field set."""
         return type(self).model_validate_json(self.to_json())
 
     def stored_sha256(self, *, without: str | None = None) -> str:
-        """Return the SHA-256 of what was stored, of a record that was read back or is `as_stored`.
+        """Return the SHA-256 of the stored JSON, for a record that was read back or is `as_stored`.
 
-        Fields that a later version of the program added, with their defaults, are not in it, so
-        that what an earlier version wrote keeps its hash.
+        The hash leaves out fields that the stored JSON does not have, because a later version of
+        the program added them with a default. So a record of an earlier version keeps its hash.
         """
         data = self.model_dump_json(exclude_unset=True, exclude={without} if without else None)
         return sha256_hex(data.encode())
 
     def to_pretty_json(self) -> bytes:
-        """Return indented JSON in UTF-8, for files that people read."""
+        """Return indented UTF-8 JSON, for files that people read."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
@@ -60,7 +60,7 @@ R = TypeVar("R", bound=Record)
 
 
 def parse(kind: type[R], data: bytes, where: object) -> R:
-    """Read a record of ``kind`` from JSON.
+    """Return a record of ``kind`` parsed from JSON.
 
     Raises:
         DamageError: ``data`` is not such a record; the message names the first wrong place.
@@ -74,15 +74,16 @@ def parse(kind: type[R], data: bytes, where: object) -> R:
             f"not a valid {kind.__name__}: {first['msg']}" + (f" at {place}" if place else ""),
             where=where,
         ) from error
-    except SettingsError as error:  # of a model that refuses what does not go together
+    except SettingsError as error:  # raised by the validator of `PlanSettings`
         raise DamageError(f"not a valid {kind.__name__}: {error.what}", where=where) from error
 
 
 def read(kind: type[R], path: Path) -> R:
-    """Read a record of ``kind`` from a file; FileNotFoundError where there is none.
+    """Return a record of ``kind`` read from a file.
 
     Raises:
-        DamageError: it is not such a record.
+        FileNotFoundError: there is no such file.
+        DamageError: the file is not such a record.
     """
     return parse(kind, read_regular(path), path)
 

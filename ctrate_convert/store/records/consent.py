@@ -1,4 +1,4 @@
-"""The consent: a person's word that sources of these shards may be deleted, kept as a record."""
+"""The consent record: a person's permission to delete the sources of named shards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ctrate_convert.store.records.base import Record, Sha256, SizeBytes
 class Consent(Record):
     """``consents/NAME.json``: who allowed which deletion, when, where and by which command.
 
-    ``shards`` are ranges, first and last included; ``plans`` the plans that they belong to, with
-    the largest error that each accepts (None: its default bound). ``files``, ``size_bytes`` and
-    ``rounding`` are what the question said. ``trash`` is the folder that sources are moved to
-    instead (empty: they are deleted). ``copies`` are folders that must hold each shard too.
+    ``shards`` are ranges that include their first and last number. ``plans`` maps the id of each
+    plan to the largest error that it accepts (None: its default bound). ``files``, ``size_bytes``
+    and ``rounding`` are the numbers that the question showed. ``trash`` is the folder to which
+    sources are moved instead (empty: they are deleted). ``copies`` are folders that must hold each
+    shard too.
     """
 
     schema_number: Literal[1] = 1
@@ -33,7 +34,7 @@ class Consent(Record):
     copies: tuple[str, ...] = ()
 
     def names(self, shard: int) -> bool:
-        """Return True if deletions of this shard's sources were allowed."""
+        """Return True if the consent allows deletions of this shard's sources."""
         return any(first <= shard <= last for first, last in self.shards)
 
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""The deletion journal: one line an event, an intent before every step, never rewritten."""
+"""The records of a deletion journal: one line for each event, never rewritten."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ Event = Literal["intent", "deleted", "found_gone", "kept", "undecided", "trashed
 
 
 class JournalLine(Record):
-    """One line: what was intended or done with one source file.
+    """One line of the journal: an intent for a source file, or its outcome.
 
-    ``intent`` comes before a source is touched, ``deleted`` after it is gone. ``found_gone`` closes
-    an intent whose file a killed process had removed. ``kept`` gives the reason why a file stays
-    for good, ``undecided`` why it stays for now: the next command tries again. ``trashed`` stands
-    for ``deleted`` where the file was moved, ``restored`` for its way back; ``trash`` is the place
-    it was moved to, in an intent the place it is going to. ``inode`` and ``mtime_ns`` identify a
-    moved file (0: as in the shard's record). ``folder_inode``, of an intent, identifies the folder
-    that the source was in (0: not known).
+    ``intent`` is written before a source is touched, ``deleted`` after it is gone. ``found_gone``
+    closes an intent whose file a killed process had removed. ``kept`` gives the reason why a file
+    stays for good. ``undecided`` gives the reason why it stays for now; the next command tries
+    again. ``trashed`` replaces ``deleted`` if the file was moved to a trash, ``restored`` says that
+    it came back.
+
+    ``trash`` is the path that the file was moved to, or in an intent will be moved to. ``inode``
+    and ``mtime_ns`` identify a moved file (0: as in the shard's record). ``folder_inode``, in an
+    intent, identifies the folder that the source was in (0: not known).
     """
 
     schema_number: Literal[1] = 1

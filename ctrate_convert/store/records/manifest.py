@@ -1,4 +1,4 @@
-"""The manifest: the merged, human-readable sum of all records. A cache: it can be rebuilt."""
+"""The manifest: a readable summary of all records, which can be rebuilt from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ GIB = 2**30
 
 
 class ManifestShard(Record):
-    """One shard with a record.
+    """The manifest's entry for one shard with a record.
 
-    ``samples`` of its samples count and are read; those in ``superseded`` do not: a repair has
-    published another copy in a later shard. ``name`` may be absent where ``samples`` is 0.
-    ``by_converter`` stands in manifests of earlier versions; nothing depends on it.
+    ``samples`` counts the samples that readers get from this shard. Those in ``superseded`` are not
+    among them: a repair has published another copy in a later shard. The file ``name`` may be
+    absent if ``samples`` is 0. ``by_converter`` occurs in manifests of earlier versions; nothing
+    depends on it.
     """
 
     name: str
@@ -31,7 +32,7 @@ class ManifestShard(Record):
 
 
 class Manifest(Record):
-    """``manifest.json``; the six totals have the original script's names and units (MiB, GiB)."""
+    """``manifest.json``. Its six totals have the original script's names and units (MiB, GiB)."""
 
     schema_number: Literal[1] = 1
     num_shards: int

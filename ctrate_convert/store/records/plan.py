@@ -1,4 +1,4 @@
-"""The plan: which sample goes into which shard and task, with every setting, frozen."""
+"""The plan records: which sample goes into which shard and task, with every setting, frozen."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ NumpyDtype = Annotated[str, AfterValidator(_numpy_dtype)]
 
 
 class PlanSettings(Record):
-    """Every choice a plan was made with. Paths are absolute; lists come in the order given.
+    """All settings of a plan. Paths are absolute; lists keep the order given.
 
-    The descriptions are the help of the options that have the fields' names.
+    The field descriptions are the help texts of the options with the same names.
 
     Raises:
         SettingsError: two settings do not go together.
@@ -101,11 +101,11 @@ class PlanSettings(Record):
         "voxels outside them what the stored type costs.",
     )
     delete_source_files: bool = False
-    """A proposal: a person is asked before the first deletion, wherever the plan is carried out."""
+    """A proposal: wherever the plan is carried out, a person is asked before the first deletion."""
     discard_members: tuple[str, ...] = ()
-    """Entries of sources that may be lost with them; a proposal, as `delete_source_files` is."""
+    """Names of source entries that may be lost; a proposal like `delete_source_files`."""
     trash: str | None = None
-    """Where sources are moved instead of being deleted; an absolute path."""
+    """The absolute path to which sources are moved instead of being deleted."""
     probe: int | None = Field(
         default=None,
         ge=0,
@@ -116,8 +116,8 @@ class PlanSettings(Record):
     @model_validator(mode="after")
     def _refuse_what_does_not_go_together(self) -> Self:
         if self.layout == "ctclip" and self.dtype == "auto":
-            # The readers of that layout expect float16. A validator that runs before, which could
-            # set it openly, would cost strict parsing of JSON.
+            # The readers of that layout expect float16. A validator that runs before could
+            # set it without this trick, but would cost the strict parsing of JSON.
             object.__setattr__(self, "dtype", "float16")
             self.__pydantic_fields_set__.add("dtype")
         if self.layout == "ctclip" and self.dtype == "int16":
@@ -143,10 +143,10 @@ class PlanSettings(Record):
 
 
 class ArrayHeader(Record):
-    """The header of a volume's array, as it was before its data was read.
+    """The header of a volume's array, read before its data.
 
-    ``extra_bytes`` is how much the source's other entries add to the sample's JSON;
-    ``left_out`` names what of the source no shard will hold.
+    ``extra_bytes`` is the size that the source's other entries add to the sample's JSON.
+    ``left_out`` names the parts of the source that no shard will hold.
     """
 
     array_key: str
@@ -159,9 +159,10 @@ class ArrayHeader(Record):
 
 
 class PlannedSample(Record):
-    """One line of ``samples.jsonl``: a sample with all that the tables know of it, verbatim.
+    """One line of ``samples.jsonl``: a sample with its rows of the tables, verbatim.
 
-    ``header`` is None where it could not be read at planning; conversion then tells why.
+    ``header`` is None if it could not be read when the plan was made; converting then gives the
+    reason.
     """
 
     key: Key
@@ -176,7 +177,7 @@ class PlannedSample(Record):
 
 
 class ExcludedSample(Record):
-    """One line of ``excluded.jsonl``: a volume or a table row that is not converted, and why."""
+    """One line of ``excluded.jsonl``: a volume or table row that is not converted, and why."""
 
     key: str
     reason: ExclusionReason
@@ -186,7 +187,7 @@ class ExcludedSample(Record):
 
 
 class PlannedShard(Record):
-    """One shard: where its samples' lines stand in ``samples.jsonl``, and what it should cost."""
+    """A planned shard: the place of its lines in ``samples.jsonl`` and its estimated sizes."""
 
     index: int = Field(ge=0)
     task: int = Field(ge=0)
@@ -205,10 +206,10 @@ class PlannedShard(Record):
 
 
 class PlanEstimate(Record):
-    """The plan's estimate in bytes, from headers, file sizes and the probe.
+    """The sizes that the plan expects, in bytes, from headers, file sizes and the probe.
 
-    ``output_bytes`` is exact for the encoding npy, for others what the probe predicts; without a
-    probe it is as if nothing could be compressed.
+    ``output_bytes`` is exact for the encoding npy. For the others the probe predicts it; without a
+    probe it assumes that nothing can be compressed.
     """
 
     source_bytes: int
@@ -218,12 +219,13 @@ class PlanEstimate(Record):
 
 
 class ProbeRow(Record):
-    """One way to store the arrays: tried on the probed volumes, scaled up to the whole plan.
+    """One way to store the arrays, tried on the probed volumes and scaled up to the plan.
 
-    ``failure`` tells why it cannot hold ``failed_volumes`` of them; empty where it holds all.
-    ``max_error_hu`` is the largest over all probed voxels, ``max_integer_error`` over those of
-    integer sources alone. ``cpu_s`` is for the whole plan, re-read included; ``scratch_bytes`` is
-    what one worker needs beside its shard. ``advised`` is the one that `prediction` would choose.
+    ``failure`` tells why ``failed_volumes`` of the probed volumes cannot be stored this way; empty
+    if all can. ``max_error_hu`` is the largest error over all probed voxels, ``max_integer_error``
+    that over the voxels of integer sources. ``cpu_s`` is for the whole plan, including the re-read.
+    ``scratch_bytes`` is what one worker needs beside its shard. ``advised`` marks the row that
+    `prediction` would choose.
     """
 
     encoding: Encoding
@@ -241,10 +243,10 @@ class ProbeRow(Record):
 
 
 class Probe(Record):
-    """The findings of converting a few of the volumes before anything else.
+    """The results of converting a few volumes before anything else.
 
-    ``volume_bytes`` are the arrays of the whole plan in their sources' types: MB/s count these.
-    ``intensities`` counts the probed volumes by what their voxels show them to be.
+    ``volume_bytes`` is the size of the whole plan's arrays in their sources' types, the base of
+    MB/s. ``intensities`` counts the probed volumes by the intensity scale that their voxels show.
     """
 
     volumes: int
@@ -263,11 +265,11 @@ class Probe(Record):
 class Plan(Record):
     """``plan.json``: one generation of the plan. Later generations add shards and tasks.
 
-    ``retries`` are samples that failed in an earlier generation and get another try in this one;
-    each takes the place of one failed outcome. ``repairs`` are samples that are converted once
-    more, with the number of the damaged shard whose copy the new one supersedes; a generation has
-    nothing but repairs or none. ``excluded`` counts by reason; the newest generation's list stands
-    for the whole dataset.
+    ``retries`` are samples that failed in an earlier generation and are tried again in this one;
+    each replaces one failed outcome. ``repairs`` are samples that are converted again, each with
+    the number of the damaged shard whose copy the new one supersedes. A generation consists of
+    repairs only, or has none. ``excluded`` counts exclusions by reason; the newest generation's
+    list is valid for the whole dataset.
     """
 
     schema_number: Literal[1] = 1
@@ -293,15 +295,15 @@ class Plan(Record):
         return tuple(dict.fromkeys(shard.task for shard in self.shards))
 
     def content_id(self) -> str:
-        """Return the hash of everything stored in the plan but its id, which it must equal."""
+        """Return the hash of the stored plan without its id; an unchanged plan has that id."""
         return self.stored_sha256(without="plan_id")
 
 
 def shard_name(index: int) -> str:
-    """Return ``shard-000123.tar`` for 123."""
+    """Return the file name of a shard: ``shard-000123.tar`` for 123."""
     return f"shard-{index:06d}.tar"
 
 
 def shard_number(name: str) -> int:
-    """Return 123 for ``shard-000123.tar``."""
+    """Return the number of a shard: 123 for ``shard-000123.tar``."""
     return int(name.removeprefix("shard-").removesuffix(".tar"))

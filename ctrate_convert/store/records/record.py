@@ -1,4 +1,4 @@
-"""The shard record: the proof that one shard was published, and what became of each sample."""
+"""The shard record: the proof that a shard was published, with the outcome of each sample."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ctrate_convert.store.records.base import Blake3, Key, Record, RelativePath,
 from ctrate_convert.store.records.plan import ArrayHeader, Encoding
 
 Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
-"""Hounsfield units, raw values to which an intercept still applies, HU/1000, or not to be told."""
+"""Hounsfield units, raw values that still need an intercept, HU/1000, or not known."""
 
 
 class SourceFingerprint(Record):
-    """The facts of a source file that tell a change, by fstat while the writer read it.
+    """The identity of a source file, from fstat on the file that was read.
 
-    The device number is left out: it differs between nodes of one cluster.
+    The device number is left out, since it differs between the nodes of a cluster.
     """
 
     source: RelativePath
@@ -25,7 +25,7 @@ class SourceFingerprint(Record):
 
 
 class MemberRecord(Record):
-    """One member of the tar: its payload's place and digest."""
+    """One member of the tar: the place and the digest of its payload."""
 
     name: str
     offset: SizeBytes
@@ -34,12 +34,12 @@ class MemberRecord(Record):
 
 
 class ArrayRecord(Record):
-    """The array member, measured while it was written.
+    """The array member, as measured while it was written.
 
-    ``blake3`` is over the array's elements alone (C order, little-endian), whatever the encoding;
-    ``stored_blake3`` over the member's bytes, where those are not the elements themselves.
-    A voxel is its element times ``value_scale``. ``max_abs_error`` is over every voxel; it and
-    the range are in the source's own unit. ``intensity`` is what the voxels show them to be.
+    ``blake3`` is the digest of the array's elements alone (C order, little-endian), whatever the
+    encoding. ``stored_blake3`` is that of the member's bytes if these are not the elements
+    themselves. A voxel is its element times ``value_scale``. ``max_abs_error`` covers every voxel;
+    it and the range are in the source's own unit. ``intensity`` is the scale that the voxels show.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ArrayRecord(Record):
 
 
 class ConvertedSample(Record):
-    """A sample that is in the shard, with all that proves it."""
+    """A sample that is in the shard, with the digests and facts that prove it."""
 
     key: Key
     state: Literal["converted"] = "converted"
@@ -71,14 +71,15 @@ class ConvertedSample(Record):
 
     @property
     def all_members(self) -> tuple[ArrayRecord | MemberRecord, ...]:
-        """The array and the rest, in the order they stand in the tar."""
+        """The array and the other members, in their order in the tar."""
         return (self.array, *self.members)
 
 
 class FailedSample(Record):
-    """A sample that is not in the shard, and why; its source stays where it is.
+    """A sample that is not in the shard, with the reason; its source stays.
 
-    ``unreadable``: storage did not give it out, so that nothing is known of its content.
+    ``unreadable`` is True if the storage could not read the source, so that nothing is known of its
+    content.
     """
 
     key: Key
@@ -91,14 +92,17 @@ class FailedSample(Record):
 
 
 class TarRecord(Record):
-    """The published tar, as it was re-read from storage."""
+    """The published tar, as re-read from storage."""
 
     size_bytes: SizeBytes
     sha256: Sha256
 
 
 class Worker(Record):
-    """Who did it: enough to find the log, and to prove a holder dead instead of guessing."""
+    """The process that wrote the shard.
+
+    This is enough to find its log, and to prove that the process is dead instead of guessing.
+    """
 
     attempt: str
     host: str
@@ -106,9 +110,9 @@ class Worker(Record):
 
 
 class ShardRecord(Record):
-    """``records/shard-000123.json``. ``tar`` is None where every sample of the shard failed.
+    """``records/shard-000123.json``. ``tar`` is None if every sample of the shard failed.
 
-    ``elapsed_s`` and ``cpu_s`` are of the whole shard, its re-read included.
+    ``elapsed_s`` and ``cpu_s`` cover the whole shard, including its re-read.
     """
 
     schema_number: Literal[1] = 1
@@ -129,5 +133,5 @@ class ShardRecord(Record):
 
     @property
     def failed(self) -> tuple[FailedSample, ...]:
-        """The samples that are not."""
+        """The samples that are not in the shard."""
         return tuple(s for s in self.samples if isinstance(s, FailedSample))
