@@ -217,13 +217,13 @@ def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:
 
 def recorded_numbers(dataset: Dataset) -> frozenset[int]:
     """Return the numbers of all shards that have a record, from one directory listing."""
-    numbers = {
-        int(name[1]): path
+    return frozenset(
+        number
         for path in dataset.records.glob("shard-*.json")
         if (name := _RECORD_NAME.fullmatch(path.name))
-    }
-    # shard-0000001.json would also give the number 1: only the exact name counts.
-    return frozenset(number for number, path in numbers.items() if path == dataset.record(number))
+        # shard-0000001.json would also give the number 1: only the exact name counts.
+        and path == dataset.record(number := int(name[1]))
+    )
 
 
 def load_record(dataset: Dataset, plan: Plan, shard: int) -> ShardRecord:
