@@ -18,7 +18,7 @@ from ctrate_convert.planning.make import make_plan
 from ctrate_convert.running.heap import keep_freed_memory
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, load_record
+from ctrate_convert.store.ledger import load_record, planned_shards
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Encoding, PlanSettings
@@ -79,7 +79,7 @@ def convert(out: Path, shard: int, *, decode: bool = True) -> None:
     """
     keep_freed_memory()  # as each worker does
     dataset = Dataset(out)
-    its_plan, planned = Ledger.load(dataset).planned[shard]
+    its_plan, planned = planned_shards(load_plans(dataset))[shard]
     published = convert_shard(
         dataset, its_plan, planned, "benchmark", lambda *_: None, decode=decode
     )
@@ -108,7 +108,7 @@ def convert_and_delete(out: Path, shard: int) -> None:
 def _release(out: Path, shard: int) -> list[str]:
     dataset = Dataset(out)
     plans = load_plans(dataset)
-    its_plan, planned = Ledger.of(dataset, plans).planned[shard]
+    its_plan, planned = planned_shards(plans)[shard]
     merge(dataset, plans)
     proposal = propose([Candidate(its_plan, shard, planned.task, 0, "<f4")])
     if proposal is None:

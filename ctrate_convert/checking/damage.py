@@ -26,10 +26,11 @@ def mend_command(dataset: Dataset) -> str:
     return f"ctrate-convert verify {dataset.out} --full --repair"
 
 
-def find_damage(dataset: Dataset, plans: Sequence[Plan]) -> list[Damage]:
+def find_damage(ledger: Ledger) -> list[Damage]:
     """Return what is wrong with the files of the plans and with the records of their shards."""
+    dataset, plans = ledger.dataset, ledger.plans
     found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
-    for index, what in Ledger.of(dataset, plans).damaged_records().items():
+    for index, what in ledger.damaged.items():
         name = f"{dataset.records.name}/{dataset.record(index).name}"
         found.append(Damage(name, None, f"{what}; rebuild it with: {mend_command(dataset)}"))
     return found

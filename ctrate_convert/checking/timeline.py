@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 # The precision of a beginning in a record.
 _TOLD_TO_S = 1.0
@@ -59,27 +60,20 @@ def wall_s(spans: Sequence[Span]) -> float:
     return total_s
 
 
-def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) -> int:
+def most_workers(spans: Iterable[Span], noted: Mapping[str, int] = MappingProxyType({})) -> int:
     """Return the largest number of workers that ran at once, over all attempts together.
 
-    ``noted`` has the number of workers by attempt. Attempts of earlier versions noted none; for
-    them the number is inferred from the beginning: each worker of an attempt begins one shard, and
-    begins another only when that one is written. The number of shards under way later tells
-    nothing, since one shard is read back beside the workers.
+    ``noted`` has the number of workers by attempt. For attempts of earlier versions, which noted
+    none, it is inferred.
     """
     attempts: dict[str, list[Span]] = {}
     for span in spans:
         attempts.setdefault(span.attempt, []).append(span)
     changes = []
-    for own in attempts.values():
+    for attempt, own in attempts.items():
         first_s = min(span.started_s for span in own)
-        ramp_s = _RAMP * statistics.median(span.elapsed_s for span in own)
-        begun = sum(span.started_s <= first_s + ramp_s for span in own)
-        # Beginnings of shards that take a few seconds cannot be told apart: assume one worker.
-        workers = begun if ramp_s >= _TOLD_TO_S else 1
-        if noted and own[0].attempt in noted:
-            # With fewer shards than workers, some workers had nothing to do.
-            workers = min(noted[own[0].attempt], len(own))
+        # With fewer shards than workers, some workers had nothing to do.
+        workers = min(noted[attempt], len(own)) if attempt in noted else _inferred_workers(own)
         # Beginnings are cut to the second, so the first of two attempts in turn may seem to end
         # after the second began.
         ended_s = max(first_s, max(span.ended_s for span in own) - _TOLD_TO_S)
@@ -87,6 +81,20 @@ def most_workers(spans: Iterable[Span], noted: Mapping[str, int] | None = None) 
     # At equal times count beginnings before ends, so that an attempt of no duration counts too.
     ordered = sorted(changes, key=lambda change: (change[0], -change[1]))
     return max((0, *_running_sums(ordered)))
+
+
+def _inferred_workers(own: Sequence[Span]) -> int:
+    """Infer an attempt's workers from its beginning.
+
+    Each worker begins one shard, and begins another only when that one is written. The number of
+    shards under way later tells nothing, since one shard is read back beside the workers.
+    """
+    first_s = min(span.started_s for span in own)
+    ramp_s = _RAMP * statistics.median(span.elapsed_s for span in own)
+    # Beginnings of shards that take a few seconds cannot be told apart: assume one worker.
+    if ramp_s < _TOLD_TO_S:
+        return 1
+    return sum(span.started_s <= first_s + ramp_s for span in own)
 
 
 def peak_extra_bytes(spans: Sequence[Span], freed: Iterable[Freed]) -> int:

@@ -5,14 +5,14 @@ The manifest is a cache, so a missing one is only noted. But readers rely on one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ctrate_convert.checking.damage import told
 from ctrate_convert.checking.verify_files import FileFindings
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, manifest_shards
-from ctrate_convert.store.merger import sum_up
+from ctrate_convert.store.merger import entry_of, sum_up
 from ctrate_convert.store.records.base import read
 from ctrate_convert.store.records.manifest import Manifest, ManifestShard
 from ctrate_convert.store.records.plan import Plan, shard_name
@@ -77,22 +77,20 @@ def _facts(manifest: Manifest, plans: Sequence[Plan]) -> list[tuple[str, object,
 def check_entry(
     entry: ManifestShard, record: ShardRecord, superseded: frozenset[str], found: FileFindings
 ) -> None:
-    """Check the manifest's entry of a shard against the record that it was merged from.
+    """Compare the manifest's entry with the record that it was merged from.
 
-    A repair may have superseded more samples since the merge.
+    A repair may have superseded samples since the merge.
     """
-    merged = set(entry.superseded)
-    facts: Mapping[str, tuple[object, object]] = {
-        "samples": (entry.samples, sum(1 for one in record.converted if one.key not in merged)),
-        "failed": (entry.failed, len(record.failed)),
-        "size_bytes": (entry.size_bytes, record.tar.size_bytes if record.tar else 0),
-        "sha256": (entry.sha256, record.tar.sha256 if record.tar else None),
-        # The manifest may know fewer superseded samples than there are by now, but no others.
-        "superseded": (sorted(merged - superseded), []),
-    }
-    for name, (seen, expected) in facts.items():
-        if seen != expected:
-            what = f"{entry.name}, {name}: seen {seen}, expected {expected} by its record"
+    expected = entry_of(record, frozenset(entry.superseded))
+    facts = [
+        (name, getattr(entry, name), getattr(expected, name))
+        for name in ("samples", "failed", "size_bytes", "sha256")
+    ]
+    # The manifest may know fewer superseded samples than there are by now, but no others.
+    facts.append(("superseded", sorted(set(entry.superseded) - superseded), []))
+    for name, seen, recorded in facts:
+        if seen != recorded:
+            what = f"{entry.name}, {name}: seen {seen}, expected {recorded} by its record"
             found.damaged(_NAME, what)
 
 

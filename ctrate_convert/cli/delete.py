@@ -28,6 +28,7 @@ from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew
 from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
 
 _MEANING = {
@@ -85,7 +86,7 @@ def command(
     sources = deletable_sources(dataset)
     work = deletable_work(dataset, sources)
     if dry_run or not work:
-        damage = find_damage(dataset, require_plans(dataset))
+        damage = find_damage(Ledger.load(dataset))
         _show(dataset, sources, damage, as_json=as_json)
         kept = not dry_run and any(source.state == "kept" for source in sources)
         return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
@@ -109,7 +110,7 @@ def command(
         crew = Crew(num_workers, stop, on_change=progress)
         result = delete_sources_of(dataset, work, consent, crew)
     after = deletable_sources(dataset)
-    damage = find_damage(dataset, require_plans(dataset))
+    damage = find_damage(Ledger.load(dataset))
     if as_json:
         show.as_json({**_facts(after, result), "damage": damage})
     else:

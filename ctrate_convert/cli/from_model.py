@@ -40,16 +40,16 @@ def options_of(
 def _option(name: str, field: FieldInfo, *, defaults: bool) -> Decorator[Any]:
     kind = _without_none(field.annotation)
     words: dict[str, Any] = {"help": field.description}
-    if kind is bool:
-        return click.option(f"--{name}", is_flag=True, **words)
-    if get_origin(kind) in (tuple, dict):
-        metavar = "NAME=VALUE" if get_origin(kind) is dict else None
-        metavar = "PATH" if name.endswith("_file") else metavar
-        return click.option(f"--{name}", multiple=True, metavar=metavar, **words)
-    if defaults and not field.is_required() and field.default is not None:
-        words |= {"default": field.default, "show_default": True}
     if name.endswith(("_folder", "_file")):
         words["metavar"] = "PATH"
+    if kind is bool:
+        return click.option(f"--{name}", is_flag=True, **words)
+    if get_origin(kind) is dict:
+        words["metavar"] = "NAME=VALUE"
+    if get_origin(kind) in (tuple, dict):
+        return click.option(f"--{name}", multiple=True, **words)
+    if defaults and not field.is_required() and field.default is not None:
+        words |= {"default": field.default, "show_default": True}
     return click.option(f"--{name}", type=_type(kind, field), **words)
 
 

@@ -12,6 +12,7 @@ from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.run import print_states
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import manifest_summary, merge
 from ctrate_convert.store.plans import require_plans
 
@@ -30,7 +31,7 @@ def command(out: Path, as_json: bool) -> int:
     plans = require_plans(dataset)
     dataset.prepare()
     manifest = merge(dataset, plans)
-    damage = find_damage(dataset, plans)
+    damage = find_damage(Ledger(dataset, plans))
     if as_json:
         show.as_json({**manifest_summary(manifest), "damage": damage})
     else:

@@ -148,8 +148,6 @@ def _print_excluded(report: PlanReport) -> None:
     for reason, number in sorted(by_reason.items()):
         show.line(f"Left out, {reason.replace('_', ' ')}: {number:,}")
         entries = [entry for entry in report.excluded if entry.reason == reason]
-        details = (f" ({entry.detail})" if entry.detail else "" for entry in entries)
         show.some(
-            (f"  {entry.key}{detail}" for entry, detail in zip(entries, details, strict=True)),
-            _NAMED,
+            (f"  {one.key}" + (f" ({one.detail})" if one.detail else "") for one in entries), _NAMED
         )

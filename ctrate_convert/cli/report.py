@@ -15,7 +15,7 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.ledger import Ledger
 
 _NAMED = 10
 
@@ -40,7 +40,7 @@ def command(out: Path, as_json: bool) -> int:
     """
     dataset = Dataset(out)
     found = report(dataset)
-    damage = find_damage(dataset, require_plans(dataset))
+    damage = find_damage(Ledger.load(dataset))
     if as_json:
         show.as_json({**report_facts(found), "damage": damage})
     else:

@@ -24,6 +24,7 @@ from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew, run_pending
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import GIB, Manifest
@@ -157,7 +158,7 @@ def convert_pending(
             must_fit=not min_free_gb,
             warn=progress.warn,
         )
-    damage = find_damage(dataset, load_plans(dataset))
+    damage = find_damage(Ledger.load(dataset))
     if as_json:
         show.as_json({**run_facts(result, manifest), "damage": damage})
     else:

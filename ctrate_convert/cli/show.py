@@ -64,13 +64,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
-def some(texts: Iterable[str], most: int = 20, *, whole: str = "--json names all") -> None:
-    """Print the first lines and how many more there are; ``whole`` says what names all."""
+def some(texts: Iterable[str], most: int = 20) -> None:
+    """Print the first lines, and how many more there are."""
     lines = list(texts)
     for text in lines[:most]:
         line(text)
     if len(lines) > most:
-        line(f"  … and {len(lines) - most:,} more ({whole})")
+        line(f"  … and {len(lines) - most:,} more (--json names all)")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -43,7 +43,7 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
     reader = StatusReader(dataset)
     while True:
         status = reader.read()
-        damage = find_damage(dataset, status.view.plans)
+        damage = find_damage(status.view.ledger)
         if as_json:
             facts = {**status.facts(), "damage": damage}
             if failed:

@@ -189,9 +189,11 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         show.line("No damage found.")
         return
     show.line(f"DAMAGE, {show.count(len(report.damage), 'finding')}:")
-    places = (f"{one.shard}, {one.key}" if one.key else one.shard for one in report.damage)
     show.some(
-        (f"  {place}: {one.what}" for place, one in zip(places, report.damage, strict=True)),
+        (
+            f"  {one.shard}, {one.key}: {one.what}" if one.key else f"  {one.shard}: {one.what}"
+            for one in report.damage
+        ),
         _NAMED,
     )
     show.line(

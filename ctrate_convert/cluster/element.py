@@ -112,7 +112,7 @@ def _convert(
     try:
         plans = require_plans(dataset)
         consent = _believed(dataset, consent_name)
-        pending = Ledger.of(dataset, plans).pending(consent)
+        pending = Ledger(dataset, plans).pending(consent)
         work = [one for one in pending if one.shard.task == task]
     except (CtrateError, OSError) as error:
         # No run began that could record how this attempt ended.

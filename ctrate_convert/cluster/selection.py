@@ -13,7 +13,6 @@ from ctrate_convert.cluster.states.cluster_view import ClusterView, Task
 from ctrate_convert.cluster.submissions import ArrayIntent, Resources, job_name
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.space import require_room
-from ctrate_convert.store.ledger import Ledger
 
 _FINALISER = Resources(timeout_min=60, mem_mb=1024, cpus_per_task=1)
 
@@ -85,8 +84,7 @@ def usual_resources(
 ) -> Resources:
     """Return the resources that ``tasks`` get if nobody asked for others."""
     return default_resources(
-        view.dataset,
-        view.plans,
+        view.ledger,
         [task.shards for task in tasks],
         view.attempts,
         profile,
@@ -145,7 +143,7 @@ def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) 
     Raises:
         EnvironmentProblem: it certainly does not fit, and ``min_free_gb`` lets no element pause.
     """
-    ledger = Ledger.of(view.dataset, view.plans)
+    ledger = view.ledger
     work = [
         ledger.planned[shard.index]
         for group in selection.groups

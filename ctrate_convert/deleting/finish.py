@@ -31,7 +31,7 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
     # One listing instead of a look for each shard's journal: a dataset has many shards, few
     # journals.
     there = set(dataset.journals.glob("shard-*.jsonl"))
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger(dataset, plans)
     for index in ledger.planned:
         if dataset.journal(index) not in there:
             continue

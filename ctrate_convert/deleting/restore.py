@@ -29,9 +29,9 @@ from ctrate_convert.store.durable import (
 from ctrate_convert.store.fresh import fresh_status
 from ctrate_convert.store.journals import journal_line, open_intents, read_journal
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, load_record
+from ctrate_convert.store.ledger import load_record, planned_shards
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.plans import load_samples
+from ctrate_convert.store.plans import load_samples, require_plans
 from ctrate_convert.store.records.journal import JournalLine
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 from ctrate_convert.store.records.record import SourceFingerprint
@@ -72,7 +72,7 @@ def restore(dataset: Dataset, keys: Collection[str] = ()) -> RestoreReport:
     """
     report = RestoreReport()
     found: set[str] = set()
-    for index, (plan, shard) in Ledger.load(dataset).planned.items():
+    for index, (plan, shard) in planned_shards(require_plans(dataset)).items():
         found |= _put_back_of(dataset, plan, index, keys, report)
         lines = [line for line in _candidates(dataset, index) if not keys or line.key in keys]
         if lines:

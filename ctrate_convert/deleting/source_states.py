@@ -19,7 +19,7 @@ from ctrate_convert.store.journals import (
     restored_words,
 )
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, Planned
+from ctrate_convert.store.ledger import Ledger, planned_shards
 from ctrate_convert.store.plans import load_excluded, load_samples
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.plan import Plan, PlannedShard
@@ -55,7 +55,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
 
     Sources described by damaged lines of a plan are left out; `find_damage` names those lines.
     """
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger(dataset, plans)
     retried = {key for plan in plans for key in plan.retries}
     for index, (plan, shard) in ledger.planned.items():
         if index in ledger.recorded:
@@ -173,7 +173,7 @@ def candidates(
     sources: Iterable[Source], plans: Sequence[Plan], *, pending: bool
 ) -> Iterator[Candidate]:
     """Yield a candidate for each source that may go; with ``pending``, for pending ones too."""
-    planned = {shard.index: Planned(plan, shard) for plan in plans for shard in plan.shards}
+    planned = planned_shards(plans)
     states = {"deletable", "pending"} if pending else {"deletable"}
     for source in sources:
         if source.shard in planned and source.state in states:

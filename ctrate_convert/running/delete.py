@@ -15,7 +15,7 @@ from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, Planned
+from ctrate_convert.store.ledger import Planned, planned_shards
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans, require_plans
 from ctrate_convert.store.records.consent import Consent
@@ -28,7 +28,7 @@ def deletable_sources(dataset: Dataset) -> list[Source]:
 
 def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Planned]:
     """Return the shards with sources that may go, or with an interrupted deletion."""
-    planned = Ledger.load(dataset).planned
+    planned = planned_shards(require_plans(dataset))
     shards = {
         source.shard
         for source in sources

@@ -216,7 +216,7 @@ def run_pending(
             prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
     finish_deletions(dataset, plans)
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger(dataset, plans)
     wanted = tasks or Tasks()
     work = [one for one in ledger.pending(consent) if wanted.has(one.shard.task)]
     if must_fit or warn:

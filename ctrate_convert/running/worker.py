@@ -26,7 +26,7 @@ from ctrate_convert.running.parent import begin_work, parent_is_gone
 from ctrate_convert.shards.readback import FileIdentity
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.ledger import Ledger, planned_shards
 from ctrate_convert.store.locks import Hold, locked
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
@@ -193,7 +193,7 @@ def main(order: Order, connection: Connection) -> None:
 def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
     dataset = Dataset(order.out)
     plans = load_plans(dataset)
-    plan, shard = Ledger.of(dataset, plans).planned[order.shard]
+    plan, shard = planned_shards(plans)[order.shard]
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if order.releasing:
             deletion = _release(dataset, plans, order, reporter) if mine else None
@@ -247,7 +247,7 @@ def _release(
     order: Order,
     reporter: _Reporter,
 ) -> Deletion:
-    one = Ledger.of(dataset, plans).shard(order.shard)
+    one = Ledger(dataset, plans).shard(order.shard)
     release = Release(
         dataset=dataset,
         plan=one.plan,

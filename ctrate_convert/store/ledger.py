@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -70,13 +70,14 @@ class Unreadable:
 class Ledger:
     """The state of a dataset at the moment when its records were listed.
 
-    ``recorded`` holds the numbers of the shards that had a record then. Each record is read on
-    demand, since a published record never changes.
+    The records are listed when ``recorded`` is first asked for, unless ``listed`` has them: a task
+    that only wants its own shard costs no listing of all. Each record is read on demand, since a
+    published record never changes.
     """
 
     dataset: Dataset
-    plans: tuple[Plan, ...]
-    recorded: frozenset[int]
+    plans: Sequence[Plan]
+    listed: frozenset[int] | None = None
 
     @classmethod
     def load(cls, dataset: Dataset) -> Ledger:
@@ -92,21 +93,30 @@ class Ledger:
         recorded = recorded_numbers(dataset)
         return cls(dataset, require_plans(dataset), recorded)
 
-    @classmethod
-    def of(cls, dataset: Dataset, plans: Sequence[Plan]) -> Ledger:
-        """List the records and return the ledger with ``plans``, which were loaded before."""
-        return cls(dataset, tuple(plans), recorded_numbers(dataset))
-
     @cached_property
     def planned(self) -> dict[int, Planned]:
         """All planned shards, by number."""
-        return {shard.index: Planned(plan, shard) for plan in self.plans for shard in plan.shards}
+        return planned_shards(self.plans)
+
+    @cached_property
+    def recorded(self) -> frozenset[int]:
+        """The numbers of the shards that have a record, also of those that no plan knows."""
+        return recorded_numbers(self.dataset) if self.listed is None else self.listed
+
+    @cached_property
+    def known(self) -> tuple[int, ...]:
+        """The numbers of the recorded shards that a plan knows, in order."""
+        return tuple(sorted(self.recorded & self.planned.keys()))
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """The manifest as it stands; None if there is none."""
+        return load_manifest(self.dataset)
 
     @cached_property
     def merged(self) -> dict[str, ManifestShard]:
         """The manifest's entries, by the shard's file name; empty if there is no manifest."""
-        manifest = load_manifest(self.dataset)
-        return manifest_shards(manifest) if manifest else {}
+        return manifest_shards(self.manifest) if self.manifest else {}
 
     @cached_property
     def superseded(self) -> dict[int, frozenset[str]]:
@@ -143,22 +153,21 @@ class Ledger:
             *self.planned[index], self.record(index), self.superseded.get(index, frozenset())
         )
 
-    def shards(self, among: Collection[int] | None = None) -> Iterator[Recorded | Unreadable]:
-        """Yield the recorded shards that a plan knows, by number; with ``among`` only those."""
-        for index in sorted(self.recorded & self.planned.keys()):
-            if among is not None and index not in among:
-                continue
+    def shards(self, newest: int | None = None) -> Iterator[Recorded | Unreadable]:
+        """Yield the `known` shards, in order; with ``newest`` only so many, the last ones."""
+        for index in self.known if newest is None else self.known[-newest:]:
             try:
                 yield self.shard(index)
             except (DamageError, OSError) as error:
                 yield Unreadable(*self.planned[index], error)
 
-    def readable(self) -> Iterator[Recorded]:
-        """Return an iterator over the recorded shards with a sound record, by number."""
-        return (one for one in self.shards() if isinstance(one, Recorded))
+    def readable(self, newest: int | None = None) -> Iterator[Recorded]:
+        """Return an iterator over those of `shards` that have a sound record."""
+        return (one for one in self.shards(newest) if isinstance(one, Recorded))
 
-    def damaged_records(self) -> dict[int, str]:
-        """Return, by shard number, the reason why a shard's record is not reliable.
+    @cached_property
+    def damaged(self) -> dict[int, str]:
+        """The shards whose record is not reliable, by number, and why.
 
         A missing record counts as damaged if the manifest lists its shard. A record with the bytes
         that were merged is not parsed again.
@@ -208,6 +217,11 @@ class Ledger:
             for key, shard in plan.repairs.items()
             if (entry := self.merged.get(shard_name(shard))) and key in entry.superseded
         }
+
+
+def planned_shards(plans: Iterable[Plan]) -> dict[int, Planned]:
+    """Return all planned shards, by number."""
+    return {shard.index: Planned(plan, shard) for plan in plans for shard in plan.shards}
 
 
 def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:

@@ -11,8 +11,6 @@ from ctrate_convert.store.durable import create_once, replace
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import (
     Ledger,
-    load_manifest,
-    manifest_shards,
     recorded_numbers,
 )
 from ctrate_convert.store.locks import locked
@@ -46,7 +44,7 @@ def merge(
 
     One call takes in the records of all workers. Records that were merged before are not read
     again, except those of the shards ``again``. A damaged record affects only its shard: its
-    earlier entry in the manifest stays, and `Ledger.damaged_records` reports it.
+    earlier entry in the manifest stays, and `Ledger.damaged` reports it.
 
     ``anew`` are records that this process has just written. They replace an entry that the manifest
     still has of an earlier, lost record.
@@ -60,16 +58,15 @@ def merge(
     keep_private(dataset)
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:
-            ledger = Ledger.of(dataset, plans)
-            manifest = load_manifest(dataset)
-            old = manifest_shards(manifest) if manifest else {}
+            ledger = Ledger(dataset, plans)
+            old = dict(ledger.merged)
             for index in again:
                 old.pop(shard_name(index), None)
             for record in anew:
-                old[shard_name(record.shard)] = _entry(record, frozenset())
+                old[shard_name(record.shard)] = entry_of(record, frozenset())
             merged = sum_up(plans, current_entries(ledger, old))
             try:
-                if merged != manifest:
+                if merged != ledger.manifest:
                     _log.info("%s: %d shards", dataset.manifest, merged.num_shards)
                     replace(dataset.manifest, merged.to_pretty_json())
                 if merged.num_shards and not dataset.card.exists():
@@ -80,15 +77,13 @@ def merge(
                 return merged
 
 
-def current_entries(
-    ledger: Ledger, old: Mapping[str, ManifestShard], leave_out: Collection[int] = ()
-) -> list[ManifestShard]:
+def current_entries(ledger: Ledger, old: Mapping[str, ManifestShard]) -> list[ManifestShard]:
     """Return the manifest's entry for each recorded shard, reusing those in ``old``.
 
     A shard with a damaged record has no entry unless ``old`` has one.
     """
     entries = []
-    for index in sorted((ledger.recorded & ledger.planned.keys()) - frozenset(leave_out)):
+    for index in ledger.known:
         gone = ledger.superseded.get(index, frozenset())
         entry = old.get(shard_name(index))
         if entry is None or set(entry.superseded) != gone:
@@ -99,7 +94,7 @@ def current_entries(
                     continue
                 entry = _with_superseded(entry, gone)
             else:
-                entry = _entry(record, gone)
+                entry = entry_of(record, gone)
         entries.append(entry)
     return entries
 
@@ -109,7 +104,8 @@ def _with_superseded(entry: ManifestShard, gone: frozenset[str]) -> ManifestShar
     return entry.model_copy(update={"samples": samples, "superseded": tuple(sorted(gone))})
 
 
-def _entry(record: ShardRecord, superseded: frozenset[str]) -> ManifestShard:
+def entry_of(record: ShardRecord, superseded: frozenset[str]) -> ManifestShard:
+    """Return the manifest's entry for a shard, by its record and its ``superseded`` samples."""
     return ManifestShard(
         name=shard_name(record.shard),
         samples=sum(1 for sample in record.converted if sample.key not in superseded),

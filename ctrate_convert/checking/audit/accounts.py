@@ -1,4 +1,4 @@
-"""Audit: account for every source that is gone, and check the digests of its sample anew.
+"""Audit: account for every source that is gone, and check the digests of its sample again.
 
 The audit looks for the sources on disk, reads in the journals what was deleted, finds the samples
 in the records and their bytes in the shards, and quotes from the consents who allowed it. It can

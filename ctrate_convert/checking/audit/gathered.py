@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import read_regular
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, Planned, Recorded
+from ctrate_convert.store.ledger import Ledger, Planned, Recorded, planned_shards
 from ctrate_convert.store.plans import load_samples
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.audit import AuditRemark, RemarkKind
@@ -69,7 +69,7 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
 
     Whatever cannot be read becomes a remark; nothing is raised for it.
     """
-    found = Evidence(Ledger.of(dataset, plans).planned)
+    found = Evidence(planned_shards(plans))
     for index, (plan, shard) in found.shards.items():
         found.planned[index] = _planned(dataset, plan, shard, found)
         for place in found.planned[index].values():
@@ -123,7 +123,7 @@ def _read_journal(path: Path, found: Evidence) -> list[JournalLine]:
 
 
 def _load_records(dataset: Dataset, plans: Sequence[Plan], found: Evidence) -> None:
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger(dataset, plans)
     for index in sorted(ledger.recorded - ledger.planned.keys()):
         found.remark("record", dataset.record(index), "a record that no plan knows")
     for one in ledger.shards():

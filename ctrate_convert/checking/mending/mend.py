@@ -85,12 +85,11 @@ def _restore_plans(dataset: Dataset, plans: Sequence[Plan], done: MendReport) ->
 
 
 def _rebuild_records(dataset: Dataset, plans: Sequence[Plan], done: MendReport) -> list[int]:
-    ledger = Ledger.of(dataset, plans)
-    damaged = ledger.damaged_records()
+    ledger = Ledger(dataset, plans)
     rebuilt = []
     for plan, shard in ledger.planned.values():
         missing = not os.path.lexists(dataset.record(shard.index))
-        if shard.index not in damaged and not (
+        if shard.index not in ledger.damaged and not (
             missing and os.path.lexists(dataset.shard(shard.index))
         ):
             continue

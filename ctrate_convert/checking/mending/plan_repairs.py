@@ -16,7 +16,7 @@ from ctrate_convert.planning.make import LOCK_PATIENCE_S
 from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign
 from ctrate_convert.store.durable import publish_directory
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.ledger import Ledger, recorded_numbers
 from ctrate_convert.store.locks import locked
 from ctrate_convert.store.plans import load_excluded, load_plans, load_samples
 from ctrate_convert.store.presence import Presence, presence
@@ -73,7 +73,7 @@ def _repairable(
 ) -> dict[str, tuple[PlannedSample, int]]:
     """Return by key the planned line and the damaged shard of each sample to convert again."""
     folder = Path(original.settings.data_folder)
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger(dataset, plans)
     under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}
     found = {}
     for shard in original.shards:
@@ -89,7 +89,7 @@ def _repairable(
 
 
 def _unfinished(dataset: Dataset, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-    recorded = Ledger.of(dataset, plans).recorded
+    recorded = recorded_numbers(dataset)
     return tuple(
         plan
         for plan in plans

@@ -15,7 +15,6 @@ from ctrate_convert.shards.readback import check_members
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import merge
-from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.records.record import ConvertedSample
@@ -81,9 +80,8 @@ def repair(
         tasks = Tasks(only=frozenset(task for plan in unfinished for task in plan.tasks))
         result, _ = run_pending(dataset, crew, tasks=tasks)
         report.conversion, report.failed = result.exit_code, result.failed_samples
-    plans = require_plans(dataset)
-    merge(dataset, plans)  # a killed repair may have had no time to
-    ledger = Ledger.of(dataset, plans)
+    ledger = Ledger.load(dataset)
+    merge(dataset, ledger.plans)  # a killed repair may have had no time to
     for index in sorted(damaged):
         one = ledger.shard(index)
         plan, shard, live = one.plan, one.shard, one.live
@@ -99,7 +97,7 @@ def repair(
             missing.append((sample.key, shard.name))
     report.new_shards = [
         shard.name
-        for plan in plans
+        for plan in ledger.plans
         if any(one.plan_id == plan.plan_id for one in unfinished)
         for shard in plan.shards
         if dataset.shard(shard.index).exists()

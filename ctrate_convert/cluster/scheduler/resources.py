@@ -12,9 +12,8 @@ from ctrate_convert.cluster.scheduler.limits import PartitionLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.cluster.submissions import Resources
 from ctrate_convert.store.attempts import PastAttempt
-from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, Recorded
-from ctrate_convert.store.records.plan import Plan, PlannedShard
+from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.records.plan import PlannedShard
 
 MIB = 2**20
 
@@ -33,8 +32,7 @@ _MOST_WORKERS = 8
 
 
 def default_resources(
-    dataset: Dataset,
-    plans: Sequence[Plan],
+    ledger: Ledger,
     tasks: Sequence[tuple[PlannedShard, ...]],
     attempts: Iterable[PastAttempt],
     profile: ClusterProfile,
@@ -42,9 +40,9 @@ def default_resources(
 ) -> Resources:
     """Return what the largest of ``tasks`` needs, within what the partition grants."""
     workers = profile.cpus_per_task or min(_MOST_WORKERS, max(len(shards) for shards in tasks))
-    speed = measured_bytes_per_s(dataset, plans) or _UNMEASURED_BYTES_PER_S
+    speed = measured_bytes_per_s(ledger) or _UNMEASURED_BYTES_PER_S
     timeout_min = profile.timeout_min or _minutes(tasks, workers, speed)
-    largest_bytes = max(plan.estimate.largest_volume_bytes for plan in plans)
+    largest_bytes = max(plan.estimate.largest_volume_bytes for plan in ledger.plans)
     mem_mb = (
         math.ceil(profile.mem_gb * 1024)
         if profile.mem_gb
@@ -53,15 +51,12 @@ def default_resources(
     return limits.cap(Resources(timeout_min=timeout_min, mem_mb=mem_mb, cpus_per_task=workers))
 
 
-def measured_bytes_per_s(dataset: Dataset, plans: Sequence[Plan]) -> float | None:
+def measured_bytes_per_s(ledger: Ledger) -> float | None:
     """Return one worker's NPZ bytes a second, from the newest records; None without any."""
-    ledger = Ledger.of(dataset, plans)
-    newest = sorted(ledger.recorded & ledger.planned.keys())[-_SPEED_RECORDS:]
     source_bytes, elapsed_s = 0, 0.0
-    for one in ledger.shards(newest):
-        if isinstance(one, Recorded):
-            source_bytes += one.record.source_bytes
-            elapsed_s += one.record.elapsed_s
+    for one in ledger.readable(newest=_SPEED_RECORDS):
+        source_bytes += one.record.source_bytes
+        elapsed_s += one.record.elapsed_s
     return source_bytes / elapsed_s if source_bytes and elapsed_s else None
 
 

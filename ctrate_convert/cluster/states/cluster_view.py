@@ -79,8 +79,7 @@ class Task:
 class ClusterView:
     """The result of one look: what was found, and what could not be asked."""
 
-    dataset: Dataset
-    plans: tuple[Plan, ...]
+    ledger: Ledger
     submissions: tuple[SubmissionFiles, ...]
     tasks: tuple[Task, ...]
     samples: dict[str, int]
@@ -88,6 +87,16 @@ class ClusterView:
     answers: Mapping[tuple[int, int], ArrayAnswer | None]
     unavailable: tuple[Unavailable, ...]
     taken_at: datetime
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset that was looked at."""
+        return self.ledger.dataset
+
+    @property
+    def plans(self) -> Sequence[Plan]:
+        """The dataset's plans."""
+        return self.ledger.plans
 
     @property
     def queue_asked(self) -> bool:
@@ -114,10 +123,9 @@ class Looker:
         """
         now = datetime.now(timezone.utc)
         before = Ledger.load(self.dataset)
-        plans = before.plans
         submissions = load_submissions(self.dataset)
         by_task: dict[int, list[PlannedShard]] = {}
-        for plan in plans:
+        for plan in before.plans:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
         said = ask(
@@ -130,7 +138,8 @@ class Looker:
         )
         # Read after Slurm was asked: a job that Slurm calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
-        samples, recorded, damaged = _records(Ledger.of(self.dataset, plans))
+        ledger = Ledger(self.dataset, before.plans)
+        samples, recorded = _records(ledger)
         elements = elements_of(submissions, said, attempts)
         tasks = []
         for number, shards in by_task.items():
@@ -144,13 +153,14 @@ class Looker:
                     said,
                     now,
                     recorded=recorded,
-                    damaged=next((damaged[s.index] for s in shards if s.index in damaged), None),
+                    damaged=next(
+                        (ledger.damaged[s.index] for s in shards if s.index in ledger.damaged), None
+                    ),
                     out=os.fspath(self.dataset.out.absolute()),
                 )
             )
         return ClusterView(
-            self.dataset,
-            plans,
+            ledger,
             tuple(submissions),
             tuple(tasks),
             samples,
@@ -231,9 +241,13 @@ def _sign_of_life(attempt: PastAttempt) -> bool | None:
     return None  # another process may have its id by now; its progress note tells
 
 
-def _records(ledger: Ledger) -> tuple[dict[str, int], frozenset[int], dict[int, str]]:
-    """Return samples by state, the shards with a sound record, and what is wrong with others."""
-    damaged = ledger.damaged_records()
-    manifest = sum_up(ledger.plans, current_entries(ledger, ledger.merged, leave_out=damaged))
-    states = {state: number for state, number in manifest.samples.items() if state != "total"}
-    return states, frozenset(shard_number(one.name) for one in manifest.shards), damaged
+def _records(ledger: Ledger) -> tuple[dict[str, int], frozenset[int]]:
+    """Return samples by state, and the numbers of the shards with a sound record."""
+    sound = {
+        number: entry
+        for entry in current_entries(ledger, ledger.merged)
+        if (number := shard_number(entry.name)) not in ledger.damaged
+    }
+    samples = sum_up(ledger.plans, tuple(sound.values())).samples
+    states = {state: number for state, number in samples.items() if state != "total"}
+    return states, frozenset(sound)

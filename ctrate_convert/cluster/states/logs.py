@@ -74,15 +74,15 @@ def _is_of(attempts: list[PastAttempt], log: Path) -> bool:
 
 def _log_of(submissions: list[SubmissionFiles], attempt: PastAttempt) -> Path | None:
     facts = attempt.start.scheduler
-    for files in submissions:
-        if facts.get("submission") != str(files.submission.number):
-            continue
-        for place, _ in enumerate(files.submission.arrays):
-            if "array_job_id" in facts:
-                path = files.log(place, facts["array_job_id"], int(facts["array_task_id"]))
-                if path.exists():
-                    return path
-    return None
+    if "array_job_id" not in facts:
+        return None
+    logs = (
+        files.log(place, facts["array_job_id"], int(facts["array_task_id"]))
+        for files in submissions
+        if facts.get("submission") == str(files.submission.number)
+        for place, _ in enumerate(files.submission.arrays)
+    )
+    return next((log for log in logs if log.exists()), None)
 
 
 def _job(attempt: PastAttempt) -> str:
