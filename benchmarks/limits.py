@@ -19,7 +19,7 @@ from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
 from benchmarks.report import Table
 from benchmarks.volumes import SourceKind, Volume, make
 from ctrate_convert.formats.cast import BLOCK_VOXELS
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.npz import NpzSource
 
 _DEFLATED = SourceKind("float32", deflated=True)
 _STORED = SourceKind("float32", deflated=False)
@@ -90,7 +90,7 @@ def _convert(inputs: Path, out: Path) -> Cost:
 
 
 def _read_through(path: Path) -> None:
-    with SourceVolume(path) as volume:
+    with NpzSource(path) as volume:
         for _ in volume.blocks(BLOCK_VOXELS):
             pass
 

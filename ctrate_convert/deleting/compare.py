@@ -7,6 +7,7 @@ neither its digests nor its measured error.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.index import ArrayMember, StoredSample
 from ctrate_convert.reading.samples import read_json
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.sources.inventory import LeftOut
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.left_out import LeftOut
+from ctrate_convert.sources.source import Source
 from ctrate_convert.store.records.plan import PlanSettings
 
 _PIECE_VOXELS = 2**17
@@ -79,20 +81,20 @@ def compare(pair: Pair, *, exact: bool = False) -> Comparison:
     with _opened(pair) as volume:
         fields = read_json(pair.shard, pair.sample)
         differences = list(_differences_in_description(pair, volume, fields))
-        left_out = [*volume.left_out, *_entries_not_in_the_shard(volume, fields)]
+        unheld = list(_not_in_the_shard(volume, fields))
         if differences:
-            return Comparison(math.inf, math.nan, tuple(differences), tuple(left_out))
+            left_out = (*volume.left_out, *unheld)
+            return Comparison(math.inf, math.nan, tuple(differences), left_out)
         seen = _comparer(pair, volume, exact=exact)
         for box, theirs, ours in _side_by_side(pair, volume):
             seen.take(box, theirs, ours)
+        left_out = (*volume.left_out, *unheld)  # some show only behind the last voxel
     differences += seen.differences()
-    return Comparison(
-        seen.max_abs_error, seen.mean_abs_error(), tuple(differences), tuple(left_out)
-    )
+    return Comparison(seen.max_abs_error, seen.mean_abs_error(), tuple(differences), left_out)
 
 
-def _comparer(pair: Pair, volume: SourceVolume, *, exact: bool) -> Integers | Floats:
-    array, source = pair.sample.array, volume.npy.dtype
+def _comparer(pair: Pair, volume: Source, *, exact: bool) -> Integers | Floats:
+    array, source = pair.sample.array, volume.array.dtype
     if _are_integers(array, volume):
         return Integers(array.shape)
 
@@ -105,21 +107,21 @@ def _comparer(pair: Pair, volume: SourceVolume, *, exact: bool) -> Integers | Fl
     return Floats(source, array, max_error=max_error, again=again, exact=exact)
 
 
-def _are_integers(array: ArrayMember, volume: SourceVolume) -> bool:
-    return volume.npy.dtype.kind != "f" and np.dtype(array.dtype).kind == "i"
+def _are_integers(array: ArrayMember, volume: Source) -> bool:
+    return volume.array.dtype.kind != "f" and np.dtype(array.dtype).kind == "i"
 
 
-def _opened(pair: Pair) -> SourceVolume:
-    return SourceVolume(pair.where, pair.settings.array_key, descriptor=pair.descriptor)
+def _opened(pair: Pair) -> Source:
+    return open_source(pair.where, pair.settings.array_key, descriptor=pair.descriptor)
 
 
 def _differences_in_description(
-    pair: Pair, volume: SourceVolume, fields: Mapping[str, Any]
+    pair: Pair, volume: Source, fields: Mapping[str, Any]
 ) -> Iterator[str]:
     """Compare how the record, the JSON member and the source describe the array."""
     array = pair.sample.array
-    if tuple(volume.npy.shape) != tuple(array.shape):
-        yield f"the source's shape is {volume.npy.shape}, the shard's {array.shape}"
+    if tuple(volume.array.shape) != tuple(array.shape):
+        yield f"the source's shape is {volume.array.shape}, the shard's {array.shape}"
     if _are_integers(array, volume) and array.value_scale != 1.0:
         yield f"the source holds integers, and the shard scales them by {array.value_scale:g}"
     expected = {
@@ -134,39 +136,49 @@ def _differences_in_description(
             yield f"the sample's JSON says {name} {fields.get(name)!r}, its record {value!r}"
 
 
-def _entries_not_in_the_shard(volume: SourceVolume, fields: Mapping[str, Any]) -> Iterator[LeftOut]:
-    """Yield the small entries of the source that the sample's JSON does not hold, byte for byte."""
+def _not_in_the_shard(volume: Source, fields: Mapping[str, Any]) -> Iterator[LeftOut]:
+    """Yield the header and the small entries that the sample's JSON does not hold byte for byte."""
+    held = fields.get("source_header_base64")
+    # Shards of earlier versions hold no header; that of most NPZ says nothing beyond the record.
+    if held is None and volume.header_is_plain:
+        held = _base64(volume.raw_header)
+    if held != _base64(volume.raw_header):
+        yield LeftOut(volume.header_name, "the array's header, which its shard does not hold")
     stored = fields.get("source_extra", [])
-    held = stored if isinstance(stored, list) else []
+    entries = stored if isinstance(stored, list) else []
     for entry in volume.source_extra():
         # The zip's comment is an entry without a name; an empty comment cannot be lost.
         something = entry["name"] or entry["base64"]
-        if something and entry not in held:
+        if something and entry not in entries:
             yield LeftOut(entry["name"], "an entry that its shard does not hold")
 
 
-def _side_by_side(pair: Pair, volume: SourceVolume) -> Pairs:
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _side_by_side(pair: Pair, volume: Source) -> Pairs:
     """Yield the elements of both, box by box in the source's file order; valid until the next.
 
     A box larger than the cache, as some encodings are read, comes in pieces that fit it.
     """
-    array, npy = pair.sample.array, volume.npy
+    array, source = pair.sample.array, volume.array
     boxes = _boxes(pair, volume)
     elements = _Elements(volume)
     for box, ours in zip(boxes, read_boxes(pair.shard, array, boxes), strict=True):
         pair.check_stop()
-        flat = ours.transpose(2, 1, 0).reshape(-1) if npy.fortran_order else ours.reshape(-1)
+        flat = ours.transpose(2, 1, 0).reshape(-1) if source.fortran_order else ours.reshape(-1)
         for start in range(0, len(flat), _PIECE_VOXELS):
             piece = flat[start : start + _PIECE_VOXELS]
             yield box, elements.take(len(piece)), piece
     elements.finish()
 
 
-def _boxes(pair: Pair, volume: SourceVolume) -> Sequence[Box]:
-    npy, shape = volume.npy, pair.sample.array.shape
+def _boxes(pair: Pair, volume: Source) -> Sequence[Box]:
+    source, shape = volume.array, pair.sample.array.shape
     # A Fortran-order box is the transpose of what the shard holds in C order.
-    if npy.fortran_order:
-        return list(fortran_order_boxes(shape, max(1, _FORTRAN_BYTES // npy.dtype.itemsize)))
+    if source.fortran_order:
+        return list(fortran_order_boxes(shape, max(1, _FORTRAN_BYTES // source.dtype.itemsize)))
     most = _PIECE_VOXELS
     if pair.sample.array.encoding == "b2nd":
         most = _voxels_in_a_chunk_row(pair.sample.array, pair.settings)
@@ -183,14 +195,14 @@ def _voxels_in_a_chunk_row(array: ArrayMember, settings: PlanSettings) -> int:
 class _Elements:
     """The source's elements in file order, in pieces of the requested lengths."""
 
-    def __init__(self, volume: SourceVolume) -> None:
+    def __init__(self, volume: Source) -> None:
         self._volume = volume
-        self._buffer: Values = np.empty(0, volume.npy.dtype)
+        self._buffer: Values = np.empty(0, volume.array.dtype)
 
     def take(self, count: int) -> Values:
         """Return the next ``count`` elements in the machine's byte order; valid until the next."""
         if len(self._buffer) < count:
-            self._buffer = np.empty(count, self._volume.npy.dtype)
+            self._buffer = np.empty(count, self._volume.array.dtype)
         block = self._buffer[:count]
         view = block.view(np.uint8).data
         while view:

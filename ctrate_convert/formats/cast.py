@@ -62,14 +62,16 @@ class Caster:
         step: float | None = None,
         *,
         num_voxels: int,
+        scaling: tuple[float, float] = (1.0, 0.0),
     ) -> None:
         """Prepare the cast of a volume of ``num_voxels`` voxels.
 
-        ``step`` is the value of one unit of an integer target if the source is float.
+        ``step`` is the value of one unit of an integer target if the source is float. ``scaling``
+        is what the source's header asks for; only the voxels' intensity is told after it.
         """
         self._step = step
         self.value_scale = step if step and source.kind == "f" and target.kind == "i" else 1.0
-        self._histogram = IntensityHistogram()
+        self._histogram = IntensityHistogram(scaling)
         self._source = source.newbyteorder("=")
         self._target = target
         self._limits = np.iinfo(target if target.kind == "i" else np.int16)

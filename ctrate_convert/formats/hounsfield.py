@@ -8,11 +8,14 @@ HU/1000, clipped, or unclipped with metal or padding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctrate_convert.formats.geometry import number_in
 from ctrate_convert.store.records.record import Intensity
 
 INTERCEPT_APPLIES: dict[Intensity, float] = {"raw-1024": -1024.0, "raw-8192": -8192.0}
@@ -45,10 +48,73 @@ _STRIDE = 251
 _COUNTED_AT_ONCE = 2**16
 
 
-class IntensityHistogram:
-    """A coarse histogram of a part of a volume's voxels, filled block by block."""
+_NOT_SCALED = (1.0, 0.0)
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class ToHounsfield:
+    """How an element of the stored array becomes Hounsfield units: times slope, plus intercept.
+
+    ``evidence`` names what tells so. If nothing does, it is empty and both numbers are 0.
+    """
+
+    slope: float = 0.0
+    intercept: float = 0.0
+    evidence: str = ""
+
+
+NOT_KNOWN = ToHounsfield()
+
+
+def to_hounsfield(
+    shown: Intensity,
+    scaling: tuple[float, float],
+    value_scale: float,
+    metadata: Mapping[str, str],
+) -> ToHounsfield:
+    """Return how elements that are to be multiplied by ``value_scale`` become Hounsfield units.
+
+    ``shown`` is the scale of the voxels after the header's ``scaling``. Raw values take the table's
+    slope and intercept if the voxels show that intercept; else the voxels' own, and no slope.
+    """
+    slope, intercept = scaling
+    header = "" if scaling == _NOT_SCALED else "the file's slope and intercept"
+    if shown == "unknown" and not header:
+        return NOT_KNOWN
+    factor, offset, evidence = 1.0, 0.0, "the voxels" if shown != "unknown" else ""
+    if shown == "normalised":
+        factor = 1000.0
+    elif shown in INTERCEPT_APPLIES:
+        offset = INTERCEPT_APPLIES[shown]
+        if number_in(metadata, "RescaleIntercept") == offset:
+            factor = number_in(metadata, "RescaleSlope") or 1.0
+            evidence += " and the table's RescaleSlope and RescaleIntercept"
+    return ToHounsfield(
+        slope=factor * slope * value_scale,
+        intercept=factor * intercept + offset,
+        evidence=", ".join(filter(None, (header, evidence))),
+    )
+
+
+def without_scaling(shown: Intensity, scaling: tuple[float, float]) -> Intensity:
+    """Return the scale of a source's own elements, if ``shown`` is theirs after ``scaling``."""
+    if scaling == _NOT_SCALED:
+        return shown
+    slope, intercept = scaling
+    for raw, offset in INTERCEPT_APPLIES.items():
+        if shown == "hu" and (slope, intercept) == (1.0, offset):
+            return raw
+    return "unknown"
+
+
+class IntensityHistogram:
+    """A coarse histogram of a part of a volume's voxels, filled block by block.
+
+    ``scaling`` is the slope and the intercept that turn the given values into those to count.
+    """
+
+    def __init__(self, scaling: tuple[float, float] = _NOT_SCALED) -> None:
+        self._scaling = scaling
         self._counts = np.zeros((_HIGHEST - _LOWEST) // _BIN_HU, np.int64)
         self._of_thousandfold = np.zeros_like(self._counts)
         self._num_counted = 0
@@ -63,11 +129,17 @@ class IntensityHistogram:
         while len(some):
             taken = some[: len(self._waiting) - self._num_waiting]
             with np.errstate(over="ignore"):  # values too large for float32 are out of range anyway
-                self._waiting[self._num_waiting :][: len(taken)] = taken
+                self._waiting[self._num_waiting :][: len(taken)] = self._scaled(taken)
             self._num_waiting += len(taken)
             some = some[len(taken) :]
             if self._num_waiting == len(self._waiting):
                 self._count()
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self._scaling == _NOT_SCALED:
+            return values
+        slope, intercept = self._scaling
+        return values * np.float64(slope) + intercept
 
     def _count(self) -> None:
         some = self._waiting[: self._num_waiting]
@@ -86,8 +158,9 @@ class IntensityHistogram:
         within ±1.5 are HU/1000 whatever the histogram shows, for no other scale has so small a
         range.
         """
-        if value_min >= -1.5 and value_max <= 1.5:
-            return "normalised" if self._floats and value_max - value_min > 0.1 else "unknown"
+        ends = self._scaled(np.array([value_min, value_max], np.float64))
+        if ends.min() >= -1.5 and ends.max() <= 1.5:
+            return "normalised" if self._floats and np.ptp(ends) > 0.1 else "unknown"
         self._count()
         evidence: dict[Intensity, float] = {
             scale: _evidence(self._counts, int(self._counts.sum()), offset)

@@ -6,17 +6,19 @@ members and the same JSON keys and types, and missing values are empty, never nu
 
 from __future__ import annotations
 
-import ast
+import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ctrate_convert.formats.geometry import number_in
+from ctrate_convert.formats.hounsfield import NOT_KNOWN, ToHounsfield
 from ctrate_convert.formats.names import parse_key
 from ctrate_convert.formats.npy_header import header_bytes
-from ctrate_convert.store.records.plan import Encoding, Layout, PlannedSample
+from ctrate_convert.store.records.geometry import NO_GEOMETRY, Geometry
+from ctrate_convert.store.records.plan import ArrayHeader, Encoding, Layout, PlannedSample
 from ctrate_convert.store.records.record import ArrayRecord
 
 LABEL_NAMES = (
@@ -75,12 +77,22 @@ def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
     return f"{key}.{LAYOUTS[layout].array.format(encoding)}"
 
 
+@dataclass(frozen=True)
+class AboutSource:
+    """What a sample's JSON tells of its source, besides the tables.
+
+    ``raw_header`` is the array's header as it stands in the file, and ``extra`` the other entries.
+    """
+
+    header: ArrayHeader | None
+    geometry: Geometry = NO_GEOMETRY
+    hounsfield: ToHounsfield = NOT_KNOWN
+    raw_header: bytes = b""
+    extra: Sequence[Mapping[str, object]] = ()
+
+
 def small_members(
-    sample: PlannedSample,
-    array: ArrayRecord,
-    source_key: str,
-    layout: Layout,
-    source_extra: Sequence[Mapping[str, object]] = (),
+    sample: PlannedSample, array: ArrayRecord, about: AboutSource, layout: Layout
 ) -> list[tuple[str, bytes]]:
     """Return the name and content of each member besides the array.
 
@@ -89,7 +101,7 @@ def small_members(
     names = LAYOUTS[layout]
     labels = np.array([sample.labels[name] for name in LABEL_NAMES], "<f4")
     prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
-    fields = _description(sample, array, source_key) | {"source_extra": list(source_extra)}
+    fields = _description(sample, array, about)
     if layout == "ctclip":
         fields = _ctclip_fields(sample, array) | fields
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
@@ -105,7 +117,9 @@ def report_text(sample: PlannedSample) -> str:
     return f"{sample.report['Findings_EN']}\n{sample.report['Impressions_EN']}"
 
 
-def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> dict[str, object]:
+def _description(
+    sample: PlannedSample, array: ArrayRecord, about: AboutSource
+) -> dict[str, object]:
     name = parse_key(sample.key)
     return {
         "key": sample.key,
@@ -115,20 +129,31 @@ def _description(sample: PlannedSample, array: ArrayRecord, source_key: str) -> 
         "scan": name.scan if name else "",
         "reconstruction": str(name.reconstruction) if name else "",
         "source_name": sample.source,
-        "source_array_key": source_key,
+        "source_kind": about.header.kind if about.header else "",
+        "source_array_key": about.header.array_key if about.header else "",
         "shape": list(array.shape),
         "dtype": array.dtype,
         "encoding": array.encoding,
         "value_scale": array.value_scale,
         "intensity": array.intensity,
-        "spacing_mm": spacing_mm(sample.metadata),
+        **_geometry(about.geometry),
+        "hu_slope": about.hounsfield.slope,
+        "hu_intercept": about.hounsfield.intercept,
+        "hu_from": about.hounsfield.evidence,
         "max_abs_error": array.max_abs_error,
         "value_min": array.value_min,
         "value_max": array.value_max,
         "report": {new: sample.report[old] for old, new in REPORT_FIELDS.items()},
         "labels": {label: sample.labels[label] for label in LABEL_NAMES},
         "metadata": sample.metadata,
+        "source_header_base64": base64.b64encode(about.raw_header).decode(),
+        "source_extra": list(about.extra),
     }
+
+
+def _geometry(geometry: Geometry) -> dict[str, object]:
+    fields = geometry.model_dump(mode="json", exclude={"contradiction"})
+    return {"spacing_mm": fields.pop("spacing_mm"), **fields}
 
 
 def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, object]:
@@ -140,33 +165,11 @@ def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, objec
     metadata = sample.metadata
     return {
         "study_id": sample.key,
-        "RescaleSlope": _number(metadata.get("RescaleSlope", "")) or 0.0,
-        "RescaleIntercept": _number(metadata.get("RescaleIntercept", "")) or 0.0,
+        "RescaleSlope": number_in(metadata, "RescaleSlope") or 0.0,
+        "RescaleIntercept": number_in(metadata, "RescaleIntercept") or 0.0,
         "XYSpacing": metadata.get("XYSpacing", ""),
-        "ZSpacing": _number(metadata.get("ZSpacing", "")) or 0.0,
+        "ZSpacing": number_in(metadata, "ZSpacing") or 0.0,
         "original_shape": list(array.shape),
         "volume_shape": list(array.shape),
         "volume_dtype": array.dtype,
     }
-
-
-def spacing_mm(metadata: dict[str, str]) -> list[float]:
-    """Return [x, y, z] from XYSpacing and ZSpacing, or an empty list unless all are known."""
-    try:
-        # The table holds a Python list as text, such as [0.75, 0.75].
-        in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return []
-    through = _number(metadata.get("ZSpacing", ""))
-    if not isinstance(in_plane, list) or len(in_plane) != 2 or through is None:
-        return []
-    x, y = (_number(str(value)) for value in in_plane)
-    return [] if x is None or y is None else [x, y, through]
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

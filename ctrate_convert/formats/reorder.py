@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.formats.npy_header import NpyHeader
 from ctrate_convert.formats.tiling import (
     Box,
     box_elements,
@@ -32,16 +31,21 @@ SLAB_BYTES = 2**23
 
 
 def in_c_order(
-    blocks: Iterable[NDArray[Any]], npy: NpyHeader, dtype: np.dtype[Any], scratch: Path
+    blocks: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    scratch: Path,
+    *,
+    fortran_order: bool,
 ) -> Iterator[NDArray[Any]]:
     """Yield a volume's ``blocks``, given in file order, in C order; each is valid until the next.
 
     ``scratch`` is the folder for the scratch file, which only a volume in Fortran order needs.
     """
-    if not npy.fortran_order:
+    if not fortran_order:
         yield from blocks
         return
-    with FortranReorder(scratch, npy.shape, dtype) as reorder:
+    with FortranReorder(scratch, shape, dtype) as reorder:
         for block in blocks:
             reorder.put(block)
         yield from reorder.blocks()

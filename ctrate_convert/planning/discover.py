@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.errors import SettingsError, environment_problem
+from ctrate_convert.sources.kinds import split_name
 from ctrate_convert.store.presence import ASIDE_SUFFIX, PROVEN_SUFFIX
 from ctrate_convert.store.privacy import Permission
+from ctrate_convert.store.records.plan import SourceChoice, SourceKind
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}", re.ASCII)
-_SUFFIX = ".npz"
 _LEFT_ASIDE = "aside for a deletion; if that was killed, `restore` gives the name back"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """An NPZ file; ``source`` is its path below the data folder.
+    """A file that is named as a volume; ``source`` is its path below the data folder.
 
     ``problem`` tells why the name cannot be kept; odd bytes in such names are escaped. ``linked``:
     the name is a symbolic link, and the numbers are its target's.
     """
 
     stem: str
+    kind: SourceKind
     source: str
     size_bytes: int
     mtime_ns: int
@@ -39,6 +42,7 @@ class FoundFile:
 class Discovery:
     """All files by stem, and everything that was not looked into.
 
+    ``kind`` is that of all files; ``of_other_kind`` counts those of the other, which are ignored.
     ``linked_folders`` are symbolic links to folders, which are not entered. ``unreadable`` are
     folders and files that could not be opened or are not files, each with the cause.
     ``permissions`` are all permissions that a file has, and ``holding_folders`` all folders that
@@ -46,6 +50,8 @@ class Discovery:
     """
 
     data_folder: Path
+    kind: SourceKind
+    of_other_kind: int
     files: Mapping[str, tuple[FoundFile, ...]]
     linked_folders: tuple[str, ...]
     unreadable: tuple[str, ...]
@@ -53,11 +59,12 @@ class Discovery:
     holding_folders: frozenset[Path]
 
 
-def discover(data_folder: Path, *, skip: Path) -> Discovery:
+def discover(data_folder: Path, *, skip: Path, source: SourceChoice = "auto") -> Discovery:
     """Look through ``data_folder``, entering neither hidden folders nor links nor ``skip``.
 
     Raises:
-        SettingsError: ``data_folder`` is missing or no folder.
+        SettingsError: ``data_folder`` is missing or no folder, or holds both kinds of volumes and
+            ``source`` does not say which counts.
         EnvironmentProblem: it cannot be read.
     """
     if not data_folder.is_dir():
@@ -68,10 +75,16 @@ def discover(data_folder: Path, *, skip: Path) -> Discovery:
         )
     walk = _Walk(os.fspath(data_folder), os.fspath(skip))
     files: dict[str, list[FoundFile]] = {}
-    for found in walk:
-        files.setdefault(found.stem, []).append(found)
+    volumes = list(walk)
+    kinds = Counter(found.kind for found in volumes)
+    kind = _kind_that_counts(data_folder, kinds, source)
+    for found in volumes:
+        if found.kind == kind:
+            files.setdefault(found.stem, []).append(found)
     return Discovery(
         data_folder=data_folder,
+        kind=kind,
+        of_other_kind=kinds.total() - kinds[kind],
         files={
             stem: tuple(sorted(group, key=lambda found: found.source))
             for stem, group in files.items()
@@ -81,6 +94,26 @@ def discover(data_folder: Path, *, skip: Path) -> Discovery:
         permissions=frozenset(walk.permissions),
         holding_folders=frozenset(map(Path, walk.holding_folders)),
     )
+
+
+def _kind_that_counts(
+    data_folder: Path, kinds: Mapping[SourceKind, int], source: SourceChoice
+) -> SourceKind:
+    """Return ``source``, or the kind of all volumes if it is ``auto``.
+
+    Raises:
+        SettingsError: there are volumes of both kinds.
+    """
+    if source != "auto":
+        return source
+    if len(kinds) > 1:
+        raise SettingsError(
+            "--data_folder holds volumes of two kinds, and which count cannot be guessed",
+            where=data_folder,
+            seen=f"{kinds['npz']:,} NPZ, {kinds['nifti']:,} NIfTI",
+            next_command="give the same command with --source npz or --source nifti",
+        )
+    return next(iter(kinds), "npz")
 
 
 def printable(name: str) -> str:
@@ -97,7 +130,7 @@ def name_problem(name: str) -> str | None:
 
 
 class _Walk:
-    """A walk over the data folder: it yields the NPZ files, and notes what it did not look into."""
+    """A walk over the data folder: it yields the volumes, and notes what it did not look into."""
 
     def __init__(self, root: str, skip: str) -> None:
         self._root = root
@@ -123,8 +156,8 @@ class _Walk:
                             pending.append(relative)
                     elif entry.is_symlink() and entry.is_dir():
                         self.linked_folders.append(printable(relative))
-                    elif entry.name.lower().endswith(_SUFFIX):
-                        yield from self._file(entry, relative)
+                    elif named := split_name(entry.name):
+                        yield from self._file(entry, relative, *named)
                 except OSError as error:
                     self._note(relative, error.strerror)
 
@@ -138,18 +171,20 @@ class _Walk:
             self._note(folder, error.strerror)
             return []
 
-    def _file(self, entry: os.DirEntry[str], relative: str) -> Iterator[FoundFile]:
+    def _file(
+        self, entry: os.DirEntry[str], relative: str, stem: str, kind: SourceKind
+    ) -> Iterator[FoundFile]:
         status = entry.stat()
         if not stat.S_ISREG(status.st_mode):
             self._note(relative, "not a regular file")
             return
         self._note_access(entry, status)
-        stem = entry.name[: -len(_SUFFIX)]
         problem = name_problem(stem)
         if problem is None and not _is_utf8(relative):
             problem = "its folder's name is not UTF-8 text"
         yield FoundFile(
             stem=printable(stem),
+            kind=kind,
             source=relative if problem is None else printable(relative),
             size_bytes=status.st_size,
             mtime_ns=status.st_mtime_ns,

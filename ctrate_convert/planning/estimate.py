@@ -14,7 +14,9 @@ import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
-from ctrate_convert.formats.members import LAYOUTS, small_members
+from ctrate_convert.formats.geometry import geometry_of
+from ctrate_convert.formats.hounsfield import to_hounsfield
+from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
@@ -62,9 +64,16 @@ def sample_cost(
         volume_bytes = voxels * np.dtype(header.dtype).itemsize
         array_bytes = voxels * target.itemsize
         shape = _three(header.shape)
-    members = small_members(
-        sample, _typical_record(target, shape), header.array_key if header else "", settings.layout
+    about = (
+        AboutSource(
+            header,
+            geometry_of(header, sample.metadata),
+            to_hounsfield("hu", header.scaling, 1.0, sample.metadata),
+        )
+        if header
+        else AboutSource(None)
     )
+    members = small_members(sample, _typical_record(target, shape), about, settings.layout)
     small_bytes = [len(data) for _, data in members]
     small_bytes[0] += header.extra_bytes if header else 0  # in the JSON, the first member
     prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""

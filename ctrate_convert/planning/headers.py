@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.sources.npz import read_array_header
+from ctrate_convert.sources.kinds import read_array_header
 from ctrate_convert.store.records.plan import ArrayHeader
 
 READERS = 16

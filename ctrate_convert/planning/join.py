@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ctrate_convert.formats.names import parse_key
 from ctrate_convert.planning.discover import Discovery, FoundFile, name_problem
 from ctrate_convert.planning.split import natural_order
-from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
+from ctrate_convert.sources.kinds import KIND_NAMES
+from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason, SourceKind
 
 if TYPE_CHECKING:  # tables.py imports pandas, which is slow
     from ctrate_convert.formats.tables import Tables
@@ -35,7 +36,7 @@ def join(
     keys = (found.files.keys() | tables.keys()) - already_planned
     for key in sorted(keys, key=natural_order):
         files = found.files.get(key, ())
-        why = _why_not(key, files, tables, exclusion_list)
+        why = _why_not(key, files, tables, exclusion_list, found.kind)
         if why is None:
             samples[key] = files[0]
         else:
@@ -56,7 +57,11 @@ def _excluded(
 
 
 def _why_not(
-    key: str, files: tuple[FoundFile, ...], tables: Tables, exclusion_list: Set[str]
+    key: str,
+    files: tuple[FoundFile, ...],
+    tables: Tables,
+    exclusion_list: Set[str],
+    kind: SourceKind,
 ) -> tuple[ExclusionReason, str] | None:
     """Return the first reason, in the order of the checks, not to convert the key; None if none."""
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
@@ -83,7 +88,10 @@ def _why_not(
     if key not in tables.metadata:
         return "no_metadata", f"{tables.metadata.path.name} has no row for it"
     if not files:
-        return "no_volume", f"listed in {', '.join(listed)}, but there is no such NPZ file"
+        return (
+            "no_volume",
+            f"listed in {', '.join(listed)}, but there is no such {KIND_NAMES[kind]} file",
+        )
     return None
 
 

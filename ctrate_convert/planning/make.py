@@ -20,6 +20,7 @@ from ctrate_convert.errors import (
     SampleError,
     environment_problem,
 )
+from ctrate_convert.formats.geometry import geometry_of
 from ctrate_convert.planning.discover import Discovery
 from ctrate_convert.planning.draft import planned_sample, write_draft
 from ctrate_convert.planning.headers import Progress, read_headers
@@ -35,6 +36,7 @@ from ctrate_convert.planning.refusals import (
 from ctrate_convert.planning.split import arrange
 from ctrate_convert.planning.survey import Survey, absolute, nothing_to_convert, take_survey
 from ctrate_convert.planning.warnings import (
+    geometry_warnings,
     header_warnings,
     probe_warnings,
     survey_warnings,
@@ -196,7 +198,12 @@ def _publish(
         earlier=selection.earlier,
         prediction=ProbeEstimate(findings) if findings else None,
     )
-    more_warnings = [*header_warnings(headers, settings), *problem]
+    geometries = {
+        key: geometry_of(header, survey.tables.metadata.row(key))
+        for key, header in headers.items()
+        if isinstance(header, ArrayHeader)
+    }
+    more_warnings = [*header_warnings(headers, settings), *geometry_warnings(geometries), *problem]
     if findings:
         more_warnings += probe_warnings(findings)
     report = _report(survey, selection, draft.plan, more_warnings)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.planning.discover import Discovery, discover
+from ctrate_convert.sources.kinds import KIND_NAMES
 from ctrate_convert.store.records.plan import ExcludedSample, PlanSettings
 
 if TYPE_CHECKING:  # tables.py imports pandas, which is slow
@@ -52,7 +53,7 @@ def take_survey(settings: PlanSettings, output: Path) -> Survey:
         tables=read_tables(
             Path(settings.reports_file), Path(settings.labels_file), Path(settings.meta_file)
         ),
-        found=discover(data_folder, skip=output.resolve()),
+        found=discover(data_folder, skip=output.resolve(), source=settings.source),
         exclusion_list=frozenset().union(*lists),
     )
 
@@ -87,11 +88,11 @@ def _absolute(name: str, path: str) -> str:
 
 def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> SettingsError:
     """Return the error for a plan without samples; it shows the names that were seen."""
-    tables = survey.tables
+    tables, kind = survey.tables, survey.found.kind
     listed = sorted(tables.keys())
     stems = list(islice(survey.found.files, _EXAMPLES))
     seen = [
-        f"{len(survey.found.files)} NPZ names{_such_as(stems)}",
+        f"{len(survey.found.files)} {KIND_NAMES[kind]} names{_such_as(stems)}",
         *(
             f"{len(table)} rows in {table.path.name}{_such_as(list(islice(table, _EXAMPLES)))}"
             for table in tables.by_setting.values()
@@ -102,8 +103,8 @@ def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> Se
         "no volume can be converted",
         where=survey.found.data_folder,
         seen="; ".join(seen),
-        expected="NPZ files named as the tables' VolumeName without .nii.gz"
-        + _such_as([f"{key}.npz" for key in listed[:1]]),
+        expected=f"{KIND_NAMES[kind]} files named as the tables' VolumeName"
+        + _such_as([f"{key}{'.npz' if kind == 'npz' else '.nii.gz'}" for key in listed[:1]]),
         next_command="check --data_folder and the three tables: do they belong to one split?",
     )
 

@@ -12,6 +12,8 @@ from ctrate_convert.formats.cast import output_dtype
 from ctrate_convert.planning.intensity import intensity_notes
 from ctrate_convert.planning.probe.trials import Findings
 from ctrate_convert.planning.survey import Survey
+from ctrate_convert.sources.kinds import KIND_NAMES
+from ctrate_convert.store.records.geometry import Geometry
 from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
 
 _NAMED = 5
@@ -20,6 +22,12 @@ _NAMED = 5
 def survey_warnings(survey: Survey, planned: Iterable[str], planned_before: Set[str]) -> list[str]:
     """Return warnings about names, links, tables and lists; ``planned`` are the new plan's keys."""
     found, warnings = survey.found, []
+    if found.of_other_kind:
+        other = next(name for kind, name in KIND_NAMES.items() if kind != found.kind)
+        warnings.append(
+            f"{found.of_other_kind:,} {other} files lie in the data folder too; this plan has "
+            f"nothing to do with them"
+        )
     linked = [key for key in planned if found.files[key][0].linked]
     if linked:
         warnings.append(
@@ -140,3 +148,22 @@ def _counts(counts: Counter[str]) -> str:
 def _names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def geometry_warnings(geometries: Mapping[str, Geometry]) -> list[str]:
+    """Return warnings about volumes whose array and row of the metadata table disagree."""
+    wrong = {key: one for key, one in geometries.items() if one.contradiction}
+    if not wrong:
+        return []
+    first = next(iter(wrong))
+    without = [key for key, one in wrong.items() if not one.spacing_mm]
+    if not without:
+        claimed = "their spacing is the files' own"
+    elif len(without) == len(wrong):
+        claimed = "no spacing is claimed for them"
+    else:
+        claimed = f"no spacing is claimed for {len(without):,} of them"
+    return [
+        f"the metadata table contradicts the arrays of {len(wrong):,} of {len(geometries):,} "
+        f"volumes, and {claimed}: {_names(list(wrong))}; of {first}, {wrong[first].contradiction}"
+    ]

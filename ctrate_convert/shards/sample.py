@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
 from ctrate_convert.formats.codecs import array_writer
 from ctrate_convert.formats.codecs.target import ArrayTarget
+from ctrate_convert.formats.geometry import geometry_of
+from ctrate_convert.formats.hounsfield import to_hounsfield, without_scaling
 from ctrate_convert.formats.measured import Measured
-from ctrate_convert.formats.members import LAYOUTS, array_member_name, small_members
+from ctrate_convert.formats.members import (
+    LAYOUTS,
+    AboutSource,
+    array_member_name,
+    small_members,
+)
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.shards.second_look import largest_excess
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.source import Source
 from ctrate_convert.store.records.plan import PlannedSample, PlanSettings
 from ctrate_convert.store.records.record import (
     ArrayRecord,
@@ -67,7 +75,7 @@ def _convert_as(
     scratch: Path,
     on_bytes: OnBytes,
 ) -> ConvertedSample:
-    with SourceVolume(path, settings.array_key) as volume:
+    with open_source(path, settings.array_key) as volume:
         extra = volume.source_extra()
         name = target or output_dtype(volume.header.dtype, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
@@ -76,7 +84,7 @@ def _convert_as(
             tar=tar,
             name=array_member_name(sample.key, settings.layout, settings.encoding),
             dtype=dtype,
-            shape=volume.npy.shape,
+            shape=volume.array.shape,
             scratch=scratch,
             header=LAYOUTS[settings.layout].array_has_header,
             chunk_shape=settings.chunk_shape,
@@ -91,24 +99,42 @@ def _convert_as(
         measured = caster.measured()
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
-        array = _array_record(written, elements.hexdigest(), measured, member, settings)
-        source_key = volume.header.array_key
+        header = volume.header
+        array = _array_record(
+            written, elements.hexdigest(), measured, member, settings, header.scaling
+        )
+        about = AboutSource(
+            header=header,
+            geometry=geometry_of(header, sample.metadata),
+            hounsfield=to_hounsfield(
+                measured.intensity, header.scaling, measured.value_scale, sample.metadata
+            ),
+            raw_header=volume.raw_header,
+            extra=extra,
+        )
         members = [
             tar.add(name, data)
-            for name, data in small_members(sample, array, source_key, settings.layout, extra)
+            for name, data in small_members(sample, array, about, settings.layout)
         ]
         return ConvertedSample(
             key=sample.key,
             source=volume.fingerprint(sample.source),
-            source_header=volume.header,
+            source_header=header,
+            geometry=about.geometry,
             array=array,
             members=tuple(MemberRecord(**vars(written)) for written in members),
         )
 
 
-def _caster(volume: SourceVolume, dtype: np.dtype[Any], settings: PlanSettings) -> Caster:
-    num_voxels = math.prod(volume.npy.shape)
-    return Caster(volume.npy.dtype, dtype, settings.step, num_voxels=num_voxels)
+def _caster(volume: Source, dtype: np.dtype[Any], settings: PlanSettings) -> Caster:
+    num_voxels = math.prod(volume.array.shape)
+    return Caster(
+        volume.array.dtype,
+        dtype,
+        settings.step,
+        num_voxels=num_voxels,
+        scaling=volume.header.scaling,
+    )
 
 
 def _array_record(
@@ -117,6 +143,7 @@ def _array_record(
     measured: Measured,
     target: ArrayTarget,
     settings: PlanSettings,
+    scaling: tuple[float, float],
 ) -> ArrayRecord:
     return ArrayRecord.model_validate(
         {
@@ -129,7 +156,7 @@ def _array_record(
             "blake3": elements_blake3,
             "stored_blake3": written.blake3 or None,
             "value_scale": measured.value_scale,
-            "intensity": measured.intensity,
+            "intensity": without_scaling(measured.intensity, scaling),
             "max_abs_error": measured.max_abs_error,
             "value_min": measured.value_min,
             "value_max": measured.value_max,
@@ -140,7 +167,7 @@ def _array_record(
 
 
 def _cast(
-    volume: SourceVolume,
+    volume: Source,
     caster: Caster,
     dtype: np.dtype[Any],
     scratch: Path,
@@ -153,4 +180,5 @@ def _cast(
             on_bytes(block.nbytes)
             yield caster.cast(block)
 
-    return in_c_order(blocks(), volume.npy, dtype, scratch)
+    source = volume.array
+    return in_c_order(blocks(), source.shape, dtype, scratch, fortran_order=source.fortran_order)

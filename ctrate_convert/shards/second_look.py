@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.bound import ErrorLimit
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.source import Source
 
 
 def largest_excess(
-    volume: SourceVolume, caster: Caster, limit: ErrorLimit, on_bytes: Callable[[int], None]
+    volume: Source, caster: Caster, limit: ErrorLimit, on_bytes: Callable[[int], None]
 ) -> float:
     """Return the largest error that breaks its bound in ``limit``; 0.0 if none does.
 
@@ -30,7 +31,7 @@ def largest_excess(
         SampleError: the source cannot be read, or is another file now.
     """
     largest = 0.0
-    with SourceVolume(volume.path, volume.header.array_key) as again:
+    with open_source(volume.path, volume.header.array_key) as again:
         for block in again.blocks(BLOCK_VOXELS):
             on_bytes(0)
             largest = max(largest, limit.excess(block, _errors(block, caster)))

@@ -24,7 +24,7 @@ from ctrate_convert.errors import (
 from ctrate_convert.formats.tar import TarWriter
 from ctrate_convert.shards.readback import FileIdentity, ReadShard, read_shard
 from ctrate_convert.shards.sample import convert_sample
-from ctrate_convert.sources.npz import fetch_ahead
+from ctrate_convert.sources.kinds import fetch_ahead
 from ctrate_convert.store.durable import PartialFile, create_once, fsync_directory, read_regular
 from ctrate_convert.store.fresh import fresh_status
 from ctrate_convert.store.layout import Dataset

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ctrate_convert.formats.npy_header import NpyHeader
-from ctrate_convert.sources.inventory import LeftOut
+from ctrate_convert.sources.left_out import LeftOut
 from ctrate_convert.sources.zip_structure import Entry
 
 MAX_EXTRA_BYTES = 2**20
@@ -84,7 +84,7 @@ def as_fields(
         "fortran_order": header.fortran_order if header else False,
         "header_base64": base64.b64encode(raw_header).decode(),
         "base64": base64.b64encode(content).decode(),
-        "json": _json_text(header, content) if text is None else text,
+        "json": json_text(header, content) if text is None else text,
     }
 
 
@@ -100,13 +100,14 @@ def estimated_bytes(looks: Sequence[Look], comment: bytes) -> int:
         entries.append(as_fields(look.entry.name, look.header, b"", b"", ""))
         if look.header is None:
             entries[-1]["shape"] = [look.content_bytes]
-        more_bytes += _base64_bytes(head_bytes) + _base64_bytes(look.content_bytes)
+        more_bytes += base64_bytes(head_bytes) + base64_bytes(look.content_bytes)
         if _probably_json(look):
             more_bytes += int(look.content_bytes * _JSON_ESCAPES)
     return len(json.dumps(entries, ensure_ascii=False).encode()) - len("[]") + more_bytes
 
 
-def _base64_bytes(size_bytes: int) -> int:
+def base64_bytes(size_bytes: int) -> int:
+    """Return the length of ``size_bytes`` bytes as base64 text."""
     return 4 * -(-size_bytes // 3)
 
 
@@ -119,7 +120,7 @@ def _probably_json(look: Look) -> bool:
     )
 
 
-def _json_text(header: NpyHeader | None, content: bytes) -> str:
+def json_text(header: NpyHeader | None, content: bytes) -> str:
     """Return the JSON object or list in ``content`` as text; empty if there is none.
 
     A single number or word is valid JSON too, but such content is usually not meant as JSON.

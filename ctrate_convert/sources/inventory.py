@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from dataclasses import dataclass
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.sources.left_out import BYTES_AFTER, BYTES_BEFORE, BYTES_BETWEEN, LeftOut
 from ctrate_convert.sources.zip_end import read_end
 from ctrate_convert.sources.zip_structure import Entry, read_entries
 
-BYTES_BEFORE = "bytes-before"
-BYTES_BETWEEN = "bytes-between"
-BYTES_AFTER = "bytes-after"
 EXTRA_FIELD = "zip-extra-field"
-NPY_HEADER = "npy-header"
-
-_USER_ATTRIBUTE = "user."
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A part of a source that its shard does not hold.
-
-    ``name`` is a member's name in the zip, the name of an extended attribute, or one of the
-    constants above. ``what`` describes the part for a person.
-    """
-
-    name: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -79,25 +60,3 @@ def _gaps(spans: list[tuple[int, int]], where: object) -> list[int]:
         gaps.append(start - place)
         place = stop
     return gaps
-
-
-def user_attributes(descriptor: int) -> list[LeftOut]:
-    """Return the extended attributes that a person or program has set on the file.
-
-    Raises:
-        OSError: the file system has attributes but cannot list them.
-    """
-    try:
-        names = os.listxattr(descriptor)
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
-            return []
-        raise
-    return [_attribute(descriptor, name) for name in names if name.startswith(_USER_ATTRIBUTE)]
-
-
-def _attribute(descriptor: int, name: str) -> LeftOut:
-    what = "extended attribute"
-    with contextlib.suppress(OSError):
-        what += f", {len(os.getxattr(descriptor, name)):,} bytes"
-    return LeftOut(os.fsencode(name).decode("utf-8", "backslashreplace"), what)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from isal import igzip_lib, isal_zlib
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.sources.source import AHEAD_BYTES, fetch
 from ctrate_convert.sources.zip_structure import DEFLATED, Entry
 
 _COMPRESSED_BLOCK_BYTES = 2**18
-_AHEAD_BYTES = 2**24
-"""The number of bytes that the kernel is asked to fetch ahead."""
 
 
 class Member:
@@ -60,9 +58,8 @@ class Member:
 
     def fetch_ahead(self) -> None:
         """Ask the kernel to fetch the next bytes in the background."""
-        while self._asked_for < min(self._end, self._position + _AHEAD_BYTES):
-            fetch(self._descriptor, self._asked_for)
-            self._asked_for += _AHEAD_BYTES
+        while self._asked_for < min(self._end, self._position + AHEAD_BYTES):
+            self._asked_for = fetch(self._descriptor, self._asked_for)
 
     def read(self, size_bytes: int) -> bytes:
         """Return up to ``size_bytes`` further bytes."""
@@ -114,9 +111,3 @@ class Member:
         unused = len(self._inflater.unused_data) if self._inflater else 0
         if unused := unused + self._end - self._position:
             raise self._broken("there are bytes after the end of the data", unused, 0)
-
-
-def fetch(descriptor: int, offset: int) -> None:
-    """Ask the kernel to fetch 16 MiB from ``offset`` on; ignore file systems that refuse."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(descriptor, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from ctrate_convert.errors import ExitCode, SampleError
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from tests.promises.hostile import HOSTILE, ODD_BUT_SOUND, VOLUME, npy_of, npz, packed
 from tests.support import (
@@ -391,8 +391,8 @@ def change_backwards_in_time(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def start_reading(path: Path) -> tuple[SourceVolume, Iterator[Array]]:
-    volume = SourceVolume(path)
+def start_reading(path: Path) -> tuple[NpzSource, Iterator[Array]]:
+    volume = NpzSource(path)
     blocks = volume.blocks(2**17)
     next(blocks)
     return volume, blocks
@@ -538,5 +538,5 @@ def test_zip_bomb_takes_no_space(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.npy", npy_of(np.zeros((512, 512, 64), np.int16)))
     assert path.stat().st_size < 2**20
-    with SourceVolume(path) as volume:
+    with NpzSource(path) as volume:
         assert max(block.size for block in volume.blocks(2**17)) <= 2**17

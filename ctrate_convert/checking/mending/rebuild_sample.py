@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ctrate_convert.checking.mending.rebuild_scan import ScannedShard
 from ctrate_convert.errors import DamageError
+from ctrate_convert.formats.geometry import geometry_of
 from ctrate_convert.formats.members import LAYOUTS, array_member_name
 from ctrate_convert.shards.readback import array_blocks
 from ctrate_convert.store.records.plan import ArrayHeader, PlannedSample, PlanSettings
@@ -39,6 +40,7 @@ def rebuild_sample(
     stored, *members = _members(scanned, planned.key, settings)
     facts = _facts(scanned, planned.key)
     array = _array(scanned, planned.key, stored, facts, settings)
+    header = planned.header or _header(facts, array)
     return ConvertedSample(
         key=planned.key,
         source=SourceFingerprint(
@@ -48,9 +50,10 @@ def rebuild_sample(
             ctime_ns=0,
             inode=0,
         ),
-        source_header=planned.header or _header(facts, array),
+        source_header=header,
         array=array,
         members=tuple(members),
+        geometry=geometry_of(header, planned.metadata),
     )
 
 

@@ -25,7 +25,8 @@ from ctrate_convert.planning.probe.peek import (
     peek,
     spread,
 )
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.source import Source
 
 PART_BYTES = 2**24
 """Bytes of a part's elements as stored; a smaller volume is its own part."""
@@ -76,11 +77,11 @@ def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
         SampleError: the source cannot be read.
         OSError: the part cannot be written.
     """
-    with SourceVolume(source, array_key) as volume:
-        shape = volume.npy.shape
+    with open_source(source, array_key) as volume:
+        shape = volume.array.shape
         part, cpu_s, share = (
             _boxes_of(volume, source.stem)
-            if _looks_like_a_scan(shape, volume.npy.dtype.itemsize)
+            if _looks_like_a_scan(shape, volume.array.dtype.itemsize)
             else _runs_of(volume)
         )
     np.savez(path, part=part)
@@ -96,25 +97,25 @@ def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
     )
 
 
-def _boxes_of(volume: SourceVolume, name: str) -> tuple[NDArray[Any], float, DeflatedShare]:
+def _boxes_of(volume: Source, name: str) -> tuple[NDArray[Any], float, DeflatedShare]:
     """Read ``volume`` to its end; return boxes of it, the CPU seconds, and how pieces deflate."""
-    shape, dtype = volume.npy.shape, volume.npy.dtype
+    shape, dtype = volume.array.shape, volume.array.dtype
     rows, columns = _box_shape(shape, dtype.itemsize)
     # The file's name sets the start, so that a volume always gives the same boxes.
     boxes = _places(shape, (rows, columns), dtype.itemsize, zlib.crc32(name.encode()))
-    order: Any = "F" if volume.npy.fortran_order else "C"
+    order: Any = "F" if volume.array.fortran_order else "C"
     part = np.empty((len(boxes) * rows, columns, shape[2]), dtype, order)
-    plane_shape = shape[1::-1] if volume.npy.fortran_order else shape[1:]
+    plane_shape = shape[1::-1] if volume.array.fortran_order else shape[1:]
     plane = np.empty(plane_shape, dtype)
     view = plane.reshape(-1).view(np.uint8).data
     cpu_s = 0.0
     share = DeflatedShare()
-    planes = shape[2] if volume.npy.fortran_order else shape[0]
+    planes = shape[2] if volume.array.fortran_order else shape[0]
     for index in range(planes):
         clock = time.process_time()
         volume.read_into(view)
         cpu_s += time.process_time() - clock
-        take = _take_plane if volume.npy.fortran_order else _take_row
+        take = _take_plane if volume.array.fortran_order else _take_row
         take(part, boxes, rows, columns, index, plane)
         for number in range(-(-MANY_PIECES // planes)):
             offset = spread(index + number * planes, max(1, len(view) - PIECE_BYTES))
@@ -129,11 +130,11 @@ def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
     return largest * itemsize <= PART_BYTES and max(shape[0], shape[2]) <= _MOST_PLANES
 
 
-def _runs_of(volume: SourceVolume) -> tuple[NDArray[Any], float, DeflatedShare]:
+def _runs_of(volume: Source) -> tuple[NDArray[Any], float, DeflatedShare]:
     """Read ``volume`` as `_boxes_of` does; the part is runs of elements from all over the file."""
-    dtype = volume.npy.dtype
+    dtype = volume.array.dtype
     part = np.empty((_RUNS, 1, PART_BYTES // (_RUNS * dtype.itemsize)), dtype)
-    elements = volume.npy.data_bytes // dtype.itemsize
+    elements = volume.array.data_bytes // dtype.itemsize
     between_bytes = elements // _RUNS * dtype.itemsize - part[0].nbytes
     passed = memoryview(bytearray(_PASSED_BYTES))
     share = DeflatedShare()
@@ -210,7 +211,7 @@ def _places(
 
 def _read_cpu(path: Path) -> float:
     clock = time.process_time()
-    with SourceVolume(path, PART_KEY) as volume:
+    with open_source(path, PART_KEY) as volume:
         for _ in volume.blocks(BLOCK_VOXELS):
             pass
     return time.process_time() - clock

@@ -11,9 +11,12 @@ from typing_extensions import Self
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes
+from ctrate_convert.store.records.geometry import Geometry
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
+SourceKind = Literal["npz", "nifti"]
+SourceChoice = Literal["auto", "npz", "nifti"]
 Encoding = Literal["npy", "npy.gz", "b2nd"]
 ChunkShape = Literal["cube", "slab"]
 ExclusionReason = Literal[
@@ -51,7 +54,12 @@ class PlanSettings(Record):
         SettingsError: two settings do not go together.
     """
 
-    data_folder: str = Field(description="Folder with the NPZ, at any depth.")
+    data_folder: str = Field(description="Folder with the volumes, at any depth.")
+    source: SourceChoice = Field(
+        default="auto",
+        description="What volumes are: npz, or nifti (.nii.gz, .nii). auto: whichever lies in the "
+        "data folder, if not both.",
+    )
     reports_file: str = Field(description="CSV with the four report columns.")
     meta_file: str = Field(description="CSV with the 44 metadata columns.")
     labels_file: str = Field(description="CSV with the 18 labels.")
@@ -137,6 +145,12 @@ class PlanSettings(Record):
                 "--trash tells where sources go that are deleted, and none is to be",
                 expected="--delete_source_files too",
             )
+        if self.array_key and self.source == "nifti":
+            raise SettingsError(
+                "--array_key names an array of an NPZ; a NIfTI file holds one volume",
+                seen=f"--source nifti --array_key {self.array_key}",
+                expected="--source nifti alone",
+            )
         if self.step and self.dtype != "int16":
             raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {self.dtype}")
         return self
@@ -146,7 +160,9 @@ class ArrayHeader(Record):
     """The header of a volume's array, read before its data.
 
     ``extra_bytes`` is the size that the source's other entries add to the sample's JSON.
-    ``left_out`` names the parts of the source that no shard will hold.
+    ``left_out`` names the parts of the source that no shard will hold. ``scaling`` is (slope,
+    intercept): the header says that a stored element times the one plus the other is the voxel's
+    value. ``geometry`` is what the file itself says, without the tables.
     """
 
     array_key: str
@@ -156,6 +172,9 @@ class ArrayHeader(Record):
     compression: Literal["stored", "deflated"]
     extra_bytes: SizeBytes = 0
     left_out: tuple[str, ...] = ()
+    kind: SourceKind = "npz"
+    scaling: tuple[float, float] = (1.0, 0.0)
+    geometry: Geometry | None = None
 
 
 class PlannedSample(Record):

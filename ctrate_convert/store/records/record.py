@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ctrate_convert.store.records.base import Blake3, Key, Record, RelativePath, Sha256, SizeBytes
+from ctrate_convert.store.records.geometry import NO_GEOMETRY, Geometry
 from ctrate_convert.store.records.plan import ArrayHeader, Encoding
 
 Intensity = Literal["hu", "raw-1024", "raw-8192", "normalised", "unknown"]
@@ -68,6 +69,7 @@ class ConvertedSample(Record):
     source_header: ArrayHeader
     array: ArrayRecord
     members: tuple[MemberRecord, ...]
+    geometry: Geometry = NO_GEOMETRY
 
     @property
     def all_members(self) -> tuple[ArrayRecord | MemberRecord, ...]:

@@ -14,7 +14,7 @@ from unittest import mock
 
 from ctrate_convert.errors import CtrateError, ExitCode, SampleError, SettingsError
 from ctrate_convert.formats.tables import read_tables
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.npz import NpzSource
 from tests.promises.crash.scenario import quick_folder
 from tests.promises.crash.trash_scenario import TrashScenario
 from tests.promises.fuzz.mutations import BYTES, LINES
@@ -74,7 +74,7 @@ def fuzz_dataset(chance: random.Random, stage: Stage) -> str:
 def read_volume(path: Path) -> str:
     """Read all of a volume, as a conversion does."""
     try:
-        with SourceVolume(path) as volume:
+        with NpzSource(path) as volume:
             for _ in volume.blocks(2**17):
                 pass
     except SampleError:

@@ -33,7 +33,7 @@ from ctrate_convert.errors import CtrateError, ExitCode
 from ctrate_convert.running import worker
 from ctrate_convert.running.worker import Order, ShardDone
 from ctrate_convert.shards import shard as converter
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.store import fresh, merger
 from ctrate_convert.store.durable import PartialFile
 from ctrate_convert.store.journals import is_done, open_intents, read_journal
@@ -1008,8 +1008,8 @@ def test_file_that_turns_into_a_link_while_deleting(
 # --- A source that is rewritten -------------------------------------------------------------------
 
 READING: dict[str, tuple[Any, str]] = {
-    "before a block": (SourceVolume, "read_into"),
-    "before the fingerprint": (SourceVolume, "fingerprint"),
+    "before a block": (NpzSource, "read_into"),
+    "before the fingerprint": (NpzSource, "fingerprint"),
     "before the shard is read again": (converter, "read_shard"),
     "before the record": (converter, "create_once"),
     "before the merge": (worker, "merge"),

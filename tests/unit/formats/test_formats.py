@@ -26,7 +26,8 @@ from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, out
 from ctrate_convert.formats.npy_header import NpyHeader, header_bytes, read_header
 from ctrate_convert.formats.reorder import FortranReorder, in_c_order
 from ctrate_convert.formats.tar import TarWriter
-from ctrate_convert.sources.npz import SourceVolume, read_array_header
+from ctrate_convert.sources.kinds import read_array_header
+from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.store.durable import PartialFile
 from tests.promises.hostile import HOSTILE, VOLUME, VOLUME_TYPES, fields, npy, npy_of, npz, packed
 from tests.support import Array, same_voxels
@@ -315,9 +316,10 @@ def test_fortran_order_is_turned(
 
 def test_c_order_passes_through(tmp_path: Path) -> None:
     """A volume in C order takes no scratch file."""
-    header = NpyHeader(np.dtype(np.int16), VOLUME.shape, False, 128)
     blocks = [VOLUME.ravel()[:31], VOLUME.ravel()[31:]]
-    given_on = list(in_c_order(blocks, header, np.dtype(np.int16), tmp_path / "missing"))
+    given_on = list(
+        in_c_order(blocks, VOLUME.shape, np.dtype(np.int16), tmp_path, fortran_order=False)
+    )
     assert all(one is other for one, other in zip(given_on, blocks, strict=True))
 
 
@@ -417,11 +419,11 @@ def file_with(data: bytes) -> Iterator[Path]:
 
 def read_whole(path: Path, block_voxels: int) -> Array:
     """The volume, put together from its blocks."""
-    with SourceVolume(path) as source:
+    with NpzSource(path) as source:
         parts = [block.copy() for block in source.blocks(block_voxels)]
         whole: Array = np.concatenate(parts)
-        shape = source.npy.shape
-        whole = whole.reshape(shape[::-1]).T if source.npy.fortran_order else whole.reshape(shape)
+        shape = source.array.shape
+        whole = whole.reshape(shape[::-1]).T if source.array.fortran_order else whole.reshape(shape)
         assert source.read_into(memoryview(bytearray(1))) == 0
         return whole
 

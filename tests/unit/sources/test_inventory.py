@@ -24,7 +24,7 @@ from ctrate_convert import Volumes
 from ctrate_convert.errors import DamageError, ExitCode, SampleError
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.sources.extra import MAX_EXTRA_BYTES
-from ctrate_convert.sources.npz import SourceVolume
+from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.promises.hostile import RunsOnLoad, fields, npy, npy_of, packed
 from tests.support import (
@@ -78,7 +78,7 @@ def refusal(data: bytes, path: Path, array_key: str | None = None) -> str | None
     """Why a source is refused, at planning or while it is read to its end."""
     path.write_bytes(data)
     try:
-        with SourceVolume(path, array_key) as source:
+        with NpzSource(path, array_key) as source:
             for _ in source.blocks(1000):
                 pass
             source.source_extra()
@@ -88,7 +88,7 @@ def refusal(data: bytes, path: Path, array_key: str | None = None) -> str | None
 
 
 def left_out(path: Path, array_key: str | None = None) -> dict[str, str]:
-    with SourceVolume(path, array_key) as source:
+    with NpzSource(path, array_key) as source:
         assert source.header.left_out == tuple(one.name for one in source.left_out)
         return {one.name: one.what for one in source.left_out}
 
@@ -140,7 +140,7 @@ def test_what_could_be_no_volume_is_no_rival(written: Callable[[bytes], Path]) -
         np.eye(3),
     ]
     path = written(saved(volume=VOLUME, **{f"o{i}": one for i, one in enumerate(others)}))
-    with SourceVolume(path) as source:
+    with NpzSource(path) as source:
         assert source.header.array_key == "volume"
         assert source.left_out == ()
         assert len(source.source_extra()) == 1 + len(others)
@@ -173,7 +173,7 @@ def test_an_entry_that_cannot_be_read_is_refused(
     """It could be the volume; --array_key says that it is not, and then it is left out."""
     path = written(packed(("ct.npy", npy_of(VOLUME)), broken))
     with pytest.raises(SampleError, match=r"cannot be read; name the volume with --array_key"):
-        SourceVolume(path)
+        NpzSource(path)
     assert left_out(path, "ct").keys() == {"note.npy"}
 
 
@@ -195,7 +195,7 @@ def test_an_entry_that_is_no_sound_member_is_refused(
     zip64 = "header_offset" in lie
     path = written(packed(("ct.npy", npy_of(VOLUME)), ("note.txt", b"x" * 99), zip64=zip64, **lie))
     with pytest.raises(SampleError, match="cannot be read"):
-        SourceVolume(path)
+        NpzSource(path)
     assert says in left_out(path, "ct")["note.txt"]
 
 
@@ -204,10 +204,10 @@ def test_names_that_stand_there_twice(written: Callable[[bytes], Path]) -> None:
     ct, note = ("ct.npy", npy_of(VOLUME)), ("note.txt", b"x")
     path = written(packed(ct, note, note))
     with pytest.raises(SampleError, match=r"note\.txt \(its name stands there twice\)"):
-        SourceVolume(path)
+        NpzSource(path)
     assert left_out(path, "ct") == {"note.txt": "its name stands there twice"}
     with pytest.raises(SampleError, match="twice"):
-        SourceVolume(written(packed(ct, ct)), "ct")
+        NpzSource(written(packed(ct, ct)), "ct")
 
 
 def test_bytes_that_are_no_truth_value(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_nothing_is_left_out_of_an_ordinary_file(
 ) -> None:
     """However it was zipped, each byte has its place, and the small array travels."""
     path = written(WRITTEN_BY[writer]())
-    with SourceVolume(path) as source:
+    with NpzSource(path) as source:
         assert source.left_out == ()
         assert [entry["name"] for entry in source.source_extra()] == ["", "affine.npy"]
         assert rebuilt(source.source_extra()[1]) == npy_of(np.eye(4))
@@ -363,13 +363,15 @@ def test_a_member_that_the_directory_does_not_list(written: Callable[[bytes], Pa
 
 
 def test_a_header_that_says_more(written: Callable[[bytes], Path]) -> None:
-    """A comment within the volume's npy header is content too."""
+    """A comment within the volume's npy header is content too: the header travels verbatim."""
     header = fields() + " # affine: 0.7 0.7 1.5"
-    assert left_out(written(packed(("x.npy", npy(header, VOLUME.tobytes()))))).keys() == {
-        "npy-header"
-    }
+    data = npy(header, VOLUME.tobytes())
+    with NpzSource(written(packed(("x.npy", data)))) as source:
+        assert (source.left_out, source.header_is_plain) == ((), False)
+        assert source.raw_header == data[: -VOLUME.nbytes]
     quoted = '{"shape": (5, 4, 3), "descr": "<i2", "fortran_order": False}'
-    assert left_out(written(packed(("x.npy", npy(quoted, VOLUME.tobytes()))))) == {}
+    with NpzSource(written(packed(("x.npy", npy(quoted, VOLUME.tobytes()))))) as source:
+        assert source.header_is_plain
 
 
 def test_extended_attributes(written: Callable[[bytes], Path]) -> None:
@@ -423,7 +425,7 @@ RICH = appended(
 def test_entries_come_back_byte_for_byte(written: Callable[[bytes], Path]) -> None:
     """From header and content each entry is put together again, whatever it is."""
     path = written(RICH)
-    with SourceVolume(path) as source, zipfile.ZipFile(path) as archive:
+    with NpzSource(path) as source, zipfile.ZipFile(path) as archive:
         assert source.left_out == ()
         first, *entries = source.source_extra()
         assert (first["name"], rebuilt(first)) == ("", archive.comment)
@@ -435,7 +437,7 @@ def test_entries_come_back_byte_for_byte(written: Callable[[bytes], Path]) -> No
 
 def test_json_is_given_as_json(written: Callable[[bytes], Path]) -> None:
     """Objects and lists in files, bytes or text are JSON; numbers, NaN and pixels are not."""
-    with SourceVolume(written(RICH)) as source:
+    with NpzSource(written(RICH)) as source:
         texts = {entry["name"]: entry["json"] for entry in source.source_extra() if entry["json"]}
     assert {name: json.loads(text) for name, text in texts.items()} == {
         "metadata.npy": PROVENANCE,
@@ -460,7 +462,7 @@ def test_what_is_too_large_is_left_out(written: Callable[[bytes], Path]) -> None
         "mask.npy": "array of bool 5×1048576, 5.0 MiB",
         "second.npy": "array of uint8 11, 11 bytes",
     }
-    with SourceVolume(path) as source:
+    with NpzSource(path) as source:
         names = [entry["name"] for entry in source.source_extra()]
     assert names == ["", "first.npy", "third.npy"]
 
@@ -468,7 +470,7 @@ def test_what_is_too_large_is_left_out(written: Callable[[bytes], Path]) -> None
 def test_a_bomb_takes_no_memory(written: Callable[[bytes], Path]) -> None:
     """An entry that inflates to more than it says is read no further than that."""
     bomb = packed(("ct.npy", npy_of(VOLUME)), ("note.bin", bytes(2**26)), method=8, file_size=100)
-    with SourceVolume(written(bomb)) as source, pytest.raises(SampleError, match="longer"):
+    with NpzSource(written(bomb)) as source, pytest.raises(SampleError, match="longer"):
         source.source_extra()
 
 
@@ -479,7 +481,7 @@ def test_pickled_objects_are_left_out_unread(written: Callable[[bytes], Path]) -
     objects = np.array([RunsOnLoad(marker), None], object)
     path.write_bytes(saved(volume=VOLUME, history=objects))
     assert left_out(path)["history.npy"].startswith("pickled Python objects")
-    with SourceVolume(path) as source:
+    with NpzSource(path) as source:
         assert [entry["name"] for entry in source.source_extra()] == [""]
     assert not marker.exists()
 
@@ -498,7 +500,7 @@ def test_an_open_file_is_read_whatever_its_name_is_now(written: Callable[[bytes]
     descriptor = os.open(path, os.O_RDONLY)
     try:
         path.rename(path.with_name("aside"))
-        with SourceVolume(path, descriptor=descriptor) as source:
+        with NpzSource(path, descriptor=descriptor) as source:
             assert np.array_equal(np.concatenate([*source.blocks(100)]), VOLUME.ravel())
             assert len(source.source_extra()) == 1 + len(BESIDE) + 3
         os.fstat(descriptor)
@@ -530,7 +532,7 @@ def test_entries_travel_and_come_back(make_ctrate: Make, tmp_path: Path, layout:
     dtype = "float16" if layout == "ctclip" else "auto"
     converted = convert_here(made, tmp_path / "out", layout=layout, dtype=dtype)
     key = made.keys[-1]
-    with SourceVolume(made.sources[key]) as source:
+    with NpzSource(made.sources[key]) as source:
         assert extra_of(converted, key) == source.source_extra()
     volumes = Volumes(converted.out)
     assert volumes[made.keys[0]].source_extra == {}
@@ -608,7 +610,10 @@ def test_the_plan_counts_them(make_ctrate: Make, tmp_path: Path) -> None:
     promised = converted.planned().estimated_output_bytes
     assert converted.dataset.shard(0).stat().st_size == promised
     header = converted.record().converted[0].source_header
-    assert header.extra_bytes == len(json.dumps(extra_of(converted, made.keys[0]))) - 2
+    members = read_dataset(converted.out)[made.keys[0]].members
+    npy_header = strict_json(members["json"])["source_header_base64"]
+    extra_text = json.dumps(extra_of(converted, made.keys[0]))
+    assert header.extra_bytes == len(extra_text) - 2 + len(npy_header)
 
 
 def test_the_plan_names_what_no_shard_will_hold(make_ctrate: Make, tmp_path: Path) -> None:

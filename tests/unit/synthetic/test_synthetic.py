@@ -15,7 +15,7 @@ from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import parse_key
 from ctrate_convert.planning.make import load_samples, make_plan
-from ctrate_convert.sources.npz import read_array_header
+from ctrate_convert.sources.kinds import read_array_header
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.plan import PlanSettings
 from ctrate_convert.synthetic import (

@@ -1,0 +1,143 @@
+"""Tell a volume's geometry from its own header, or else from the metadata table, or not at all.
+
+The table describes the NIfTI that CT-RATE publishes. An NPZ made from it may be resampled, cropped
+or padded; Rows, Columns and NumberofSlices against the array's shape tell. Where they contradict
+each other, the table's spacing is not this array's.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import get_args
+
+from ctrate_convert.store.records.geometry import NO_GEOMETRY, Axes, Geometry
+from ctrate_convert.store.records.plan import ArrayHeader
+
+_EQUAL = 0.01
+"""The relative difference of two spacings from which on they contradict each other.
+
+The table rounds them to at most five digits, and NIfTI holds them in single precision.
+"""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The table's row of a volume, as [x, y, z]; empty where it does not say."""
+
+    sizes: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+
+def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
+    """Return the geometry of the array that ``header`` describes.
+
+    Each part is from the file's own header if that says it, or from the row ``metadata`` of the
+    table if its sizes are those of the array, or empty.
+    """
+    own = header.geometry or NO_GEOMETRY
+    table = _Table(_sizes(metadata), tuple(table_spacing_mm(metadata)))
+    if not table.sizes or len(header.shape) != 3:
+        return own
+    axes = [order for order in _orders() if _in_order(table.sizes, order) == header.shape]
+    if own.axes:
+        axes = [order for order in axes if order == own.axes]
+    if not axes:
+        return own.model_copy(update={"contradiction": _sizes_differ(table, header)})
+    found: dict[str, object] = {}
+    if own.grid == "unknown":
+        why = "Rows, Columns and NumberofSlices of the table are the array's"
+        found |= {"grid": "native", "grid_from": why}
+    if not own.axes:
+        found |= _axes_told_by(axes)
+    if own.spacing_mm:
+        if own.grid == "unknown" and table.spacing_mm and _differ(table, own):
+            found = {"contradiction": _spacings_differ(table, own)}
+    elif table.spacing_mm and not own.affine:
+        found |= _spacing_told_by(axes, table)
+    return own.model_copy(update=found)
+
+
+def table_spacing_mm(metadata: Mapping[str, str]) -> list[float]:
+    """Return [x, y, z] from XYSpacing and ZSpacing, or an empty list unless all are known."""
+    try:
+        # The table holds a Python list as text, such as [0.75, 0.75].
+        in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    through = number_in(metadata, "ZSpacing")
+    if not isinstance(in_plane, list) or len(in_plane) != 2 or through is None:
+        return []
+    x, y = (_number(str(value)) for value in in_plane)
+    return [] if x is None or y is None else [x, y, through]
+
+
+def number_in(metadata: Mapping[str, str], column: str) -> float | None:
+    """Return the number in a column of the table; None if there is none, or it is not finite."""
+    return _number(metadata.get(column, ""))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _sizes(metadata: Mapping[str, str]) -> tuple[int, ...]:
+    numbers = [number_in(metadata, name) for name in ("Columns", "Rows", "NumberofSlices")]
+    sizes = tuple(int(number) for number in numbers if number and number == int(number))
+    return sizes if len(sizes) == 3 else ()
+
+
+def _orders() -> list[str]:
+    return ["".join(order) for order in permutations("xyz")]
+
+
+def _in_order(values: Sequence[int], order: str) -> tuple[int, ...]:
+    return tuple(values["xyz".index(axis)] for axis in order)
+
+
+def _axes_told_by(orders: Sequence[str]) -> dict[str, object]:
+    """Return the axes if only one order of them fits the sizes."""
+    if len(orders) > 1 or orders[0] not in get_args(Axes):
+        return {}
+    return {"axes": orders[0], "axes_from": "Rows, Columns and NumberofSlices of the table"}
+
+
+def _spacing_told_by(orders: Sequence[str], table: _Table) -> dict[str, object]:
+    """Return the spacing if all orders of the axes that fit the sizes agree on it."""
+    if min(table.spacing_mm) <= 0:
+        return {}
+    spacings = {tuple(table.spacing_mm["xyz".index(axis)] for axis in order) for order in orders}
+    if len(spacings) > 1:
+        return {}
+    return {
+        "spacing_axes_mm": spacings.pop(),
+        "spacing_mm": table.spacing_mm,
+        "spacing_from": "XYSpacing and ZSpacing of the table",
+    }
+
+
+def _differ(table: _Table, own: Geometry) -> bool:
+    pairs = zip(table.spacing_mm, own.spacing_mm, strict=True)
+    return any(not math.isclose(one, other, rel_tol=_EQUAL) for one, other in pairs)
+
+
+def _sizes_differ(table: _Table, header: ArrayHeader) -> str:
+    sizes = "×".join(map(str, table.sizes))
+    shape = "×".join(map(str, header.shape))
+    return f"the table's columns, rows and slices are {sizes}, the array's axes {shape}"
+
+
+def _spacings_differ(table: _Table, own: Geometry) -> str:
+    told, header = map(_in_mm, (table.spacing_mm, own.spacing_mm))
+    return f"the table's spacing is {told}, the file's {header}"
+
+
+def _in_mm(spacing_mm: tuple[float, ...]) -> str:
+    return "×".join(f"{size:.4g}" for size in spacing_mm) + " mm"
