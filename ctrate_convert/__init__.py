@@ -18,11 +18,13 @@ if TYPE_CHECKING:
         UnreadableSource,
         WorkerDied,
     )
+    from ctrate_convert.formats.members import LABEL_NAMES
     from ctrate_convert.reading.decoder import decoder
     from ctrate_convert.reading.pipeline import open_dataset
     from ctrate_convert.reading.volumes import Volumes
 
 __all__ = [
+    "LABEL_NAMES",
     "CtrateError",
     "DamageError",
     "DamagedShardWarning",
@@ -42,6 +44,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _FROM = {
+    "LABEL_NAMES": "ctrate_convert.formats.members",
     "Volumes": "ctrate_convert.reading.volumes",
     "decoder": "ctrate_convert.reading.decoder",
     "open_dataset": "ctrate_convert.reading.pipeline",

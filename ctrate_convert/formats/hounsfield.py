@@ -48,7 +48,8 @@ _STRIDE = 251
 _COUNTED_AT_ONCE = 2**16
 
 
-_NOT_SCALED = (1.0, 0.0)
+NOT_SCALED = (1.0, 0.0)
+"""The slope and intercept of a header that asks for no scaling."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def to_hounsfield(
     slope and intercept if the voxels show that intercept; else the voxels' own, and no slope.
     """
     slope, intercept = scaling
-    header = "" if scaling == _NOT_SCALED else "the file's slope and intercept"
+    header = "" if scaling == NOT_SCALED else "the file's slope and intercept"
     if shown == "unknown" and not header:
         return NOT_KNOWN
     factor, offset, evidence = 1.0, 0.0, "the voxels" if shown != "unknown" else ""
@@ -98,7 +99,7 @@ def to_hounsfield(
 
 def without_scaling(shown: Intensity, scaling: tuple[float, float]) -> Intensity:
     """Return the scale of a source's own elements, if ``shown`` is theirs after ``scaling``."""
-    if scaling == _NOT_SCALED:
+    if scaling == NOT_SCALED:
         return shown
     slope, intercept = scaling
     for raw, offset in INTERCEPT_APPLIES.items():
@@ -113,7 +114,7 @@ class IntensityHistogram:
     ``scaling`` is the slope and the intercept that turn the given values into those to count.
     """
 
-    def __init__(self, scaling: tuple[float, float] = _NOT_SCALED) -> None:
+    def __init__(self, scaling: tuple[float, float] = NOT_SCALED) -> None:
         self._scaling = scaling
         self._counts = np.zeros((_HIGHEST - _LOWEST) // _BIN_HU, np.int64)
         self._of_thousandfold = np.zeros_like(self._counts)
@@ -136,7 +137,7 @@ class IntensityHistogram:
                 self._count()
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
-        if self._scaling == _NOT_SCALED:
+        if self._scaling == NOT_SCALED:
             return values
         slope, intercept = self._scaling
         return values * np.float64(slope) + intercept

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrate_convert.formats.geometry import number_in
-from ctrate_convert.formats.hounsfield import NOT_KNOWN, ToHounsfield
 from ctrate_convert.formats.names import parse_key
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.store.records.geometry import NO_GEOMETRY, Geometry
@@ -86,7 +85,6 @@ class AboutSource:
 
     header: ArrayHeader | None
     geometry: Geometry = NO_GEOMETRY
-    hounsfield: ToHounsfield = NOT_KNOWN
     raw_header: bytes = b""
     extra: Sequence[Mapping[str, object]] = ()
 
@@ -137,9 +135,9 @@ def _description(
         "value_scale": array.value_scale,
         "intensity": array.intensity,
         **_geometry(about.geometry),
-        "hu_slope": about.hounsfield.slope,
-        "hu_intercept": about.hounsfield.intercept,
-        "hu_from": about.hounsfield.evidence,
+        "hu_slope": array.hu_slope,
+        "hu_intercept": array.hu_intercept,
+        "hu_from": array.hu_from,
         "max_abs_error": array.max_abs_error,
         "value_min": array.value_min,
         "value_max": array.value_max,

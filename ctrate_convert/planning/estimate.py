@@ -15,9 +15,9 @@ import numpy as np
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
 from ctrate_convert.formats.geometry import geometry_of
-from ctrate_convert.formats.hounsfield import to_hounsfield
 from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
+from ctrate_convert.store.records.geometry import NO_GEOMETRY
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
     PlannedSample,
@@ -64,15 +64,8 @@ def sample_cost(
         volume_bytes = voxels * np.dtype(header.dtype).itemsize
         array_bytes = voxels * target.itemsize
         shape = _three(header.shape)
-    about = (
-        AboutSource(
-            header,
-            geometry_of(header, sample.metadata),
-            to_hounsfield("hu", header.scaling, 1.0, sample.metadata),
-        )
-        if header
-        else AboutSource(None)
-    )
+    geometry = geometry_of(header, sample.metadata) if header else NO_GEOMETRY
+    about = AboutSource(header, geometry)
     members = small_members(sample, _typical_record(target, shape), about, settings.layout)
     small_bytes = [len(data) for _, data in members]
     small_bytes[0] += header.extra_bytes if header else 0  # in the JSON, the first member
@@ -158,6 +151,9 @@ def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) ->
         value_max=3071.0 if whole else 1.0,
         nan_count=0,
         infinite_count=0,
+        hu_slope=1.0,
+        hu_intercept=0.0,
+        hu_from="the voxels",
     )
 
 

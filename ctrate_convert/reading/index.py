@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctrate_convert.errors import DamagedShardWarning, DamageError, SettingsError
+from ctrate_convert.formats.hounsfield import NOT_SCALED, ToHounsfield, to_hounsfield
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import load_manifest
 from ctrate_convert.store.records.base import parse, sha256_hex
+from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.plan import Encoding, Layout
 from ctrate_convert.store.records.record import ShardRecord
@@ -55,6 +57,9 @@ class ArrayMember(NamedTuple):
     encoding: Encoding
     value_scale: float
     value_min: float
+    hu_slope: float
+    hu_intercept: float
+    axes: Axes
 
 
 class StoredSample(NamedTuple):
@@ -212,6 +217,7 @@ def stored_sample(sample: dict[str, Any], shard: Shard, layout: Layout) -> Store
     except KeyError as error:
         raise shard.damage(f"the record of {key} lacks a member", expected=error.args[0]) from error
     depth, height, width = array["shape"]
+    hounsfield = _hounsfield(array)
     volume = ArrayMember(
         array["name"],
         array["offset"],
@@ -221,8 +227,18 @@ def stored_sample(sample: dict[str, Any], shard: Shard, layout: Layout) -> Store
         array["encoding"],
         array["value_scale"],
         array["value_min"],
+        hounsfield.slope,
+        hounsfield.intercept,
+        sample.get("geometry", {}).get("axes", ""),
     )
     return StoredSample(key, shard, volume, json_member, report, labels)
+
+
+def _hounsfield(array: dict[str, Any]) -> ToHounsfield:
+    if "hu_slope" in array:
+        return ToHounsfield(array["hu_slope"], array["hu_intercept"])
+    # Records of earlier versions have only the scale that the voxels show.
+    return to_hounsfield(array["intensity"], NOT_SCALED, array["value_scale"], {})
 
 
 def _member(fields: dict[str, Any]) -> Member:

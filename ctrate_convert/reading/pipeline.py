@@ -14,17 +14,17 @@ from webdataset.compat import FluidInterface
 from webdataset.utils import pytorch_worker_info
 
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.reading.asked import Asked, Units
 from ctrate_convert.reading.boxes import CropAt, Shape, check_crop, place_crop
 from ctrate_convert.reading.index import Index, StoredSample
 from ctrate_convert.reading.samples import (
-    Units,
-    check_units,
     read_crop,
     read_json,
     read_labels,
     read_report,
 )
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.manifest import ManifestShard
 
 
@@ -37,6 +37,7 @@ def open_dataset(
     seed: int | None = None,
     keys: Collection[str] | None = None,
     units: Units = "stored",
+    axes: Axes = "",
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -65,7 +66,10 @@ def open_dataset(
             `VolumeDataset.set_epoch`: set it if worker processes start anew for each epoch.
             Without a seed, every iteration is different.
         keys: Only these samples. Default: all.
-        units: ``stored`` as above; ``source``: ``array`` is float32 in the source's own unit.
+        units: ``stored`` as above; ``source``: ``array`` is float32 in the source's own unit;
+            ``hu``: float32 in Hounsfield units.
+        axes: The axes of ``array``, ``crop`` and ``origin``, first to last, such as ``zyx``.
+            Default: those of the shard, which the JSON names in ``axes``.
 
     Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
     WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
@@ -75,11 +79,12 @@ def open_dataset(
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
             on iterating, there are fewer shards than nodes.
+        SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known.
         DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
             fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
-    check_units(units)
+    asked = Asked(units, axes)
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
     index = Index(out)
@@ -92,7 +97,7 @@ def open_dataset(
         crop_at=crop_at,
         shuffle=shuffle,
         seed=seed,
-        units=units,
+        asked=asked,
     )
     shards = [
         shard
@@ -164,7 +169,7 @@ class _Reader:
     crop_at: CropAt
     shuffle: bool
     seed: int | None
-    units: Units
+    asked: Asked
     epoch: int = 0
 
     def __call__(self, shards: Iterator[ManifestShard]) -> Iterator[dict[str, Any]]:
@@ -192,14 +197,14 @@ class _Reader:
         return np.random.default_rng([self.seed, epoch, rank, worker])
 
     def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
-        shape = sample.array.shape
+        shape = self.asked.shape(sample.array)
         crop = self.crop or shape
         origin = place_crop(shape, crop, self.crop_at, rng)
         with ShardFile(sample.shard) as file:
             return {
                 "__key__": sample.key,
                 "__url__": sample.shard.path,
-                "array": read_crop(file, sample.array, origin, crop, self.units),
+                "array": read_crop(file, sample.array, origin, crop, self.asked),
                 "origin": np.array(origin, np.int64),
                 "json": read_json(file, sample),
                 "report": read_report(file, sample),

@@ -5,72 +5,35 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.errors import SampleError, SettingsError
+from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.members import LABEL_NAMES
 from ctrate_convert.formats.npy_header import read_header
-from ctrate_convert.reading.arrays import read_box
-from ctrate_convert.reading.boxes import Box, Shape, overlap
+from ctrate_convert.reading.asked import Asked
+from ctrate_convert.reading.boxes import Shape, overlap
 from ctrate_convert.reading.index import ArrayMember, StoredSample
 from ctrate_convert.reading.shard_file import ShardFile
 
-Units = Literal["stored", "source"]
-"""``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit."""
-
-
-def check_units(units: str) -> None:
-    """Raise unless ``units`` is one of `Units`.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if units not in ("stored", "source"):
-        raise SettingsError("no such units", seen=units, expected="stored or source")
-
-
-def read_array(file: ShardFile, array: ArrayMember, box: Box, units: Units) -> NDArray[Any]:
-    """Return a box of an array, in the stored type or as float32 in the source's unit.
-
-    Raises:
-        DamageError: the shard does not hold what its record says.
-        EnvironmentProblem: it cannot be read.
-    """
-    stored = read_box(file, array, box)
-    if units == "stored":
-        return stored
-    if array.value_scale == 1.0:
-        return stored.astype(np.float32)
-    values = np.empty(stored.shape, np.float32)
-    # In double precision: steps of 0.001 then give back the float32 values that they were made
-    # from.
-    np.multiply(stored, array.value_scale, out=values, dtype=np.float64, casting="same_kind")
-    return values
-
 
 def read_crop(
-    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, units: Units
+    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, asked: Asked
 ) -> NDArray[Any]:
     """Return the ``crop`` voxels from ``origin`` on, padded with the volume's smallest value.
 
     Raises:
+        SampleError: the axes, or the Hounsfield units, of the volume are not known.
         DamageError: the shard does not hold what its record says.
         EnvironmentProblem: it cannot be read.
     """
-    inside, target = overlap(origin, crop, array.shape)
-    found = read_array(file, array, inside, units)
+    inside, target = overlap(origin, crop, asked.shape(array))
+    found = asked.read(file, array, inside)
     if found.shape == crop:
         return found
-    smallest = array.value_min
-    if units == "stored":
-        # The record's ``value_min`` is in the source's unit.
-        smallest /= array.value_scale
-        if found.dtype.kind == "i":
-            smallest = round(smallest)
-    padded = np.full(crop, smallest, found.dtype)
+    padded = np.full(crop, asked.smallest(array), found.dtype)
     padded[target] = found
     return padded
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError
+from ctrate_convert.formats.affines import Affine, permuted, rows_of
+from ctrate_convert.reading.asked import Asked, Units
 from ctrate_convert.reading.boxes import Shape, parse_index, whole
+from ctrate_convert.reading.images import to_metatensor, to_nibabel, to_sitk
 from ctrate_convert.reading.index import ArrayMember, Index, StoredSample
 from ctrate_convert.reading.samples import (
-    Units,
-    check_units,
-    read_array,
     read_json,
     read_labels,
     read_report,
     read_source_extra,
 )
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.store.records.geometry import Axes
+
+if TYPE_CHECKING:
+    import nibabel
+    import SimpleITK
 
 
 class StoredArray:
@@ -30,24 +36,22 @@ class StoredArray:
     Indexing takes integers, slices with any step, and an ellipsis, and returns what numpy would
     return: a new, writable array, or a scalar. `dtype` is the stored type (int16, float16, or int32
     if the integers do not fit int16), whose elements times `value_scale` are in the source's unit;
-    with units ``source`` it is float32, in that unit already. ``npy`` reads the requested rows,
-    ``b2nd`` decodes the blocks that hold them, and ``npy.gz`` has to inflate everything from the
-    first plane to the last one needed.
+    with units ``source`` or ``hu`` it is float32, in that unit already. ``npy`` reads the requested
+    rows, ``b2nd`` decodes the blocks that hold them, and ``npy.gz`` has to inflate everything from
+    the first plane to the last one needed.
 
     Raises:
         DamageError: on indexing, the shard does not hold what its record says.
         EnvironmentProblem: on indexing, the shard cannot be read.
     """
 
-    def __init__(self, sample: StoredSample, units: Units) -> None:
+    def __init__(self, sample: StoredSample, asked: Asked) -> None:
         self._shard = sample.shard
         self._array: ArrayMember = sample.array
-        self._units: Units = units
-        self.shape: Shape = sample.array.shape
-        self.dtype: np.dtype[Any] = np.dtype(
-            np.float32 if units == "source" else sample.array.dtype
-        )
-        self.value_scale: float = 1.0 if units == "source" else sample.array.value_scale
+        self._asked = asked
+        self.shape: Shape = asked.shape(sample.array)
+        self.dtype: np.dtype[Any] = asked.dtype(sample.array)
+        self.value_scale: float = sample.array.value_scale if asked.units == "stored" else 1.0
 
     ndim = 3
 
@@ -62,7 +66,7 @@ class StoredArray:
     def __getitem__(self, index: Any) -> Any:
         box, rest = parse_index(index, self.shape)
         with ShardFile(self._shard) as file:
-            found = read_array(file, self._array, box, self._units)
+            found = self._asked.read(file, self._array, box)
         taken = found[rest]
         # A small view would keep the whole box in memory, with all that a step leaves out.
         return taken.copy() if taken.size < found.size else taken
@@ -73,7 +77,7 @@ class StoredArray:
         if copy is False:
             raise ValueError("a volume in a shard has to be copied into memory")
         with ShardFile(self._shard) as file:
-            found = read_array(file, self._array, whole(self.shape), self._units)
+            found = self._asked.read(file, self._array, whole(self.shape))
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
@@ -88,9 +92,9 @@ class Sample:
         EnvironmentProblem: on each access, the shard cannot be read.
     """
 
-    def __init__(self, stored: StoredSample, units: Units) -> None:
+    def __init__(self, stored: StoredSample, asked: Asked) -> None:
         self._stored = stored
-        self._units: Units = units
+        self._asked = asked
 
     @property
     def key(self) -> str:
@@ -105,7 +109,67 @@ class Sample:
     @property
     def array(self) -> StoredArray:
         """The volume: slice it, or pass it to ``numpy.asarray`` to read all of it."""
-        return StoredArray(self._stored, self._units)
+        return StoredArray(self._stored, self._asked)
+
+    @property
+    def axes(self) -> Axes:
+        """The axes of `array`, first to last, such as ``zyx``; empty if that is not known."""
+        return self._asked.axes or self._stored.array.axes
+
+    @property
+    def affine(self) -> NDArray[np.float64] | None:
+        """The 4×4 matrix from an index of `array` to RAS+ mm; None if it is not known."""
+        affine = self._affine
+        return np.array(affine) if affine else None
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """The distance in mm between neighbours along each axis of `array`; empty if not known."""
+        stored = self.json.get("spacing_axes_mm", [])
+        order = self._asked.order(self._stored.array)
+        return tuple(stored[axis] for axis in order) if stored else ()
+
+    def hu(self) -> NDArray[np.float32]:
+        """Return the whole volume in Hounsfield units.
+
+        Raises:
+            SampleError: it is not known how its values become Hounsfield units.
+        """
+        asked = replace(self._asked, units="hu")
+        return np.asarray(StoredArray(self._stored, asked))
+
+    def to_nibabel(self) -> nibabel.Nifti1Image:
+        """Return the whole volume as a nibabel image, in Hounsfield units if they are known.
+
+        Raises:
+            SampleError: its affine is not known.
+        """
+        return to_nibabel(self._values(), self._affine, self.key)
+
+    def to_sitk(self) -> SimpleITK.Image:
+        """Return the whole volume as a SimpleITK image, in Hounsfield units if they are known.
+
+        Raises:
+            SampleError: its affine is not known.
+        """
+        return to_sitk(self._values(), self._affine, self.key)
+
+    def to_metatensor(self) -> Any:
+        """Return the whole volume as a MONAI ``MetaTensor`` with one channel, else as `to_nibabel`.
+
+        Raises:
+            SampleError: its affine is not known.
+        """
+        return to_metatensor(self._values(), self._affine, self.key)
+
+    def _values(self) -> NDArray[Any]:
+        units: Units = "hu" if self._stored.array.hu_slope else "source"
+        return np.asarray(StoredArray(self._stored, replace(self._asked, units=units)))
+
+    @property
+    def _affine(self) -> Affine:
+        rows = self.json.get("affine", [])
+        return permuted(rows_of(rows), self._asked.order(self._stored.array)) if rows else ()
 
     @property
     def json(self) -> dict[str, Any]:
@@ -115,7 +179,7 @@ class Sample:
 
     @property
     def source_extra(self) -> dict[str, Any]:
-        """The other entries of the source NPZ, by their names without ``.npy``.
+        """The entries beside the volume in a source NPZ, by their names without ``.npy``.
 
         An array's value is the array; that of an entry with JSON is the parsed JSON; that of
         another file is its bytes. Nothing is ever unpickled. A comment of the NPZ itself has the
@@ -144,19 +208,21 @@ class Volumes(Mapping[str, Sample]):
     """The published samples of the dataset directory ``out`` by key, in shard order.
 
     Opening reads the manifest and every record once, and no shard. ``units``: ``stored`` gives
-    arrays as they lie in the shard, ``source`` gives float32 in the source's own unit. The mapping
-    may be pickled, and shared between threads and with forked processes. It leaves out the samples
+    arrays as they lie in the shard, ``source`` gives float32 in the source's own unit, ``hu`` gives
+    float32 in Hounsfield units. ``axes`` gives them with these axes, first to last. The mapping may
+    be pickled, and shared between threads and with forked processes. It leaves out the samples
     of a shard whose record is missing, damaged, or not the merged one: `DamagedShardWarning` names
     the shard, and `damaged` holds the reason.
 
     Raises:
-        SettingsError: there is no manifest in ``out``, or no shard; or no such units.
+        SettingsError: there is no manifest in ``out``, or no shard; or no such units or axes.
         DamageError: two shards hold the same sample.
     """
 
-    def __init__(self, out: str | os.PathLike[str], *, units: Units = "stored") -> None:
-        check_units(units)
-        self._units: Units = units
+    def __init__(
+        self, out: str | os.PathLike[str], *, units: Units = "stored", axes: Axes = ""
+    ) -> None:
+        self._asked = Asked(units, axes)
         self._samples: dict[str, StoredSample] = {}
         index = Index(out)
         self.damaged: dict[str, str] = index.damaged
@@ -172,7 +238,7 @@ class Volumes(Mapping[str, Sample]):
             self._samples[sample.key] = sample
 
     def __getitem__(self, key: str) -> Sample:
-        return Sample(self._samples[key], self._units)
+        return Sample(self._samples[key], self._asked)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._samples)

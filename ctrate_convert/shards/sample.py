@@ -100,15 +100,21 @@ def _convert_as(
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
         header = volume.header
-        array = _array_record(
-            written, elements.hexdigest(), measured, member, settings, header.scaling
+        array = _array_record(written, elements.hexdigest(), measured, member, settings)
+        hounsfield = to_hounsfield(
+            measured.intensity, header.scaling, measured.value_scale, sample.metadata
+        )
+        array = array.model_copy(
+            update={
+                "intensity": without_scaling(measured.intensity, header.scaling),
+                "hu_slope": hounsfield.slope,
+                "hu_intercept": hounsfield.intercept,
+                "hu_from": hounsfield.evidence,
+            }
         )
         about = AboutSource(
             header=header,
             geometry=geometry_of(header, sample.metadata),
-            hounsfield=to_hounsfield(
-                measured.intensity, header.scaling, measured.value_scale, sample.metadata
-            ),
             raw_header=volume.raw_header,
             extra=extra,
         )
@@ -143,7 +149,6 @@ def _array_record(
     measured: Measured,
     target: ArrayTarget,
     settings: PlanSettings,
-    scaling: tuple[float, float],
 ) -> ArrayRecord:
     return ArrayRecord.model_validate(
         {
@@ -156,7 +161,7 @@ def _array_record(
             "blake3": elements_blake3,
             "stored_blake3": written.blake3 or None,
             "value_scale": measured.value_scale,
-            "intensity": without_scaling(measured.intensity, scaling),
+            "intensity": measured.intensity,
             "max_abs_error": measured.max_abs_error,
             "value_min": measured.value_min,
             "value_max": measured.value_max,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import orientation_of, permuted
 from ctrate_convert.sources.extra import MAX_EXTRA_BYTES, base64_bytes, estimated_bytes, read_all
-from ctrate_convert.sources.gzip_stream import MAX_RATIO, GzipStream
+from ctrate_convert.sources.gzip_members import MAX_RATIO, GzipMembers
 from ctrate_convert.sources.left_out import BYTES_AFTER, LeftOut, user_attributes
 from ctrate_convert.sources.nifti_header import NiftiHeader, read_nifti_header
 from ctrate_convert.sources.source import Source, SourceArray, fetch
@@ -77,7 +77,7 @@ class NiftiSource(Source):
     def _open(self, array_key: str | None) -> None:
         compressed = self.path.name.lower().endswith(".gz")
         self._stream: _Stream = (
-            GzipStream(self._descriptor, self.path)
+            GzipMembers(self._descriptor, self.path)
             if compressed
             else _PlainStream(self._descriptor)
         )

@@ -25,6 +25,9 @@ from ctrate_convert.store.records.record import (
 )
 
 _FROM_JSON = ("dtype", "encoding", "value_scale", "intensity", "max_abs_error")
+_SINCE_NIFTI = ("hu_slope", "hu_intercept", "hu_from")
+"""Fields that the JSON of earlier versions lacks."""
+
 _ROUNDING = 1e-6
 """Relative tolerance: the JSON has the source's exact limits, the voxels went through a cast."""
 
@@ -105,6 +108,7 @@ def _array(
                 "stored_blake3": None if is_plain else stored.blake3,
                 "value_min": facts.get("value_min"),
                 "value_max": facts.get("value_max"),
+                **{name: facts[name] for name in _SINCE_NIFTI if name in facts},
                 # Counted below, once the array was decoded.
                 "nan_count": 0,
                 "infinite_count": 0,

@@ -41,6 +41,8 @@ class ArrayRecord(Record):
     encoding. ``stored_blake3`` is that of the member's bytes if these are not the elements
     themselves. A voxel is its element times ``value_scale``. ``max_abs_error`` covers every voxel;
     it and the range are in the source's own unit. ``intensity`` is the scale that the voxels show.
+    An element times ``hu_slope`` plus ``hu_intercept`` is in Hounsfield units by the evidence
+    ``hu_from``; if nothing tells, the slope is 0.
     """
 
     name: str
@@ -58,6 +60,9 @@ class ArrayRecord(Record):
     value_max: float
     nan_count: int
     infinite_count: int
+    hu_slope: float = 0.0
+    hu_intercept: float = 0.0
+    hu_from: str = ""
 
 
 class ConvertedSample(Record):

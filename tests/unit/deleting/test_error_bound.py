@@ -13,7 +13,7 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.formats.measured import _rounded_up
 from ctrate_convert.planning.make import load_plans
 from ctrate_convert.shards import second_look
-from ctrate_convert.sources.npz import NpzSource
+from ctrate_convert.sources.kinds import open_source
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.record import ShardRecord
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
@@ -181,7 +181,7 @@ def test_a_source_that_changes_between_the_passes(
     made = make_ctrate(1)
     put(made, changed(chest(), METAL))
     (source,) = made.sources.values()
-    opened = NpzSource
+    opened = open_source
 
     def replaced_first(*arguments: Any) -> Any:
         other = source.with_suffix(".other")
@@ -189,7 +189,7 @@ def test_a_source_that_changes_between_the_passes(
         other.replace(source)
         return opened(*arguments)
 
-    monkeypatch.setattr(second_look, "NpzSource", replaced_first)
+    monkeypatch.setattr(second_look, "open_source", replaced_first)
     (failed,) = convert_here(made, tmp_path / "out").record().failed
     assert "source changed while it was read" in failed.reason
 

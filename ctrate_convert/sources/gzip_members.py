@@ -32,7 +32,7 @@ _BGZF_FIELD = b"BC\x02\x00"
 """The extra field of blocked gzip: the block's size, which follows from the data."""
 
 
-class GzipStream:
+class GzipMembers:
     """The inflated bytes of an open gzip file, as one stream.
 
     Zeros after the last member are padding. ``left_out`` names what is neither data nor framing:

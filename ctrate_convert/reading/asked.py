@@ -1,0 +1,117 @@
+"""How a reader wants arrays: in which unit, and with which order of the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import SampleError, SettingsError
+from ctrate_convert.reading.arrays import read_box
+from ctrate_convert.reading.boxes import Box, Shape
+from ctrate_convert.reading.index import ArrayMember
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.store.records.geometry import Axes
+
+Units = Literal["stored", "source", "hu"]
+"""``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit.
+``hu``: float32 in Hounsfield units."""
+
+_AS_STORED = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The unit and the axes of the arrays to give; axes that are empty are those of the shard.
+
+    Raises:
+        SettingsError: there are no such units or axes.
+    """
+
+    units: Units = "stored"
+    axes: Axes = ""
+
+    def __post_init__(self) -> None:
+        if self.units not in get_args(Units):
+            raise SettingsError("no such units", seen=self.units, expected="stored, source or hu")
+        if self.axes not in get_args(Axes):
+            raise SettingsError("no such axes", seen=self.axes, expected="xyz, yxz or zyx")
+
+    def order(self, array: ArrayMember) -> tuple[int, int, int]:
+        """Return the order that ``numpy.transpose`` takes to give the axes that were asked for.
+
+        Raises:
+            SampleError: it is not known which axes the array has.
+        """
+        if not self.axes or self.axes == array.axes:
+            return _AS_STORED
+        if not array.axes:
+            raise SampleError(
+                "it is not known what this volume's axes are", where=array.name,
+                expected=f"axes='' instead of {self.axes!r}: the order of the shard",
+            )  # fmt: skip
+        first, second, third = (array.axes.index(axis) for axis in self.axes)
+        return first, second, third
+
+    def shape(self, array: ArrayMember) -> Shape:
+        """Return the shape of the whole volume in the axes that were asked for."""
+        first, second, third = (array.shape[axis] for axis in self.order(array))
+        return first, second, third
+
+    def dtype(self, array: ArrayMember) -> np.dtype[Any]:
+        """Return the type of the arrays that `read` gives."""
+        return np.dtype(array.dtype if self.units == "stored" else np.float32)
+
+    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
+        """Return a box, whose axes are those that were asked for: C order, writable.
+
+        Raises:
+            SampleError: the axes, or the Hounsfield units, of the volume are not known.
+            DamageError: the shard does not hold what its record says.
+            EnvironmentProblem: it cannot be read.
+        """
+        slope, intercept = self._to_units(array)
+        order = self.order(array)
+        stored = read_box(file, array, _as_stored(box, order))
+        if order != _AS_STORED:
+            stored = np.ascontiguousarray(stored.transpose(order))
+        if self.units == "stored":
+            return stored
+        if (slope, intercept) == (1.0, 0.0):
+            return stored.astype(np.float32)
+        values = np.empty(stored.shape, np.float32)
+        # In double precision: steps of 0.001 then give back the float32 values that they were made
+        # from.
+        np.multiply(stored, slope, out=values, dtype=np.float64, casting="same_kind")
+        if intercept:
+            values += np.float32(intercept)
+        return values
+
+    def smallest(self, array: ArrayMember) -> float:
+        """Return the volume's smallest value in the unit that was asked for."""
+        # The record's ``value_min`` is in the source's unit.
+        stored = array.value_min / array.value_scale
+        if self.units == "stored":
+            return round(stored) if np.dtype(array.dtype).kind == "i" else stored
+        slope, intercept = self._to_units(array)
+        return stored * slope + intercept
+
+    def _to_units(self, array: ArrayMember) -> tuple[float, float]:
+        if self.units != "hu":
+            return array.value_scale, 0.0
+        if not array.hu_slope:
+            raise SampleError(
+                "it is not known how this volume's values become Hounsfield units",
+                where=array.name,
+                expected="units='source' or 'stored'",
+            )
+        return array.hu_slope, array.hu_intercept
+
+
+def _as_stored(box: Sequence[slice], order: Sequence[int]) -> Box:
+    """Return the box of the stored array that ``box`` of the transposed one is."""
+    parts = dict(zip(order, box, strict=True))
+    return parts[0], parts[1], parts[2]
