@@ -36,6 +36,7 @@ COMMANDS = (
     "check",
     "delete",
     "restore",
+    "export",
     "audit",
     "doctor",
     "demo",

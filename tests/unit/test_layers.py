@@ -15,8 +15,8 @@ from tools.imports import PACKAGE, closure, graph, modules
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    "store", "formats", "sources", "reading", "shards", "deleting", "planning", "running",
-    "checking", "cluster", "synthetic", "cli",
+    "store", "formats", "sources", "reading", "shards", "exporting", "deleting", "planning",
+    "running", "checking", "cluster", "synthetic", "cli",
 )  # fmt: skip
 """From the ground up: a module imports from its own folder and from those before it."""
 

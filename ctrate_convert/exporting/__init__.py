@@ -1,0 +1,1 @@
+"""Give sources back: write them again from what their shards hold."""
