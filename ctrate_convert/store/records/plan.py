@@ -63,8 +63,8 @@ class PlanSettings(Record):
     )
     keep_file: tuple[str, ...] = Field(
         default=(),
-        description="List of volumes to plan: no others are; may be repeated. A volume on an "
-        "exclusion list too is left out.",
+        description="List of the volumes to plan, and no others; may be repeated. --exclude_file "
+        "wins over it.",
     )
     array_key: str | None = Field(
         default=None, description="The array to take, where an NPZ has several."

@@ -155,6 +155,21 @@ def test_an_older_view_of_the_plans_does_not_take_the_card_back(
     assert (out / "README.md").read_bytes() == card_of(plans)
 
 
+def test_a_lists_name_breaks_neither_card_nor_terminal(
+    ctrate: SyntheticCtRate, tmp_path: Path
+) -> None:
+    """The manifest has the name as it is; the card has one row for it all the same."""
+    keep = write_list(tmp_path / "a`|\n\x1b[2J.txt", *ctrate.keys[:2])
+    out = tmp_path / "out"
+    done = run_here(*convert_words(ctrate, out, *ONLY_HEADERS, "--keep_file", keep))
+    assert done.code == ExitCode.DONE, done.text
+    assert "\x1b" not in done.text + run_here("report", out).text
+    (one,) = json.loads((out / "manifest.json").read_bytes())["lists"]
+    assert one["lists"] == [record_of(keep, "keep_file", 2)]
+    last = (out / "README.md").read_text().splitlines()[-1]
+    assert last.startswith("| 0 | keep_file | `a????[2J.txt` | 2 | ")
+
+
 def test_names_that_nothing_has_are_told(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
     """A key on no volume and in no table is a warning with a count and examples."""
     known = ctrate.keys[0]
