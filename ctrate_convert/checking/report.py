@@ -14,11 +14,13 @@ from ctrate_convert.checking.timeline import Freed, Span
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.intensity import error_in_hu
 from ctrate_convert.store.attempts import PastAttempt, load_attempts
+from ctrate_convert.store.card import lists_of, unrecorded_lists
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, Planned
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 from ctrate_convert.store.records.record import ShardRecord
+from ctrate_convert.store.records.volume_list import GenerationLists
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,14 @@ class Report:
     computed for that many. ``wall_s`` is the time in which any shard was under way.
     ``predicted_peak_extra_bytes`` is what the plans promise of these shards with as many workers.
     Nobody observed the peak itself: ``recorded_peak_extra_bytes`` is what records and journals add
-    up to, without scratch files.
+    up to, without scratch files. ``lists`` has the lists of volumes of every generation,
+    ``unrecorded_lists`` the names of those that an earlier version used and did not record.
     """
 
     shards_planned: int
     attempts: AttemptFacts
+    lists: tuple[GenerationLists, ...]
+    unrecorded_lists: dict[int, tuple[str, ...]]
     shards: list[ShardFacts] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     predicted_max_error_hu: float | None = None
@@ -97,7 +102,12 @@ def report(dataset: Dataset) -> Report:
     ledger = Ledger.load(dataset)
     attempts = load_attempts(dataset)
     noted = {one.start.attempt: one.start.workers for one in attempts if one.start.workers}
-    found = Report(shards_planned=len(ledger.planned), attempts=_attempts(attempts))
+    found = Report(
+        shards_planned=len(ledger.planned),
+        attempts=_attempts(attempts),
+        lists=lists_of(ledger.plans),
+        unrecorded_lists=unrecorded_lists(ledger.plans),
+    )
     _add_promises(found, ledger.plans)
     spans: list[Span] = []
     freed: list[Freed] = []

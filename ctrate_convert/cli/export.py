@@ -70,9 +70,9 @@ def command(
 def _listed(path: Path | None) -> frozenset[str]:
     if path is None:
         return frozenset()
-    from ctrate_convert.formats.tables import read_exclusion_list
+    from ctrate_convert.formats.tables import read_keys
 
-    return frozenset(read_exclusion_list(path))
+    return read_keys(path, "keys")
 
 
 def _show(report: ExportReport, folder: Path) -> None:

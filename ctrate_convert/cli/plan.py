@@ -74,6 +74,7 @@ def plan_facts(dataset: Dataset, report: PlanReport, *, num_workers: int) -> dic
         "rows": report.rows,
         "already_planned": report.already_planned,
         "left_for_later": report.left_for_later,
+        "lists": report.lists,
         "excluded": report.excluded,
         "warnings": report.warnings,
         "num_workers": num_workers,
@@ -94,6 +95,8 @@ def print_plan(dataset: Dataset, report: PlanReport, *, deleting: bool, num_work
     show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
     if report.plan:
         show.line(_sources_words(report.plan))
+    for one in report.lists:
+        show.line(f"List {one.described}")
     _print_excluded(report)
     for warning in report.warnings:
         show.line(f"Note: {warning}")

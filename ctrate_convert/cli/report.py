@@ -14,6 +14,7 @@ from ctrate_convert.checking.report import Report, ShardFacts, report
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.store.card import NOT_RECORDED
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 
@@ -64,6 +65,7 @@ def print_report(found: Report) -> None:
         f"{len(found.shards):,} of {show.count(found.shards_planned, 'shard')} done, with "
         f"{show.count(sum(shard.samples for shard in found.shards), 'sample')}."
     )
+    _print_lists(found)
     if not found.shards:
         show.line("Nothing to compare yet.")
         return
@@ -88,6 +90,18 @@ def print_report(found: Report) -> None:
         f"{_seconds(attempts.elapsed_s)} in all, "
         f"at most {show.size(attempts.max_rss_bytes)} of memory in one process."
     )
+
+
+def _print_lists(found: Report) -> None:
+    """Print the lists of volumes of each generation; nothing if none had any."""
+    if not found.unrecorded_lists and not any(one.lists for one in found.lists):
+        return
+    for one in found.lists:
+        unrecorded = found.unrecorded_lists.get(one.generation, ())
+        told = [each.described for each in one.lists]
+        told += [f"--exclude_file {name}: {NOT_RECORDED}" for name in unrecorded]
+        for text in told or ["none"]:
+            show.line(f"List of generation {one.generation}: {text}")
 
 
 def _rows(found: Report) -> list[tuple[str, str, str, str]]:

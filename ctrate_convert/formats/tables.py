@@ -18,6 +18,7 @@ from ctrate_convert.errors import SettingsError
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
 from ctrate_convert.formats.names import key_of_volume
 from ctrate_convert.store.records.base import sha256_hex
+from ctrate_convert.store.records.volume_list import ListOption, VolumeList
 
 VOLUME_NAME = "VolumeName"
 
@@ -111,17 +112,33 @@ def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Table
     )
 
 
-def read_exclusion_list(path: Path) -> frozenset[str]:
-    """Return the keys on an exclusion list with one path or name a line.
+def read_volume_list(path: Path, option: ListOption) -> tuple[VolumeList, frozenset[str]]:
+    """Return the record and the keys of a list with one path or name a line.
 
     Only the base name counts, without ``.nii.gz`` or ``.npz``. Blank lines and lines that start
-    with ``#`` are ignored.
+    with ``#`` are ignored. Keys and hash are of the same bytes, which are read once.
 
     Raises:
         SettingsError: the file cannot be read.
     """
+    data = _read_bytes(path, option)
+    keys = _keys_in(data)
+    record = VolumeList(option=option, name=path.name, keys=len(keys), sha256=sha256_hex(data))
+    return record, keys
+
+
+def read_keys(path: Path, option: str) -> frozenset[str]:
+    """Return the keys of a list as `read_volume_list` does.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    return _keys_in(_read_bytes(path, option))
+
+
+def _keys_in(data: bytes) -> frozenset[str]:
     # Only base names count, and these are ASCII, so folders may be in any encoding.
-    text = _read_bytes(path, "exclude_file").decode("utf-8-sig", "surrogateescape")
+    text = data.decode("utf-8-sig", "surrogateescape")
     keys = set()
     for line in text.splitlines():
         entry = line.strip()

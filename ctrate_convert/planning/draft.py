@@ -31,6 +31,7 @@ from ctrate_convert.store.records.plan import (
     PlannedShard,
     PlanSettings,
 )
+from ctrate_convert.store.records.volume_list import VolumeList
 
 # A placeholder: the id is the hash of the plan's content, and so is known last.
 _NO_ID = "0" * 64
@@ -59,6 +60,7 @@ def write_draft(
         (planned_sample(survey, key, header) for key, header in headers.items()),
         settings,
         table_sha256={name: table.sha256 for name, table in survey.tables.by_setting.items()},
+        lists=survey.lists,
         excluded=excluded,
         retries=retries,
         earlier=earlier,
@@ -71,6 +73,7 @@ def draft_of(
     settings: PlanSettings,
     *,
     table_sha256: Mapping[str, str],
+    lists: Sequence[VolumeList],
     excluded: Sequence[ExcludedSample],
     earlier: Sequence[Plan],
     retries: Sequence[str] = (),
@@ -97,6 +100,7 @@ def draft_of(
         program_version=__version__,
         settings=settings,
         table_sha256=dict(table_sha256),
+        lists=tuple(lists),
         samples=len(costs),
         samples_sha256=sha256_hex(samples_data),
         retries=tuple(retries),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ctrate_convert.formats.names import parse_key
-from ctrate_convert.planning.discover import Discovery, FoundFile, name_problem
+from ctrate_convert.planning.discover import FoundFile, name_problem
 from ctrate_convert.planning.split import natural_order
+from ctrate_convert.planning.survey import Survey
 from ctrate_convert.sources.kinds import KIND_NAMES
-from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason, SourceKind
-
-if TYPE_CHECKING:  # tables.py imports pandas, which is slow
-    from ctrate_convert.formats.tables import Tables
+from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
 
 
 @dataclass(frozen=True)
@@ -24,19 +21,18 @@ class Joined:
     excluded: tuple[ExcludedSample, ...]
 
 
-def join(
-    found: Discovery, tables: Tables, exclusion_list: Set[str], already_planned: Set[str]
-) -> Joined:
+def join(survey: Survey, already_planned: Set[str]) -> Joined:
     """Join everything found below the data folder with all rows of the tables.
 
     Keys in ``already_planned`` are left out: they have their state from an earlier generation.
     """
     samples: dict[str, FoundFile] = {}
     excluded: list[ExcludedSample] = []
-    keys = (found.files.keys() | tables.keys()) - already_planned
+    found = survey.found
+    keys = (found.files.keys() | survey.tables.keys()) - already_planned
     for key in sorted(keys, key=natural_order):
         files = found.files.get(key, ())
-        why = _why_not(key, files, tables, exclusion_list, found.kind)
+        why = _why_not(key, files, survey)
         if why is None:
             samples[key] = files[0]
         else:
@@ -57,17 +53,16 @@ def _excluded(
 
 
 def _why_not(
-    key: str,
-    files: tuple[FoundFile, ...],
-    tables: Tables,
-    exclusion_list: Set[str],
-    kind: SourceKind,
+    key: str, files: tuple[FoundFile, ...], survey: Survey
 ) -> tuple[ExclusionReason, str] | None:
     """Return the first reason, in the order of the checks, not to convert the key; None if none."""
+    tables = survey.tables
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
-    if key in exclusion_list:
+    if key in survey.exclusion_list:
         return "on_exclusion_list", "its name is on an exclusion list"
+    if survey.keep_list is not None and key not in survey.keep_list:
+        return "not_on_keep_list", "its name is on no keep list"
     if len(files) > 1:
         # Nobody can know which of the files is right, so none is touched.
         return "duplicate_volume", " and ".join(file.source for file in files)
@@ -90,7 +85,7 @@ def _why_not(
     if not files:
         return (
             "no_volume",
-            f"listed in {', '.join(listed)}, but there is no such {KIND_NAMES[kind]} file",
+            f"listed in {', '.join(listed)}, but there is no such {KIND_NAMES[survey.found.kind]} file",
         )
     return None
 

@@ -53,6 +53,7 @@ from ctrate_convert.store.plans import (
 )
 from ctrate_convert.store.privacy import granted
 from ctrate_convert.store.records.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
+from ctrate_convert.store.records.volume_list import VolumeList
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
 
@@ -64,7 +65,8 @@ class PlanReport:
     """The result of planning. ``plan`` is None if nothing was new and nothing was written.
 
     ``rows`` counts keys by the setting that names their table. ``already_planned`` counts the
-    samples of earlier generations, ``left_for_later`` those that test mode did not take.
+    samples of earlier generations, ``left_for_later`` those that test mode did not take. ``lists``
+    are the lists of volumes that were read.
     """
 
     plan: Plan | None
@@ -74,6 +76,7 @@ class PlanReport:
     rows: Mapping[str, int]
     already_planned: int
     left_for_later: int
+    lists: tuple[VolumeList, ...]
 
 
 _log = logging.getLogger(__name__)
@@ -165,7 +168,7 @@ def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> i
     found = survey.found
     return granted(
         found.permissions,
-        map(Path, (*tables, *settings.exclude_file)),
+        map(Path, (*tables, *settings.exclude_file, *settings.keep_file)),
         found.holding_folders,
         dataset.out.absolute(),
     )
@@ -262,6 +265,7 @@ def _report(
         rows={name: len(table) for name, table in survey.tables.by_setting.items()},
         already_planned=len(selection.before.keys) - len(selection.retries),
         left_for_later=selection.left_for_later,
+        lists=survey.lists,
     )
 
 
@@ -280,7 +284,7 @@ def _select(
     mended = _mended(before, survey.found, settings)
     if retry_failed is not None:
         mended |= retry_failed & before.failed.keys() & survey.found.files.keys()
-    joined = join(survey.found, survey.tables, survey.exclusion_list, before.keys - mended)
+    joined = join(survey, before.keys - mended)
     excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
     if not earlier and not joined.samples:
         raise nothing_to_convert(survey, excluded)

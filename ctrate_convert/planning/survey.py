@@ -14,6 +14,7 @@ from ctrate_convert.errors import SettingsError
 from ctrate_convert.planning.discover import Discovery, discover
 from ctrate_convert.sources.kinds import KIND_NAMES
 from ctrate_convert.store.records.plan import ExcludedSample, PlanSettings
+from ctrate_convert.store.records.volume_list import VolumeList
 
 if TYPE_CHECKING:  # tables.py imports pandas, which is slow
     from ctrate_convert.formats.tables import Tables
@@ -23,11 +24,17 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Survey:
-    """The input of a plan. ``exclusion_list`` holds the keys of all lists together."""
+    """The input of a plan.
+
+    ``exclusion_list`` holds the keys of all exclusion lists together, and ``keep_list`` those of
+    all keep lists; it is None if none was given. ``lists`` are the records of all of them.
+    """
 
     found: Discovery
     tables: Tables
     exclusion_list: frozenset[str]
+    keep_list: frozenset[str] | None
+    lists: tuple[VolumeList, ...]
 
 
 def take_survey(settings: PlanSettings, output: Path) -> Survey:
@@ -37,7 +44,7 @@ def take_survey(settings: PlanSettings, output: Path) -> Survey:
         SettingsError: one of them is missing or unusable, or ``output`` is the data folder.
         EnvironmentProblem: the data folder cannot be read.
     """
-    from ctrate_convert.formats.tables import read_exclusion_list, read_tables
+    from ctrate_convert.formats.tables import read_tables, read_volume_list
 
     data_folder = Path(settings.data_folder)
     if output.resolve() == data_folder:
@@ -48,13 +55,16 @@ def take_survey(settings: PlanSettings, output: Path) -> Survey:
         )
     if output.exists() and not output.is_dir():
         raise SettingsError("the output directory is a file", where=output)
-    lists = [read_exclusion_list(Path(path)) for path in settings.exclude_file]
+    excluding = [read_volume_list(Path(path), "exclude_file") for path in settings.exclude_file]
+    keeping = [read_volume_list(Path(path), "keep_file") for path in settings.keep_file]
     return Survey(
         tables=read_tables(
             Path(settings.reports_file), Path(settings.labels_file), Path(settings.meta_file)
         ),
         found=discover(data_folder, skip=output.resolve(), source=settings.source),
-        exclusion_list=frozenset().union(*lists),
+        exclusion_list=frozenset().union(*(keys for _, keys in excluding)),
+        keep_list=frozenset().union(*(keys for _, keys in keeping)) if keeping else None,
+        lists=tuple(record for record, _ in (*excluding, *keeping)),
     )
 
 
@@ -69,8 +79,11 @@ def absolute(settings: PlanSettings) -> PlanSettings:
         for name in ("data_folder", "reports_file", "meta_file", "labels_file")
     }
     trash = _absolute("trash", settings.trash) if settings.trash else None
-    lists = tuple(_absolute("exclude_file", path) for path in settings.exclude_file)
-    return settings.model_copy(update={**paths, "exclude_file": lists, "trash": trash})
+    lists = {
+        name: tuple(_absolute(name, path) for path in getattr(settings, name))
+        for name in ("exclude_file", "keep_file")
+    }
+    return settings.model_copy(update={**paths, **lists, "trash": trash})
 
 
 def _absolute(name: str, path: str) -> str:
@@ -99,13 +112,18 @@ def nothing_to_convert(survey: Survey, excluded: Sequence[ExcludedSample]) -> Se
         ),
         "excluded: " + _counts(excluded),
     ]
+    inputs = "--data_folder and the three tables"
+    if survey.keep_list is not None:
+        kept = sorted(survey.keep_list)[:_EXAMPLES]
+        seen.insert(-1, f"{len(survey.keep_list)} names on the keep lists{_such_as(kept)}")
+        inputs = "--data_folder, the three tables and --keep_file"
     return SettingsError(
         "no volume can be converted",
         where=survey.found.data_folder,
         seen="; ".join(seen),
         expected=f"{KIND_NAMES[kind]} files named as the tables' VolumeName"
         + _such_as([f"{key}{'.npz' if kind == 'npz' else '.nii.gz'}" for key in listed[:1]]),
-        next_command="check --data_folder and the three tables: do they belong to one split?",
+        next_command=f"check {inputs}: do they belong to one split?",
     )
 
 

@@ -50,10 +50,14 @@ def survey_warnings(survey: Survey, planned: Iterable[str], planned_before: Set[
                 f"{table.path.name} repeats {table.repeated_rows} rows word for word; each counts "
                 "once"
             )
-    return warnings + _list_warnings(survey, planned_before)
+    return [
+        *warnings,
+        *_exclusion_warnings(survey, planned_before),
+        *_keep_warnings(survey, planned_before),
+    ]
 
 
-def _list_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
+def _exclusion_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
     listed = survey.exclusion_list
     if not listed:
         return []
@@ -69,6 +73,25 @@ def _list_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
             f"table: is it the list of another split? {_names(sorted(listed))}"
         ]
     return []
+
+
+def _keep_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
+    if survey.keep_list is None:
+        return []
+    warnings = []
+    unknown = survey.keep_list - survey.found.files.keys() - survey.tables.keys() - planned_before
+    if unknown or not survey.keep_list:
+        warnings.append(
+            f"{len(unknown)} of the {len(survey.keep_list)} names on the keep lists are no volume "
+            f"and stand in no table: {_names(sorted(unknown)) or 'the lists are empty'}"
+        )
+    others = planned_before - survey.keep_list
+    if others:
+        warnings.append(
+            f"{len(others)} samples that were planned before are on no keep list and stay planned: "
+            f"{_names(sorted(others))}"
+        )
+    return warnings
 
 
 def header_warnings(

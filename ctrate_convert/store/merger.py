@@ -7,7 +7,8 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from ctrate_convert.errors import DamageError, environment_problem
-from ctrate_convert.store.durable import create_once, replace
+from ctrate_convert.store.card import keep_card, lists_of
+from ctrate_convert.store.durable import replace
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import (
     Ledger,
@@ -22,16 +23,6 @@ from ctrate_convert.store.records.record import ShardRecord
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
-
-DATASET_CARD = b"""---
-configs:
-- config_name: default
-  data_files: "shard-*.tar"
----
-
-Chest CT volumes in WebDataset shards. `manifest.json` lists the shards, their SHA-256 and totals.
-"""
-"""Without a card, Hugging Face's ``load_dataset(OUT)`` reads a single shard's manifest as data."""
 
 
 def merge(
@@ -69,8 +60,8 @@ def merge(
                 if merged != ledger.manifest:
                     _log.info("%s: %d shards", dataset.manifest, merged.num_shards)
                     replace(dataset.manifest, merged.to_pretty_json())
-                if merged.num_shards and not dataset.card.exists():
-                    create_once(dataset.card, DATASET_CARD)
+                if merged.num_shards:
+                    keep_card(dataset, plans)
             except OSError as error:
                 raise environment_problem(error, "writing the manifest") from error
             if recorded_numbers(dataset) == ledger.recorded:
@@ -139,6 +130,7 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
         layout=first.settings.layout,
         encoding=first.settings.encoding,
         plans=tuple(plan.plan_id for plan in plans),
+        lists=tuple(one for one in lists_of(plans) if one.lists),
         samples={
             "converted": converted,
             # Each retry replaces one failed outcome and is planned a second time.

@@ -149,6 +149,7 @@ def test_what_an_old_manifest_and_plan_lack_or_have_more(old: Old) -> None:
     for shard in before["shards"]:
         del shard["by_converter"]
         shard.setdefault("superseded", [])  # younger than this manifest
+    before.setdefault("lists", [])  # as young
     assert json.loads(old.dataset.manifest.read_bytes()) == before
     require_volumes(old.out, old.originals)
 
@@ -165,6 +166,32 @@ def test_an_old_dataset_goes_on(old: Old) -> None:
     assert verified.code == ExitCode.DONE, verified.text
     require_volumes(old.out, old.originals)
     assert sources_left(old.made) == set(old.made.keys)
+
+
+def test_an_old_plans_list_was_not_recorded(old: Old) -> None:
+    """Report and card say so of a list that an earlier version used; nothing else is touched."""
+    plan = json.loads((old.dataset.plan(0) / "plan.json").read_bytes())
+    plan["settings"]["exclude_file"] = ["/old/place/no_chest_train.txt"]
+    plan["plan_id"] = Plan.model_validate_json(json.dumps(plan)).content_id()
+    edit(old.dataset.plan(0) / "plan.json", **plan)
+    shards = json.loads(old.dataset.manifest.read_bytes())["shards"]
+    for index, shard in enumerate(shards):
+        shard["record_sha256"] = edit_record(old.dataset.record(index), plan_id=plan["plan_id"])
+    edit(old.dataset.manifest, plans=[plan["plan_id"]], shards=shards)
+
+    assert run_here("verify", old.out, "--full").code == ExitCode.DONE
+    facts = run_here("report", old.out, "--json").json()
+    assert facts["lists"] == [{"generation": 0, "lists": []}]
+    assert facts["unrecorded_lists"] == {"0": ["no_chest_train.txt"]}
+    told = "List of generation 0: --exclude_file no_chest_train.txt: not recorded"
+    assert told in run_here("report", old.out).stdout
+    before = old.dataset.manifest.read_bytes()
+    assert run_here("merge", old.out).code == ExitCode.DONE
+    assert old.dataset.manifest.read_bytes() == before
+    row = "| 0 | exclude_file | `no_chest_train.txt` | not recorded | not recorded |"
+    assert row in old.dataset.card.read_text().splitlines()
+    assert run_here("delete", old.out, "--yes").code == ExitCode.REFUSED
+    assert sources_left(old.made) == {WITH_METADATA}
 
 
 def test_old_sources_go_where_the_shards_hold_all_of_them(old: Old) -> None:

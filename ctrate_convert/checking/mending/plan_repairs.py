@@ -56,6 +56,7 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
         (sample for sample, _ in found.values()),
         original.settings.model_copy(update={"delete_source_files": False}),
         table_sha256=original.table_sha256,
+        lists=original.lists,
         excluded=load_excluded(dataset, plans[-1]),
         earlier=plans,
         repairs={key: shard for key, (_, shard) in found.items()},

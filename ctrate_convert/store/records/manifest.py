@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ctrate_convert.store.records.base import Key, Record, Sha256, SizeBytes
+from ctrate_convert.store.records.volume_list import GenerationLists
 
 MIB = 2**20
 GIB = 2**30
@@ -32,7 +33,10 @@ class ManifestShard(Record):
 
 
 class Manifest(Record):
-    """``manifest.json``. Its six totals have the original script's names and units (MiB, GiB)."""
+    """``manifest.json``. Its six totals have the original script's names and units (MiB, GiB).
+
+    ``lists`` has an entry for each generation whose plan recorded lists of volumes.
+    """
 
     schema_number: Literal[1] = 1
     num_shards: int
@@ -45,6 +49,7 @@ class Manifest(Record):
     layout: str
     encoding: str
     plans: tuple[Sha256, ...]
+    lists: tuple[GenerationLists, ...] = ()
     samples: dict[str, int]
     excluded: dict[str, int]
     shards: tuple[ManifestShard, ...]

@@ -12,6 +12,7 @@ from typing_extensions import Self
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes
 from ctrate_convert.store.records.geometry import Geometry
+from ctrate_convert.store.records.volume_list import VolumeList
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
@@ -25,6 +26,7 @@ ExclusionReason = Literal[
     "no_metadata",
     "no_volume",
     "on_exclusion_list",
+    "not_on_keep_list",
     "duplicate_volume",
     "conflicting_rows",
     "bad_name",
@@ -66,6 +68,11 @@ class PlanSettings(Record):
     exclude_file: tuple[str, ...] = Field(
         default=(),
         description="List of volumes to leave out, such as no_chest_train.txt; may be repeated.",
+    )
+    keep_file: tuple[str, ...] = Field(
+        default=(),
+        description="List of the volumes to plan, and no others; may be repeated. --exclude_file "
+        "wins over it.",
     )
     array_key: str | None = Field(
         default=None, description="The array to take, where an NPZ has several."
@@ -288,7 +295,8 @@ class Plan(Record):
     each replaces one failed outcome. ``repairs`` are samples that are converted again, each with
     the number of the damaged shard whose copy the new one supersedes. A generation consists of
     repairs only, or has none. ``excluded`` counts exclusions by reason; the newest generation's
-    list is valid for the whole dataset.
+    list is valid for the whole dataset. ``lists`` are the lists of volumes in the order of reading;
+    plans of earlier versions did not record them.
     """
 
     schema_number: Literal[1] = 1
@@ -298,6 +306,7 @@ class Plan(Record):
     program_version: str
     settings: PlanSettings
     table_sha256: dict[str, Sha256]
+    lists: tuple[VolumeList, ...] = ()
     samples: int
     samples_sha256: Sha256
     retries: tuple[Key, ...] = ()

@@ -41,8 +41,8 @@ ONLY_PROMISED = (
     "names: publish_directory < make._publish",  # once ``plan`` has ended, the plan is there
     "data: _temporary_with < replace < merger.merge",  # a cache: the next merge makes it anew
     "names: replace < merger.merge",
-    "data: _temporary_with < create_once < merger.merge",  # the dataset card, for readers
-    "names: create_once < merger.merge",
+    "data: _temporary_with < create_once < card.keep_card",  # the dataset card, for readers
+    "names: create_once < card.keep_card",
     "names: create_once < shard.convert_shard",  # the gate syncs it before it relies on it
     "data: append_lines < entries.write_outcomes",  # the next run writes ``found_gone`` instead
     "data: _temporary_with < create_once < attempts.__init__",  # a note: an attempt goes unseen

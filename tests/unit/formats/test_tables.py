@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ctrate_convert.errors import ExitCode, SettingsError
 from ctrate_convert.formats.members import LABEL_NAMES, REPORT_FIELDS
-from ctrate_convert.formats.tables import Tables, read_exclusion_list, read_tables
+from ctrate_convert.formats.tables import Tables, read_tables, read_volume_list
 
 REPORTS = ("VolumeName", *REPORT_FIELDS)
 LABELS = ("VolumeName", *LABEL_NAMES)
@@ -248,10 +248,16 @@ def test_exclusion_lists_hold_paths_of_any_machine(tmp_path: Path) -> None:
         b"train_4_a_1"
     )
     expected = {f"train_{number}_a_1" for number in (1, 2, 3, 4)}
-    assert read_exclusion_list(path) == expected
+    record, keys = read_volume_list(path, "exclude_file")
+    assert keys == expected
+    assert (record.name, record.keys, record.sha256) == (
+        "no_chest.txt", 4, hashlib.sha256(path.read_bytes()).hexdigest(),
+    )  # fmt: skip
 
 
 def test_a_missing_exclusion_list_is_refused(tmp_path: Path) -> None:
     """A list that was named but is not there never means that nothing is excluded."""
     with pytest.raises(SettingsError, match="--exclude_file"):
-        read_exclusion_list(tmp_path / "none.txt")
+        read_volume_list(tmp_path / "none.txt", "exclude_file")
+    with pytest.raises(SettingsError, match="--keep_file"):
+        read_volume_list(tmp_path / "none.txt", "keep_file")
