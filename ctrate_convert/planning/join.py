@@ -83,10 +83,8 @@ def _why_not(
     if key not in tables.metadata:
         return "no_metadata", f"{tables.metadata.path.name} has no row for it"
     if not files:
-        return (
-            "no_volume",
-            f"listed in {', '.join(listed)}, but there is no such {KIND_NAMES[survey.found.kind]} file",
-        )
+        kind = KIND_NAMES[survey.found.kind]
+        return "no_volume", f"listed in {', '.join(listed)}, but there is no such {kind} file"
     return None
 
 
