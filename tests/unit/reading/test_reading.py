@@ -639,7 +639,7 @@ def test_a_missing_manifest_is_told(converted: Converted) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"crop": (1, 2)}, {"crop": (0, 1, 1)}, {"crop": 5}, {"crop_at": "edge"}, {"units": "hu"}],
+    [{"crop": (1, 2)}, {"crop": (0, 1, 1)}, {"crop": 5}, {"crop_at": "edge"}, {"units": "mm"}],
 )
 def test_unusable_arguments_are_refused(arguments: dict[str, Any], converted: Converted) -> None:
     """At once, and not in a worker process an hour later."""
