@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import click
 
 from ctrate_convert.cli import show
 from ctrate_convert.errors import CtrateError, ExitCode, RefusedError
-from ctrate_convert.synthetic import write_synthetic_ctrate
+from ctrate_convert.synthetic import (
+    NIFTI_KINDS,
+    NPZ_KINDS,
+    SyntheticCtRate,
+    write_synthetic_ctrate,
+)
 
 _FAULTS = {
     "corrupt": "one NPZ with a flipped byte",
@@ -23,7 +29,7 @@ _FAULTS = {
     "folder", metavar="[FOLDER]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )
 def command(folder: Path) -> int:
-    """Write a small synthetic CT-RATE, convert it, verify it, and delete what the shards hold.
+    """Write a small synthetic CT-RATE as NPZ and as NIfTI, convert it, and delete what shards hold.
 
     Each command is shown with what it prints.
 
@@ -37,29 +43,65 @@ def command(folder: Path) -> int:
             where=folder,
             next_command="ctrate-convert demo ANOTHER_FOLDER, or remove that one",
         )
-    made = write_synthetic_ctrate(folder / "ct-rate", samples=24, faults=tuple(_FAULTS))  # type: ignore[arg-type]
+    _npz(folder / "ct-rate", folder / "shards")
+    _nifti(folder / "ct-rate-nifti", folder / "shards-nifti", folder / "again")
     show.line(
-        f"Wrote a synthetic CT-RATE of {len(made.keys)} volumes to {folder / 'ct-rate'}: "
-        f"{', '.join(_FAULTS.values())}."
+        f"\nThe shards are in {folder / 'shards'} and {folder / 'shards-nifti'}; read them with "
+        "webdataset, or with tar and numpy alone."
     )
-    out = str(folder / "shards")
+    return ExitCode.DONE
+
+
+def _npz(folder: Path, out: Path) -> None:
+    """Convert NPZ, of which some are resampled and some broken, and delete what the shards hold."""
+    made = write_synthetic_ctrate(
+        folder,
+        samples=24,
+        kinds=(*NPZ_KINDS, "resampled", "bare"),
+        faults=tuple(_FAULTS),  # type: ignore[arg-type]
+    )
+    show.line(
+        f"Wrote a synthetic CT-RATE of {len(made.keys)} NPZ to {folder}: "
+        f"{', '.join(_FAULTS.values())}, and some on a resampled grid."
+    )
+    _plan(made, out, "--exclude_file", str(made.exclude_file), "--samples_per_shard", "5")
+    _run(["run", str(out), "--num_workers", "2"], ExitCode.SAMPLES_FAILED)
+    _run(["verify", str(out), "--full", "--check_precision"])
+    _run(["delete", str(out), "--dry_run"])
+    _run(["delete", str(out), "--yes"])
+    _run(["history", str(out)])
+    _run(["merge", str(out)])
+
+
+def _nifti(folder: Path, out: Path, again: Path) -> None:
+    """Convert NIfTI, delete them, and export them again."""
+    made = write_synthetic_ctrate(folder, samples=4, kinds=NIFTI_KINDS)
+    before = {path: _content(path) for path in made.sources.values()}
+    show.line(f"\nWrote {len(before)} volumes as NIfTI to {folder}.")
+    _plan(made, out, "--encoding", "b2nd", "--probe", "0")
+    _run(["run", str(out)])
+    _run(["delete", str(out), "--yes"])
+    _run(["export", str(out), str(again), "--all"])
+    same = [again / path.relative_to(made.data_folder) for path in before]
+    if [_content(path) for path in same] != list(before.values()):
+        raise CtrateError("an exported source is not what it was", where=again)
+    show.line("Each of them, uncompressed, is the file that was deleted, bit for bit.")
+
+
+def _content(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def _plan(made: SyntheticCtRate, out: Path, *more: str) -> None:
     tables = {
         "--data_folder": made.data_folder,
         "--reports_file": made.reports_file,
         "--meta_file": made.meta_file,
         "--labels_file": made.labels_file,
-        "--exclude_file": made.exclude_file,
     }
     named = [str(word) for pair in tables.items() for word in pair]
-    _run(["plan", *named, "--output_dir", out, "--samples_per_shard", "5"])
-    _run(["run", out, "--num_workers", "2"], ExitCode.SAMPLES_FAILED)
-    _run(["verify", out, "--full", "--check_precision"])
-    _run(["delete", out, "--dry_run"])
-    _run(["delete", out, "--yes"])
-    _run(["history", out])
-    _run(["merge", out])
-    show.line(f"\nThe shards are in {out}; read them with webdataset, or with tar and numpy alone.")
-    return ExitCode.DONE
+    _run(["plan", *named, "--output_dir", str(out), *more])
 
 
 def _run(words: list[str], expected: ExitCode = ExitCode.DONE) -> None:

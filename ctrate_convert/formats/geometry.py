@@ -40,21 +40,19 @@ def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
     """
     own = header.geometry or NO_GEOMETRY
     table = _Table(_sizes(metadata), tuple(table_spacing_mm(metadata)))
-    if not table.sizes or len(header.shape) != 3:
+    if not table.sizes or len(header.shape) != 3 or own.grid == "resampled":
         return own
     axes = [order for order in _orders() if _in_order(table.sizes, order) == header.shape]
     if own.axes:
         axes = [order for order in axes if order == own.axes]
     if not axes:
         return own.model_copy(update={"contradiction": _sizes_differ(table, header)})
-    found: dict[str, object] = {}
-    if own.grid == "unknown":
-        why = "Rows, Columns and NumberofSlices of the table are the array's"
-        found |= {"grid": "native", "grid_from": why}
+    why = "Rows, Columns and NumberofSlices of the table are the array's"
+    found: dict[str, object] = {"grid": "native", "grid_from": why}
     if not own.axes:
         found |= _axes_told_by(axes)
     if own.spacing_mm:
-        if own.grid == "unknown" and table.spacing_mm and _differ(table, own):
+        if table.spacing_mm and _differ(table, own):
             found = {"contradiction": _spacings_differ(table, own)}
     elif table.spacing_mm and not own.affine:
         found |= _spacing_told_by(axes, table)

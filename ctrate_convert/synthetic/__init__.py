@@ -2,6 +2,8 @@
 
 from ctrate_convert.synthetic.clinical_tables import METADATA_COLUMNS
 from ctrate_convert.synthetic.dataset import (
+    NIFTI_KINDS,
+    NPZ_KINDS,
     Fault,
     Kind,
     Layout,
@@ -12,6 +14,8 @@ from ctrate_convert.synthetic.phantom import chest_phantom
 
 __all__ = [
     "METADATA_COLUMNS",
+    "NIFTI_KINDS",
+    "NPZ_KINDS",
     "Fault",
     "Kind",
     "Layout",
