@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -193,7 +194,10 @@ def needs(program: str, *check: str) -> None:
 
 
 def load_original(path: Path) -> Array:
-    """The one 3-D array in an NPZ."""
+    """The one 3-D array in an NPZ; the elements of a NIfTI file, with the axes (z, y, x)."""
+    if not path.name.endswith(".npz"):
+        stored: Array = np.asanyarray(nibabel.load(path).dataobj)
+        return stored.T
     with np.load(path) as arrays:
         entries = [arrays[name] for name in arrays.files]
     found: list[Array] = [one for one in entries if np.ndim(one) == 3 and np.size(one)]

@@ -40,7 +40,7 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
         [_cells(row) for row in rows],
     )  # fmt: skip
     show.line(
-        "Times smaller: than the NPZ on disk. Max error: in HU, of any probed voxel. MB/s: of "
+        "Times smaller: than the sources on disk. Max error: in HU, of any probed voxel. MB/s: of "
         "voxels as the\nsources hold them, checks and re-read included. Time and peak disk: for "
         f"--num_workers {num_workers}{_most(plan, num_workers)}.\nTime: where each of them has a "
         "core to itself and storage keeps up with all."

@@ -78,7 +78,7 @@ def print_status(out: Path, status: Status, *, failed: bool = False) -> None:
     show.line(f"Samples: {parts} = {sum(status.samples.values()):,}.")
     facts = [f"{show.size(status.freed_bytes)} freed"]
     if status.source_bytes_per_s:
-        facts.insert(0, f"{status.source_bytes_per_s / 1e6:,.0f} MB/s of NPZ")
+        facts.insert(0, f"{status.source_bytes_per_s / 1e6:,.0f} MB/s of sources")
     if status.eta_s is not None:
         facts.append(f"ETA {show.duration(status.eta_s)}")
     show.line(", ".join(facts) + ".")

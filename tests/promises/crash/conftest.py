@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ctrate_convert.synthetic import NIFTI_KINDS
 from tests.promises.crash.disk import Disk, Entry
 from tests.promises.crash.recorder import named_by_order
 from tests.promises.crash.scenario import Ending, Scenario, quick_folder
@@ -22,11 +23,17 @@ class Recorded:
     ending: Ending
 
 
-@pytest.fixture(scope="session")
-def recorded() -> Iterator[Recorded]:
+class NiftiScenario(Scenario):
+    """As a scenario of NPZ, but for the files that go."""
+
+    kinds = NIFTI_KINDS
+
+
+@pytest.fixture(scope="session", params=[Scenario, NiftiScenario], ids=["npz", "nifti"])
+def recorded(request: pytest.FixtureRequest) -> Iterator[Recorded]:
     """An undisturbed run."""
     with quick_folder("crash-states") as place:
-        scenario = Scenario.make(place)
+        scenario: Scenario = request.param.make(place)
         start = Disk.load(scenario.disk_folder)
         log = named_by_order(scenario.record(start).log)
         ending = Ending(scenario.shards(), scenario.manifest())

@@ -33,7 +33,7 @@ from ctrate_convert.store import fresh
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.presence import ASIDE_SUFFIX, PROVEN_SUFFIX, hidden_names
 from ctrate_convert.store.records.plan import Encoding
-from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from ctrate_convert.synthetic import NPZ_KINDS, Kind, SyntheticCtRate, write_synthetic_ctrate
 from tests.promises.crash.disk import Disk, State, Tree
 from tests.promises.crash.recorder import Recorder
 from tests.support import (
@@ -143,6 +143,7 @@ class Scenario:
 
     encoding: ClassVar[Encoding] = "npy"
     ends_with: ClassVar[ExitCode] = ExitCode.DONE
+    kinds: ClassVar[Sequence[Kind]] = NPZ_KINDS
 
     disk_folder: Path
     made: SyntheticCtRate
@@ -154,7 +155,9 @@ class Scenario:
     @classmethod
     def make(cls, folder: Path) -> Self:
         """Write the volumes. The tables are not part of what can be lost."""
-        made = write_synthetic_ctrate(folder / "tables", samples=4, shape=(6, 5, 4))
+        made = write_synthetic_ctrate(
+            folder / "tables", samples=4, shape=(6, 5, 4), kinds=cls.kinds
+        )
         disk = folder / "disk"
         disk.mkdir()
         shutil.move(made.data_folder, disk / "npz")

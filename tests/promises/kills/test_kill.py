@@ -14,14 +14,20 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctrate_convert.store.presence import ASIDE_SUFFIX
-from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from ctrate_convert.synthetic import (
+    NIFTI_KINDS,
+    NPZ_KINDS,
+    Kind,
+    SyntheticCtRate,
+    write_synthetic_ctrate,
+)
 
 VOLUMES = 60
 KILLS = 200
@@ -42,8 +48,12 @@ def command(made: SyntheticCtRate, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def write_volumes(folder: Path) -> SyntheticCtRate:
-    return write_synthetic_ctrate(folder, samples=VOLUMES, shape=(16, 16, 8), seed=5)
+KINDS = (NPZ_KINDS, NIFTI_KINDS)
+"""Of the sources: half of the parts have the ones, half the others."""
+
+
+def write_volumes(folder: Path, kinds: Sequence[Kind]) -> SyntheticCtRate:
+    return write_synthetic_ctrate(folder, samples=VOLUMES, shape=(16, 16, 8), seed=5, kinds=kinds)
 
 
 def shards(out: Path) -> dict[str, str]:
@@ -64,9 +74,9 @@ def keys_in_shards(out: Path, stems: Collection[str] | None = None) -> Counter[s
 
 def there(made: SyntheticCtRate) -> dict[str, Path]:
     """Each source that is there by its key: under its name, or under the one it leaves by."""
-    found = {path.stem: path for path in made.data_folder.rglob("*.npz")}
+    found = {key: path for key, path in made.sources.items() if path.exists()}
     for path in aside(made):
-        found[Path(path.name.removesuffix(ASIDE_SUFFIX)).stem.removeprefix(".")] = path
+        found[path.name.removeprefix(".").partition(".")[0]] = path
     return found
 
 
@@ -132,9 +142,9 @@ def kill_after(words: list[str], seconds: float, *, whole_group: bool) -> bool:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path) -> None:
     """However often and wherever it is killed, the end is that of an undisturbed run."""
-    chance = random.Random(part)
-    pristine = write_volumes(tmp_path / "pristine")
-    undisturbed = write_volumes(tmp_path / "undisturbed")
+    chance, kinds = random.Random(part), KINDS[part % len(KINDS)]
+    pristine = write_volumes(tmp_path / "pristine", kinds)
+    undisturbed = write_volumes(tmp_path / "undisturbed", kinds)
     started = time.monotonic()
     subprocess.run(
         command(undisturbed, tmp_path / "expected"), check=True, stdout=subprocess.DEVNULL
@@ -143,10 +153,10 @@ def test_every_sample_survives_kills_at_random_moments(part: int, tmp_path: Path
     expected = shards(tmp_path / "expected")
     assert len(expected) == VOLUMES // 5
 
-    contents = {path.stem: path.read_bytes() for path in pristine.data_folder.rglob("*.npz")}
+    contents = {key: path.read_bytes() for key, path in pristine.sources.items()}
     kills = 0
     while kills < KILLS // PARTS:
-        made = write_volumes(tmp_path / "again")
+        made = write_volumes(tmp_path / "again", kinds)
         out = tmp_path / "out"
         words = command(made, out)
         patience, anew = chance.randrange(3, 15), True

@@ -33,7 +33,7 @@ from ctrate_convert.errors import CtrateError, ExitCode
 from ctrate_convert.running import worker
 from ctrate_convert.running.worker import Order, ShardDone
 from ctrate_convert.shards import shard as converter
-from ctrate_convert.sources.npz import NpzSource
+from ctrate_convert.sources.source import Source
 from ctrate_convert.store import fresh, merger
 from ctrate_convert.store.durable import PartialFile
 from ctrate_convert.store.journals import is_done, open_intents, read_journal
@@ -42,7 +42,7 @@ from ctrate_convert.store.ledger import load_manifest
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.presence import ASIDE_SUFFIX, PROVEN_SUFFIX, aside_name, proven_name
-from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
+from ctrate_convert.synthetic import Kind, SyntheticCtRate, write_synthetic_ctrate
 from tests.consents import allow_deletion
 from tests.support import (
     TIMEOUT_S,
@@ -1008,8 +1008,8 @@ def test_file_that_turns_into_a_link_while_deleting(
 # --- A source that is rewritten -------------------------------------------------------------------
 
 READING: dict[str, tuple[Any, str]] = {
-    "before a block": (NpzSource, "read_into"),
-    "before the fingerprint": (NpzSource, "fingerprint"),
+    "before a block": (Source, "read_into"),
+    "before the fingerprint": (Source, "fingerprint"),
     "before the shard is read again": (converter, "read_shard"),
     "before the record": (converter, "create_once"),
     "before the merge": (worker, "merge"),
@@ -1039,6 +1039,7 @@ def rewrite_when_told(ready: Event, reached: Event, go_on: Event, path: Path, _:
     go_on.set()
 
 
+@pytest.mark.parametrize("kind", ["data", "nii.gz"])
 @pytest.mark.parametrize(
     ("where", "turn"),
     [
@@ -1061,12 +1062,12 @@ def rewrite_when_told(ready: Event, reached: Event, go_on: Event, path: Path, _:
     ],
 )
 def test_source_rewritten_by_another_process(
-    make_ctrate: Make, tmp_path: Path, where: str, turn: int
+    make_ctrate: Make, tmp_path: Path, where: str, turn: int, kind: Kind
 ) -> None:
     """Rewritten in place with size and mtime put back, from the first block up to the last look
     before it goes: the sample fails, or holds what was there before; its source stays anyway."""
     # Two blocks each, and the call that finds no third.
-    made = make_ctrate(2, shape=(128, 128, 80), kinds=("data",))
+    made = make_ctrate(2, shape=(128, 128, 80), kinds=(kind,))
     out, results = tmp_path / "out", tmp_path / "results"
     results.mkdir()
     originals = load_originals(made)
