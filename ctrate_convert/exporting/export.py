@@ -19,6 +19,7 @@ from ctrate_convert.exporting import as_nifti, as_npz
 from ctrate_convert.exporting.held import Held, read_held
 from ctrate_convert.store.durable import PartialFile, make_directories
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.records.record import ConvertedSample
 
@@ -86,6 +87,8 @@ def export(
             expected="keys of converted samples: ctrate-convert report OUT",
         )
     report = ExportReport()
+    for parent in {(folder / _name(sample, form)).parent for _, sample in found.values()}:
+        remove_stale_partials(parent, frozenset())  # of an export that was killed
     for key, (shard, sample) in found.items():
         try:
             _export(shard, sample, folder, form, report)

@@ -1,0 +1,1 @@
+"""Sources come back from their shards."""
