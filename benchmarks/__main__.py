@@ -13,6 +13,7 @@ from benchmarks import (
     deletion,
     limits,
     memory,
+    nifti,
     prediction,
     reading,
     report,
@@ -47,6 +48,10 @@ def _memory(work: Path, quick: bool) -> list[Table]:
     return [memory.table(work, memory.QUICK if quick else memory.FULL)]
 
 
+def _nifti(work: Path, quick: bool) -> list[Table]:
+    return nifti.tables(work, nifti.QUICK if quick else nifti.FULL)
+
+
 def _prediction(work: Path, quick: bool) -> list[Table]:
     return [prediction.table(work, prediction.QUICK if quick else prediction.FULL)]
 
@@ -69,6 +74,7 @@ SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "deletion": _deletion,
     "limits": _limits,
     "memory": _memory,
+    "nifti": _nifti,
     "prediction": _prediction,
     "reading": _reading,
     "scaling": _scaling,

@@ -44,7 +44,7 @@ QUICK = Sizes(small=(256, 256, 64), large=(256, 256, 256))
 
 def table(work: Path, sizes: Sizes) -> Table:
     """Convert both sizes in every way, each in a fresh worker process."""
-    idle = _peak_mib(_nothing)
+    idle = peak_mib(nothing)
     rows = []
     worst = 0.0
     for kind, encoding in WAYS:
@@ -81,7 +81,7 @@ def _ours(work: Path, volume: Volume, encoding: Encoding) -> float:
     shutil.rmtree(inputs, ignore_errors=True)
     our_way.write_inputs(inputs, make([volume], work / "volumes"))
     our_way.plan(inputs, out, samples_per_shard=1, encoding=encoding)
-    peak = _peak_mib(our_way.convert, out, 0)
+    peak = peak_mib(our_way.convert, out, 0)
     shutil.rmtree(inputs)
     shutil.rmtree(out)
     return peak
@@ -89,16 +89,16 @@ def _ours(work: Path, volume: Volume, encoding: Encoding) -> float:
 
 def _original(work: Path, volume: Volume) -> float:
     target = work / "original.tar"
-    peak = _peak_mib(original_way.convert, make([volume], work / "volumes"), target)
+    peak = peak_mib(original_way.convert, make([volume], work / "volumes"), target)
     target.unlink()
     return peak
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Do nothing: the job of an idle worker."""
 
 
-def _peak_mib(job: Callable[..., object], *arguments: object) -> float:
+def peak_mib(job: Callable[..., object], *arguments: object) -> float:
     """Run ``job`` in a process that starts as the tool's own workers do.
 
     Raises:

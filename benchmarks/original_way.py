@@ -33,13 +33,14 @@ def convert(sources: list[Path], tar_path: Path) -> None:
                 "volume_shape": list(volume.shape),
                 "volume_dtype": str(volume.dtype),
             }
-            _add(tar, f"{key}.bin", volume.tobytes())
-            _add(tar, f"{key}.json", json.dumps(fields).encode())
-            _add(tar, f"{key}.txt", b"Findings.\nImpressions.")
-            _add(tar, f"{key}.labels", np.zeros(18, np.float32).tobytes())
+            add(tar, f"{key}.bin", volume.tobytes())
+            add(tar, f"{key}.json", json.dumps(fields).encode())
+            add(tar, f"{key}.txt", b"Findings.\nImpressions.")
+            add(tar, f"{key}.labels", np.zeros(18, np.float32).tobytes())
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """One member, from memory."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))

@@ -39,7 +39,8 @@ def write_inputs(folder: Path, volumes: Sequence[Path], *, copies: bool = False)
     (folder / "npz").mkdir(parents=True)
     for name, volume in zip(names, volumes, strict=True):
         give = shutil.copyfile if copies else os.link
-        give(volume, folder / "npz" / f"{name.key}.npz")
+        suffix = ".nii.gz" if volume.name.endswith(".nii.gz") else ".npz"
+        give(volume, folder / "npz" / f"{name.key}{suffix}")
     metadata = metadata_rows(names, (480, 480, 240), 0)
     _write_csv(
         folder / "metadata.csv", METADATA_COLUMNS, [[*r.values()] for r in metadata.values()]
