@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ctrate_convert.checking.damage import mend_command
+from ctrate_convert.checking.shard_check import file_damage
 from ctrate_convert.checking.verify_files import (
     FileFindings,
     check_journals,
@@ -24,7 +24,7 @@ from ctrate_convert.checking.verify_shard import (
     Precision,
     ShardFindings,
     ShardToCheck,
-    check_shard,
+    verify_shard,
 )
 from ctrate_convert.errors import DamageError, ExitCode
 from ctrate_convert.planning.intensity import Scale, intensity_notes
@@ -109,7 +109,7 @@ def verify(
         )
         for shard, samples in _choose(present, None if full else num_samples)
     ]
-    for part in each_in_a_process(check_shard, chosen, num_workers, on_shard):
+    for part in each_in_a_process(verify_shard, chosen, num_workers, on_shard):
         _add(report, part)
     return report
 
@@ -193,30 +193,17 @@ def _intensity_notes(files: FileFindings, records: Sequence[Recorded]) -> list[s
 
 
 def _is_present(dataset: Dataset, shard: Recorded, report: VerifyReport) -> bool:
-    record = shard.record
-    if record.tar is None:
-        return False
-    path = dataset.shard(record.shard)
+    path = dataset.shard(shard.record.shard)
     if not shard.live:
-        if os.path.lexists(path):
+        if shard.superseded and os.path.lexists(path):
             report.notes.append(
                 f"{path.name}: all its samples were repaired into other shards; no reader of the "
                 "manifest opens it any more, and you may move it away"
             )
         return False
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except OSError as error:
-        what = f"cannot be seen: {error.strerror}; it held {len(shard.live)} samples"
-        report.damage.append(Damage(path.name, None, what))
-        return False
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        report.damage.append(Damage(path.name, None, "is no regular file"))
-        return False
-    if shard.is_whole and status.st_size != record.tar.size_bytes:
-        what = f"size {status.st_size} bytes, expected {record.tar.size_bytes}"
-        report.damage.append(Damage(path.name, None, what))
-    return True
+    readable, damage = file_damage(dataset, shard)
+    report.damage += damage
+    return readable
 
 
 def _choose(
