@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctrate_convert.deleting.copies import require_copies
 from ctrate_convert.deleting.proposal import Proposal
-from ctrate_convert.deleting.source_states import Source, survey
+from ctrate_convert.deleting.source_states import Source
 from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
 from ctrate_convert.deleting.trusted import require_trusted
 from ctrate_convert.running.result import RunResult
@@ -18,16 +18,12 @@ from ctrate_convert.store.ledger import Planned, planned_shards
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.plan import Plan
 
 
-def deletable_sources(dataset: Dataset) -> list[Source]:
-    """Return all sources with their states, changing nothing."""
-    return list(survey(dataset, require_plans(dataset)))
-
-
-def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Planned]:
+def deletable_work(plans: Sequence[Plan], sources: Sequence[Source]) -> list[Planned]:
     """Return the shards with sources that may go, or with an interrupted deletion."""
-    planned = planned_shards(require_plans(dataset))
+    planned = planned_shards(plans)
     shards = {
         source.shard
         for source in sources
