@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ctrate_convert.checking.damage import mend_command
 from ctrate_convert.checking.shard_check import file_damage
@@ -21,7 +21,6 @@ from ctrate_convert.checking.verify_manifest import (
     readable_manifest,
 )
 from ctrate_convert.checking.verify_shard import (
-    Precision,
     ShardFindings,
     ShardToCheck,
     verify_shard,
@@ -40,21 +39,14 @@ UNKNOWN_SHARD = "a shard that no record knows"
 
 
 @dataclass
-class VerifyReport:
+class VerifyReport(ShardFindings):
     """The extent of a verification, and what it found.
 
     A report without damage vouches only for what was looked at.
     """
 
     shards: int = 0
-    shards_read_whole: int = 0
     samples: int = 0
-    samples_checked: int = 0
-    compared_with_source: int = 0
-    compared_with_digest_only: int = 0
-    damage: list[Damage] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    precision: list[Precision] = field(default_factory=list)
 
     @property
     def damaged_shards(self) -> frozenset[str]:
@@ -219,7 +211,7 @@ def _choose(
 
 
 def _add(report: VerifyReport, part: ShardFindings) -> None:
-    report.shards_read_whole += part.read_whole
+    report.shards_read_whole += part.shards_read_whole
     report.samples_checked += part.samples_checked
     report.compared_with_source += part.compared_with_source
     report.compared_with_digest_only += part.compared_with_digest_only

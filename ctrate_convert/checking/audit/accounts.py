@@ -22,7 +22,7 @@ from ctrate_convert.checking.audit.against_sources import choose, compare_source
 from ctrate_convert.checking.audit.allowed import quote_consents
 from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
 from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
-from ctrate_convert.checking.audit.page import page, verdict
+from ctrate_convert.checking.audit.page import page, verdict, verdict_on_gone
 from ctrate_convert.checking.shard_check import ShardCheck, check_shard
 from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.store.attempts import now_text
@@ -224,14 +224,16 @@ def _sum_up(
         against_sources=compared,
         remarks=tuple(evidence.remarks),
         verdict=verdict(
-            gone=len(sources),
-            checked=len(checked),
-            findings=findings,
-            untold=len(sources) - len(told),
-            damaged=damaged,
-            unreadable=len(evidence.remarks) - damaged,
-            by_record=share < 1,
-            compared=compared,
+            verdict_on_gone(
+                gone=len(sources),
+                checked=len(checked),
+                findings=findings,
+                untold=len(sources) - len(told),
+                damaged=damaged,
+                unreadable=len(evidence.remarks) - damaged,
+                by_record=share < 1,
+            ),
+            compared,
         ),
         list_file=LIST_FILE,
         list_sha256=sha256_hex(listed),
