@@ -812,7 +812,7 @@ def test_a_dataset_has_one_format(source: Source, choice: str, value: str) -> No
 
 
 def test_a_trash_that_an_earlier_plan_would_not_use(source: Source) -> None:
-    """It is refused, unless whoever approves the plan answers for the earlier ones."""
+    """It is refused, except in a retry, or where an approval answers for the earlier plans."""
     source.samples("train_1_a_1")
     source.plan(delete_source_files=True)
     source.samples("train_2_a_1")
@@ -822,6 +822,7 @@ def test_a_trash_that_an_earlier_plan_would_not_use(source: Source) -> None:
     assert (caught.value.seen, caught.value.expected) == ("no --trash", f"--trash {trash}")
     assert len(load_plans(source.dataset)) == 1
     settings = source.settings(delete_source_files=True, trash=str(trash))
+    assert make_plan(source.dataset, settings, retry_failed=frozenset()).plan is None
     assert make_plan(source.dataset, settings, approve=lambda report, headers: None).plan
 
 
