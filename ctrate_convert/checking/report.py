@@ -92,15 +92,9 @@ class Report:
         return None if None in values else math.fsum(values)
 
 
-def report(dataset: Dataset) -> Report:
-    """Compare every recorded shard with its plan; leave out shards whose record is damaged.
-
-    Raises:
-        SettingsError: there is no plan.
-        DamageError: both copies of a plan are damaged.
-    """
-    ledger = Ledger.load(dataset)
-    attempts = load_attempts(dataset)
+def report(ledger: Ledger) -> Report:
+    """Compare every recorded shard with its plan; leave out shards whose record is damaged."""
+    attempts = load_attempts(ledger.dataset)
     noted = {one.start.attempt: one.start.workers for one in attempts if one.start.workers}
     found = Report(
         shards_planned=len(ledger.planned),
@@ -121,7 +115,7 @@ def report(dataset: Dataset) -> Report:
             found.intensities[array.intensity] += 1
             error_hu = error_in_hu(array.max_abs_error, array.intensity)
             found.max_error_hu = max(found.max_error_hu, error_hu)
-        freed += _freed(dataset, one.shard.index)
+        freed += _freed(ledger.dataset, one.shard.index)
     found.deleted_files = len(freed)
     found.freed_bytes = sum(one.size_bytes for one in freed)
     if spans:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ctrate_convert.checking.damage import mend_command
+from ctrate_convert.checking.shard_check import file_damage
 from ctrate_convert.checking.verify_files import (
     FileFindings,
     check_journals,
@@ -21,10 +21,9 @@ from ctrate_convert.checking.verify_manifest import (
     readable_manifest,
 )
 from ctrate_convert.checking.verify_shard import (
-    Precision,
     ShardFindings,
     ShardToCheck,
-    check_shard,
+    verify_shard,
 )
 from ctrate_convert.errors import DamageError, ExitCode
 from ctrate_convert.planning.intensity import Scale, intensity_notes
@@ -40,21 +39,14 @@ UNKNOWN_SHARD = "a shard that no record knows"
 
 
 @dataclass
-class VerifyReport:
+class VerifyReport(ShardFindings):
     """The extent of a verification, and what it found.
 
     A report without damage vouches only for what was looked at.
     """
 
     shards: int = 0
-    shards_read_whole: int = 0
     samples: int = 0
-    samples_checked: int = 0
-    compared_with_source: int = 0
-    compared_with_digest_only: int = 0
-    damage: list[Damage] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    precision: list[Precision] = field(default_factory=list)
 
     @property
     def damaged_shards(self) -> frozenset[str]:
@@ -109,7 +101,7 @@ def verify(
         )
         for shard, samples in _choose(present, None if full else num_samples)
     ]
-    for part in each_in_a_process(check_shard, chosen, num_workers, on_shard):
+    for part in each_in_a_process(verify_shard, chosen, num_workers, on_shard):
         _add(report, part)
     return report
 
@@ -193,30 +185,17 @@ def _intensity_notes(files: FileFindings, records: Sequence[Recorded]) -> list[s
 
 
 def _is_present(dataset: Dataset, shard: Recorded, report: VerifyReport) -> bool:
-    record = shard.record
-    if record.tar is None:
-        return False
-    path = dataset.shard(record.shard)
+    path = dataset.shard(shard.record.shard)
     if not shard.live:
-        if os.path.lexists(path):
+        if shard.superseded and os.path.lexists(path):
             report.notes.append(
                 f"{path.name}: all its samples were repaired into other shards; no reader of the "
                 "manifest opens it any more, and you may move it away"
             )
         return False
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except OSError as error:
-        what = f"cannot be seen: {error.strerror}; it held {len(shard.live)} samples"
-        report.damage.append(Damage(path.name, None, what))
-        return False
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        report.damage.append(Damage(path.name, None, "is no regular file"))
-        return False
-    if shard.is_whole and status.st_size != record.tar.size_bytes:
-        what = f"size {status.st_size} bytes, expected {record.tar.size_bytes}"
-        report.damage.append(Damage(path.name, None, what))
-    return True
+    readable, damage = file_damage(dataset, shard)
+    report.damage += damage
+    return readable
 
 
 def _choose(
@@ -232,7 +211,7 @@ def _choose(
 
 
 def _add(report: VerifyReport, part: ShardFindings) -> None:
-    report.shards_read_whole += part.read_whole
+    report.shards_read_whole += part.shards_read_whole
     report.samples_checked += part.samples_checked
     report.compared_with_source += part.compared_with_source
     report.compared_with_digest_only += part.compared_with_digest_only

@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ctrate_convert.checking.shard_check import check_samples
 from ctrate_convert.deleting.compare import Comparison, Pair, compare
+from ctrate_convert.deleting.stored_shard import recorded_shard
 from ctrate_convert.errors import CtrateError
-from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.index import stored_sample
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.shards.readback import Damage, check_members, read_shard
+from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.plan import PlanSettings
 from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, SourceFingerprint
@@ -49,9 +51,9 @@ class ShardToCheck:
 
 @dataclass
 class ShardFindings:
-    """The extent of the check of one shard, and its findings."""
+    """The extent of the check of one shard, or of several, and its findings."""
 
-    read_whole: bool = False
+    shards_read_whole: int = 0
     samples_checked: int = 0
     compared_with_source: int = 0
     compared_with_digest_only: int = 0
@@ -60,31 +62,14 @@ class ShardFindings:
     precision: list[Precision] = field(default_factory=list)
 
 
-def check_shard(shard: ShardToCheck) -> ShardFindings:
+def verify_shard(shard: ShardToCheck) -> ShardFindings:
     """Check all that ``shard`` names; report what is wrong as findings, never by raising."""
-    found = ShardFindings()
-    _check_bytes(shard, found)
-    for sample in shard.samples:
+    settings, samples = shard.settings, shard.samples
+    read = check_samples(shard.path, shard.record, settings.layout, samples, whole=shard.whole)
+    found = ShardFindings(int(read.read_whole), len(samples), damage=[*read.damage])
+    for sample in samples:
         _check_source(shard, sample, found)
     return found
-
-
-def _check_bytes(shard: ShardToCheck, found: ShardFindings) -> None:
-    record, layout, path = shard.record, shard.settings.layout, shard.path
-    found.samples_checked = len(shard.samples)
-    try:
-        if not shard.whole:
-            found.damage.extend(check_members(path, shard.samples, layout))
-            return
-        read = read_shard(path, record.converted, layout)
-    except OSError as error:
-        found.damage.append(Damage(path.name, None, f"cannot be read: {error.strerror}"))
-        return
-    found.read_whole = True
-    found.damage.extend(read.damage)
-    if not read.damage and record.tar and read.sha256 != record.tar.sha256:
-        what = f"SHA-256 {read.sha256[:16]}…, expected {record.tar.sha256[:16]}…"
-        found.damage.append(Damage(path.name, None, f"{what} (outside every member)"))
 
 
 def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFindings) -> None:
@@ -111,10 +96,7 @@ def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFind
 def _compare(
     shard: ShardToCheck, sample: ConvertedSample, source: Path, descriptor: int
 ) -> Comparison:
-    size_bytes = shard.record.tar.size_bytes if shard.record.tar else 0
-    readable = Shard(
-        str(shard.path), size_bytes, f"ctrate-convert verify {shard.dataset.out} --full"
-    )
+    readable = recorded_shard(shard.dataset, shard.record.shard, shard.record.tar)
     with ShardFile(readable) as opened:
         stored = stored_sample(sample.model_dump(), readable, shard.settings.layout)
         pair = Pair(descriptor, source, opened, stored, shard.settings)

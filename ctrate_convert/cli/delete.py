@@ -14,10 +14,9 @@ from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.deleting.proposal import propose
-from ctrate_convert.deleting.source_states import Source, candidates, totals
+from ctrate_convert.deleting.source_states import Source, candidates, survey, totals
 from ctrate_convert.errors import ExitCode, SettingsError
 from ctrate_convert.running.delete import (
-    deletable_sources,
     deletable_work,
     delete_sources_of,
     require_deletable,
@@ -83,15 +82,16 @@ def command(
     if dry_run and yes:
         raise SettingsError("--dry_run and --yes do not go together")
     dataset = Dataset(out)
-    sources = deletable_sources(dataset)
-    work = deletable_work(dataset, sources)
+    plans = require_plans(dataset)
+    sources = list(survey(dataset, plans))
+    work = deletable_work(plans, sources)
     if dry_run or not work:
-        damage = find_damage(Ledger.load(dataset))
+        damage = find_damage(Ledger(dataset, plans))
         _show(dataset, sources, damage, as_json=as_json)
         kept = not dry_run and any(source.state == "kept" for source in sources)
         return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
     proposal = propose(
-        candidates(sources, require_plans(dataset), pending=False),
+        candidates(sources, plans, pending=False),
         discard_members=discard_members,
         trash=str(options.trash_folder(trash) or ""),
         copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
@@ -109,8 +109,9 @@ def command(
     with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
         crew = Crew(num_workers, stop, on_change=progress)
         result = delete_sources_of(dataset, work, consent, crew)
-    after = deletable_sources(dataset)
-    damage = find_damage(Ledger.load(dataset))
+    plans = require_plans(dataset)
+    after = list(survey(dataset, plans))
+    damage = find_damage(Ledger(dataset, plans))
     if as_json:
         show.as_json({**_facts(after, result), "damage": damage})
     else:

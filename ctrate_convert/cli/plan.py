@@ -15,7 +15,6 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.make import PlanReport, make_plan
 from ctrate_convert.planning.run_estimate import busy_workers
-from ctrate_convert.running.delete import refuse_other_trash
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.plan import Plan
 
@@ -40,8 +39,6 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
         --output_dir /data/shards
     """
     dataset, settings = options.plan_settings(values)
-    if settings.trash:
-        refuse_other_trash(dataset, settings.trash)
     report = make_plan(dataset, settings)
     if as_json:
         show.as_json(plan_facts(dataset, report, num_workers=num_workers))

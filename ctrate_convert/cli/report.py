@@ -39,9 +39,9 @@ def command(out: Path, as_json: bool) -> int:
     Example:
       ctrate-convert report /data/shards
     """
-    dataset = Dataset(out)
-    found = report(dataset)
-    damage = find_damage(Ledger.load(dataset))
+    ledger = Ledger.load(Dataset(out))
+    found = report(ledger)
+    damage = find_damage(ledger)
     if as_json:
         show.as_json({**report_facts(found), "damage": damage})
     else:

@@ -19,11 +19,11 @@ from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.outcome import Deletion, Kept
-from ctrate_convert.deleting.stored_shard import StoredShard
+from ctrate_convert.deleting.stored_shard import StoredShard, recorded_shard
 from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
 from ctrate_convert.errors import DamageError, RefusedError, environment_problem
-from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.index import stored_sample
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.shards.readback import FileIdentity, read_shard
 from ctrate_convert.store.durable import fsync_open_directory, open_beneath
@@ -83,20 +83,14 @@ def release_sources(
     if no_copy:
         raise RefusedError(no_copy, where=dataset.shard(shard.index))
     try:
-        with StoredShard(_readable(release)) as opened:
+        readable = recorded_shard(dataset, shard.index, release.record.tar)
+        with StoredShard(readable) as opened:
             one = _Releasing(release, consent, opened, identity, check_stop, why_stop)
             return one.run()
     except OSError as error:
         raise environment_problem(
             error, "deleting sources, and noting it in the journal"
         ) from error
-
-
-def _readable(release: Release) -> Shard:
-    path = release.dataset.shard(release.shard.index)
-    tar = release.record.tar
-    verify = f"ctrate-convert verify {release.dataset.out} --full"
-    return Shard(str(path), tar.size_bytes if tar else 0, verify)
 
 
 def _sound_identity(release: Release) -> FileIdentity:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from ctrate_convert.reading.index import Shard
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.record import TarRecord
 from ctrate_convert.store.storage_reader import StorageReader
+
+
+def recorded_shard(dataset: Dataset, index: int, tar: TarRecord | None) -> Shard:
+    """Return the shard ``index`` in the form that the reading code takes."""
+    verify = f"ctrate-convert verify {dataset.out} --full"
+    return Shard(str(dataset.shard(index)), tar.size_bytes if tar else 0, verify)
 
 
 class StoredShard(ShardFile):

@@ -32,6 +32,7 @@ from ctrate_convert.planning.refusals import (
     numbers_in_use,
     refuse_foreign,
     refuse_other_format,
+    refuse_other_trash,
 )
 from ctrate_convert.planning.split import arrange
 from ctrate_convert.planning.survey import Survey, absolute, nothing_to_convert, take_survey
@@ -102,7 +103,7 @@ def make_plan(
     progress: Progress | None = None,
     *,
     retry_failed: frozenset[str] | None = None,
-    approve: Approve = lambda report, headers: None,
+    approve: Approve | None = None,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish the next generation.
 
@@ -110,11 +111,13 @@ def make_plan(
     since, or if ``array_key``, ``step`` or ``max_error`` differ now. Samples in ``retry_failed``
     are planned again in any case, and then no others are. ``progress`` is called with the numbers
     of headers read and of all. ``approve`` is called with the report that is about to be published;
-    if it raises, nothing is published and nothing is left behind.
+    if it raises, nothing is published and nothing is left behind. It answers for the trash of the
+    earlier plans, too: without it, a new trash that they would not use is refused.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
-        RefusedError: the directory holds shards of another making or another format.
+        RefusedError: the directory holds shards of another making or another format, or an earlier
+            plan would not use the trash.
         DamageError: an earlier generation or a record was changed.
         EnvironmentProblem: no space or permission.
     """
@@ -125,7 +128,7 @@ def make_plan(
         if settings.trash:
             require_trash(Path(settings.trash), Path(settings.data_folder), dataset.out)
         # Refuse, or find nothing new, before making a folder or waiting for the lock.
-        selection = _select(dataset, settings, survey, retry_failed)
+        selection = _select(dataset, settings, survey, retry_failed, approve)
         if not selection.keys:
             return _report(survey, selection)
         allowed = _who_may_read(dataset, settings, survey)
@@ -135,7 +138,7 @@ def make_plan(
         ):
             for _ in range(2):
                 # Select again under the lock: another planner may have published meanwhile.
-                selection = _select(dataset, settings, survey, retry_failed)
+                selection = _select(dataset, settings, survey, retry_failed, approve)
                 if not selection.keys:
                     return _report(survey, selection)
                 report = _publish(dataset, settings, survey, selection, progress, approve)
@@ -180,7 +183,7 @@ def _publish(
     survey: Survey,
     selection: _Selection,
     progress: Progress | None,
-    approve: Approve,
+    approve: Approve | None,
 ) -> PlanReport | None:
     """Publish the next generation; return None if another planner has taken its place."""
     sources = [survey.found.files[key][0].source for key in selection.keys]
@@ -210,7 +213,8 @@ def _publish(
     if findings:
         more_warnings += probe_warnings(findings)
     report = _report(survey, selection, draft.plan, more_warnings)
-    approve(report, headers)
+    if approve is not None:
+        approve(report, headers)
     if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
         return None
     return report
@@ -274,12 +278,16 @@ def _select(
     settings: PlanSettings,
     survey: Survey,
     retry_failed: frozenset[str] | None,
+    approve: Approve | None,
 ) -> _Selection:
     # List the numbers first: a shard seen now cannot belong to a plan that is published later.
     numbers = numbers_in_use(dataset)
     earlier = load_plans(dataset)
     refuse_foreign(dataset, earlier, numbers)
     refuse_other_format(dataset, earlier, settings)
+    # A retry has the settings of a plan that stands: it brings no new trash.
+    if approve is None and retry_failed is None:
+        refuse_other_trash(dataset, earlier, settings)
     before = planned_before(dataset, earlier)
     mended = _mended(before, survey.found, settings)
     if retry_failed is not None:

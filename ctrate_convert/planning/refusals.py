@@ -1,4 +1,4 @@
-"""Refuse a generation of the plan that takes used shard numbers or changes the format."""
+"""Refuse a generation of the plan that takes used shard numbers or has another format or trash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctrate_convert.deleting.source_states import candidates, survey
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import next_numbers
@@ -65,4 +66,31 @@ def refuse_other_format(
                 seen=seen,
                 expected=expected,
                 next_command=f"give --{name} {expected}, or choose another --output_dir",
+            )
+
+
+def refuse_other_trash(dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings) -> None:
+    """Refuse a trash that an earlier plan would not use.
+
+    Raises:
+        RefusedError: an earlier plan proposes to delete sources that are left, and names no trash
+            or another one.
+    """
+    others = {
+        plan.plan_id: plan.settings.trash
+        for plan in earlier
+        if plan.settings.delete_source_files and plan.settings.trash != settings.trash
+    }
+    if not (settings.trash and others):
+        return
+    for one in candidates(survey(dataset, earlier), earlier, pending=True):
+        if one.plan.plan_id in others:
+            named = others[one.plan.plan_id]
+            raise RefusedError(
+                "an earlier plan proposes to let sources go, and a plan never changes",
+                where=dataset.out,
+                seen=f"--trash {named}" if named else "no --trash",
+                expected=f"--trash {settings.trash}",
+                next_command="`convert` with --delete_source_files and --trash, or `delete` with "
+                "--trash: either moves the sources of every plan",
             )

@@ -8,27 +8,22 @@ from pathlib import Path
 
 from ctrate_convert.deleting.copies import require_copies
 from ctrate_convert.deleting.proposal import Proposal
-from ctrate_convert.deleting.source_states import Source, candidates, survey
+from ctrate_convert.deleting.source_states import Source
 from ctrate_convert.deleting.trash import prepare_trash_for, require_trash
 from ctrate_convert.deleting.trusted import require_trusted
-from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Planned, planned_shards
 from ctrate_convert.store.merger import merge
-from ctrate_convert.store.plans import load_plans, require_plans
+from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.plan import Plan
 
 
-def deletable_sources(dataset: Dataset) -> list[Source]:
-    """Return all sources with their states, changing nothing."""
-    return list(survey(dataset, require_plans(dataset)))
-
-
-def deletable_work(dataset: Dataset, sources: Sequence[Source]) -> list[Planned]:
+def deletable_work(plans: Sequence[Plan], sources: Sequence[Source]) -> list[Planned]:
     """Return the shards with sources that may go, or with an interrupted deletion."""
-    planned = planned_shards(require_plans(dataset))
+    planned = planned_shards(plans)
     shards = {
         source.shard
         for source in sources
@@ -85,31 +80,3 @@ def delete_sources_of(
         prepare_trash_for(Path(consent.trash), plans, dataset.out)
     merge(dataset, plans)
     return run_work(dataset, work, crew, consent)
-
-
-def refuse_other_trash(dataset: Dataset, trash: str) -> None:
-    """Refuse a further plan's trash if an earlier plan would not use it.
-
-    Raises:
-        RefusedError: an earlier plan proposes to delete sources that are left, and names no trash
-            or another one.
-    """
-    plans = load_plans(dataset)
-    others = {
-        plan.plan_id: plan.settings.trash
-        for plan in plans
-        if plan.settings.delete_source_files and plan.settings.trash != trash
-    }
-    if not others:
-        return
-    for one in candidates(survey(dataset, plans), plans, pending=True):
-        if one.plan.plan_id in others:
-            named = others[one.plan.plan_id]
-            raise RefusedError(
-                "an earlier plan proposes to let sources go, and a plan never changes",
-                where=dataset.out,
-                seen=f"--trash {named}" if named else "no --trash",
-                expected=f"--trash {trash}",
-                next_command="`convert` with --delete_source_files and --trash, or `delete` with "
-                "--trash: either moves the sources of every plan",
-            )

@@ -31,9 +31,7 @@ from ctrate_convert.store.records.plan import Layout
 from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, MemberRecord
 from ctrate_convert.store.storage_reader import StorageReader
 
-_BLOCK_BYTES = 2**20
-
-NPY_HEADER_BYTES = 128
+_NPY_HEADER_BYTES = 128
 """Bytes of the header that numpy writes for every array of at most three dimensions."""
 
 
@@ -141,37 +139,6 @@ def read_shard(
         )
 
 
-def check_members(path: Path, samples: Sequence[ConvertedSample], layout: Layout) -> list[Damage]:
-    """Compare only the members of ``samples`` with their digests, at their recorded offsets.
-
-    Raises:
-        OSError: the file cannot be read at all.
-    """
-    damage = []
-    try:
-        opened = open_regular(path)
-    except DamageError as error:
-        return [Damage(path.name, None, error.what)]
-    with opened as stream:
-        size_bytes = os.fstat(stream.fileno()).st_size
-        drop_page_cache(stream.fileno())
-        for sample in samples:
-            for member in sample.all_members:
-                head = _header_bytes(member, layout)
-                # A record may be damaged, too: seek to the end of the file at most.
-                stream.seek(min(member.offset + head, size_bytes))
-                left = member.size_bytes - head
-                digest = blake3.blake3()
-                while left > 0 and (data := stream.read(min(_BLOCK_BYTES, left))):
-                    digest.update(data)
-                    left -= len(data)
-                if left or digest.hexdigest() != _stored_digest(member):
-                    end = member.offset + member.size_bytes
-                    what = f"member {member.name} has changed (bytes {member.offset}–{end})"
-                    damage.append(Damage(path.name, sample.key, what))
-    return damage
-
-
 def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
     """Yield the array's elements, decoded, in C order; each block is valid until the next.
 
@@ -183,13 +150,13 @@ def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
     return read_blocks(array.encoding, path, array.offset, array.size_bytes, dtype, array.shape)
 
 
-def _header_bytes(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
+def header_size(member: ArrayRecord | MemberRecord, layout: Layout) -> int:
     """Return the number of bytes that precede the member's digested bytes."""
     plain = isinstance(member, ArrayRecord) and member.encoding == "npy"
-    return NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
+    return _NPY_HEADER_BYTES if plain and LAYOUTS[layout].array_has_header else 0
 
 
-def _stored_digest(member: ArrayRecord | MemberRecord) -> str:
+def stored_digest(member: ArrayRecord | MemberRecord) -> str:
     """Return the recorded digest of the member's bytes as they stand in the tar."""
     if isinstance(member, ArrayRecord) and member.stored_blake3:
         return member.stored_blake3
@@ -260,10 +227,10 @@ class _ShardReader:
         digest = blake3.blake3()
         end = member.offset + member.size_bytes
         # The digest of an array covers its elements alone, so the npy header is checked by itself.
-        if isinstance(member, ArrayRecord) and _header_bytes(member, self._layout):
+        if isinstance(member, ArrayRecord) and header_size(member, self._layout):
             self._read_array_header(key, member, end)
         self._advance(end, digest.update)
-        seen, expected = digest.hexdigest(), _stored_digest(member)
+        seen, expected = digest.hexdigest(), stored_digest(member)
         self.digests[member.name] = seen
         if self._position < end:
             self._note(key, f"member {member.name} is cut short at byte {self._position}")
@@ -294,7 +261,7 @@ class _ShardReader:
 
     def _read_array_header(self, key: str, member: ArrayRecord, end: int) -> None:
         stream = io.BytesIO()
-        self._advance(min(member.offset + NPY_HEADER_BYTES, end), stream.write)
+        self._advance(min(member.offset + _NPY_HEADER_BYTES, end), stream.write)
         stream.seek(0)
         try:
             if np.lib.format.read_magic(stream) != (1, 0):

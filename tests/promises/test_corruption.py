@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -158,6 +159,8 @@ def replace_the_shard_by_a_folder(converted: Converted) -> None:
     (converted.out / BAD).mkdir()
 
 
+OUTSIDE = "has changed outside every member"
+
 SHARD_DAMAGE: list[tuple[Damage, str, str]] = [
     (flip_in_array, ".volume.npy has changed (bytes ", "has changed"),
     (flip_in_array_header, ".volume.npy ", ".volume.npy"),
@@ -165,11 +168,11 @@ SHARD_DAMAGE: list[tuple[Damage, str, str]] = [
     (flip_in_labels, ".labels.npy has changed (bytes ", "has changed"),
     (flip_in_report, ".report.txt has changed (bytes ", "has changed"),
     (flip_in_name, ".json is missing", "is missing"),
-    (flip_in_padding, "(outside every member)", "changed outside every member"),
-    (flip_after_the_end, "(outside every member)", "changed outside every member"),
+    (flip_in_padding, OUTSIDE, OUTSIDE),
+    (flip_after_the_end, OUTSIDE, OUTSIDE),
     (cut_at_a_member, ".volume.npy is missing", "is missing"),
     (cut_within_a_member, "tar structure is damaged: unexpected end", "unexpected end of data"),
-    (cut_to_nothing, "size 0 bytes, expected ", "damaged"),
+    (cut_to_nothing, "has 0 bytes, expected ", "damaged"),
     (zero_a_block, ".json has changed (bytes ", "has changed"),
     (swap_two_shards, "members that no record knows", "members that no record knows"),
     (swap_two_samples, ".volume.npy has changed (bytes ", ".volume.npy"),
@@ -233,6 +236,15 @@ def test_damage_that_samples_show(converted: Converted, damage: Damage) -> None:
     assert "has changed (bytes " in seen.stdout
 
 
+@pytest.mark.parametrize("damage", [flip_in_array_header, flip_in_name], ids=name_of)
+def test_damage_to_headers_that_samples_show(converted: Converted, damage: Damage) -> None:
+    """So is a changed header in front of a member."""
+    damage(converted)
+    seen = run_here("verify", converted.out, "--num_samples", 100)
+    assert seen.code == ExitCode.DAMAGE
+    assert re.search(r"member \S+ has a damaged (tar|npy) header", seen.stdout)
+
+
 def damage_found(converted: Converted, *, whole: bool = True) -> list[str]:
     """What a full verification in this process finds."""
     report = verify(
@@ -247,9 +259,7 @@ def test_cut_at_every_512_bytes(converted: Converted) -> None:
     whole = path.read_bytes()
     for size in range(0, len(whole), 512):
         path.write_bytes(whole[:size])
-        assert any(
-            f"size {size} bytes, expected {len(whole)}" in d for d in damage_found(converted)
-        )
+        assert any(f"has {size} bytes, expected {len(whole)}" in d for d in damage_found(converted))
     path.write_bytes(whole)
     assert damage_found(converted) == []
 

@@ -22,8 +22,8 @@ from ctrate_convert.checking.audit.against_sources import choose, compare_source
 from ctrate_convert.checking.audit.allowed import quote_consents
 from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
 from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
-from ctrate_convert.checking.audit.page import page, verdict
-from ctrate_convert.checking.audit.shard_check import ShardCheck, check_shard
+from ctrate_convert.checking.audit.page import page, verdict, verdict_on_gone
+from ctrate_convert.checking.shard_check import ShardCheck, check_shard
 from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.store.attempts import now_text
 from ctrate_convert.store.durable import make_directories, publish_directory
@@ -89,10 +89,10 @@ def audit(
     gone = find_gone(plans, evidence)
     checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)
     missing = {(one.shard, one.key) for one in gone.sources}
-    for check in checks.values():
+    for shard, check in checks.items():
         for key, wrong in check.wrong.items():  # the source exists, its copy is damaged
-            if key is not None and (check.shard, key) not in missing:
-                evidence.remark("shard", f"{shard_name(check.shard)}, {key}", "; ".join(wrong))
+            if key is not None and (shard, key) not in missing:
+                evidence.remark("shard", f"{shard_name(shard)}, {key}", "; ".join(wrong))
     sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
     listed = b"".join(source.to_json() + b"\n" for source in sources)
     compared = None
@@ -144,7 +144,7 @@ def _check(
         return check_shard(dataset, evidence.recorded[shard], own, everything=share >= 1)
 
     with ThreadPoolExecutor(num_workers) as pool:
-        return {found.shard: found for found in pool.map(check, shards)}
+        return dict(zip(shards, pool.map(check, shards), strict=True))
 
 
 def _audited(one: GoneSource, evidence: Evidence, check: ShardCheck | None) -> AuditedSource:
@@ -224,14 +224,16 @@ def _sum_up(
         against_sources=compared,
         remarks=tuple(evidence.remarks),
         verdict=verdict(
-            gone=len(sources),
-            checked=len(checked),
-            findings=findings,
-            untold=len(sources) - len(told),
-            damaged=damaged,
-            unreadable=len(evidence.remarks) - damaged,
-            by_record=share < 1,
-            compared=compared,
+            verdict_on_gone(
+                gone=len(sources),
+                checked=len(checked),
+                findings=findings,
+                untold=len(sources) - len(told),
+                damaged=damaged,
+                unreadable=len(evidence.remarks) - damaged,
+                by_record=share < 1,
+            ),
+            compared,
         ),
         list_file=LIST_FILE,
         list_sha256=sha256_hex(listed),

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ctrate_convert.checking.audit.gathered import Evidence
 from ctrate_convert.deleting.compare import Comparison, Pair, compare
-from ctrate_convert.deleting.stored_shard import StoredShard
+from ctrate_convert.deleting.stored_shard import StoredShard, recorded_shard
 from ctrate_convert.errors import CtrateError, DamageError
-from ctrate_convert.reading.index import Shard, stored_sample
+from ctrate_convert.reading.index import stored_sample
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.running.each_process import each_in_a_process
 from ctrate_convert.store.durable import drop_page_cache
@@ -36,13 +36,6 @@ class ShardToCompare:
     settings: PlanSettings
     record: ShardRecord
     samples: tuple[ConvertedSample, ...]
-
-    @property
-    def readable(self) -> Shard:
-        """The shard in the form that the reading code takes."""
-        size_bytes = self.record.tar.size_bytes if self.record.tar else 0
-        verify = f"ctrate-convert verify {self.dataset.out} --full"
-        return Shard(str(self.dataset.shard(self.record.shard)), size_bytes, verify)
 
 
 def compare_sources(
@@ -110,7 +103,8 @@ def _samples_of(
 def compare_shard(shard: ShardToCompare) -> list[ComparedSource]:
     """Compare each sample with its source; report what is wrong, never raise."""
     try:
-        with StoredShard(shard.readable) as opened:
+        readable = recorded_shard(shard.dataset, shard.record.shard, shard.record.tar)
+        with StoredShard(readable) as opened:
             return [_compare_source(shard, sample, opened) for sample in shard.samples]
     except (CtrateError, OSError) as error:
         why = f"its shard cannot be read: {_words(error)}"

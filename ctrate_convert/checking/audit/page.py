@@ -153,33 +153,12 @@ def page(
     )
 
 
-def verdict(
-    *,
-    gone: int,
-    checked: int,
-    findings: int,
-    untold: int,
-    damaged: int,
-    unreadable: int,
-    by_record: bool,
-    compared: SourcesCompared | None = None,
-) -> str:
+def verdict(of_gone: str, compared: SourcesCompared | None) -> str:
     """Return a sentence that claims no more than was looked at.
 
-    ``damaged`` counts the places in plans, records and shards that cannot be relied on,
-    ``unreadable`` the lines of journals, consents and sources that cannot be relied on.
-    ``by_record`` is True if only a share was to be read. ``compared`` is about the sources that are
+    ``of_gone`` is its part on the sources that are gone. ``compared`` is about the sources that are
     still there, if that was asked for.
     """
-    of_gone = _verdict_on_gone(
-        gone=gone,
-        checked=checked,
-        findings=findings,
-        untold=untold,
-        damaged=damaged,
-        unreadable=unreadable,
-        by_record=by_record,
-    )
     if compared is None:
         return of_gone
     of_there = _verdict_on_there(compared)
@@ -200,7 +179,7 @@ def _verdict_on_there(compared: SourcesCompared) -> str:
     return "; ".join(parts)
 
 
-def _verdict_on_gone(
+def verdict_on_gone(
     *,
     gone: int,
     checked: int,
@@ -210,6 +189,12 @@ def _verdict_on_gone(
     unreadable: int,
     by_record: bool,
 ) -> str:
+    """Return the part of the verdict that is about the sources that are gone.
+
+    ``damaged`` counts the places in plans, records and shards that cannot be relied on,
+    ``unreadable`` the lines of journals, consents and sources that cannot be relied on.
+    ``by_record`` is True if only a share was to be read.
+    """
     doubts = []
     if damaged:
         doubts.append(f"plans, records or shards are damaged in {_some(damaged, 'place')}")

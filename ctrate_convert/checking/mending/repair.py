@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctrate_convert.checking.mending.plan_repairs import plan_repairs
+from ctrate_convert.checking.shard_check import check_samples
 from ctrate_convert.checking.verify import VerifyReport
 from ctrate_convert.deleting.finish import finish_deletions
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.running.run import Crew, Tasks, run_pending
-from ctrate_convert.shards.readback import check_members
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.presence import Presence, presence
-from ctrate_convert.store.records.plan import Plan
-from ctrate_convert.store.records.record import ConvertedSample
 
 
 @dataclass
@@ -89,7 +86,11 @@ def repair(
         if not live:
             report.superseded.append(shard.name)
         broken = {key for key, _ in report.failed}
-        for sample in _damaged(dataset, plan, index, live):
+        layout = plan.settings.layout
+        wrong = check_samples(dataset.shard(index), one.record, layout, live, whole=False).wrong
+        for sample in live:
+            if not {None, sample.key} & wrong.keys():
+                continue
             folder = Path(plan.settings.data_folder)
             exists = presence(folder, sample.source.source) is Presence.THERE
             can_be_converted = exists and sample.key not in broken
@@ -103,14 +104,3 @@ def repair(
         if dataset.shard(shard.index).exists()
     ]
     return report
-
-
-def _damaged(
-    dataset: Dataset, plan: Plan, index: int, samples: Sequence[ConvertedSample]
-) -> Sequence[ConvertedSample]:
-    try:
-        findings = check_members(dataset.shard(index), samples, plan.settings.layout)
-    except OSError:
-        return samples
-    keys = {one.key for one in findings}
-    return [sample for sample in samples if sample.key in keys]

@@ -23,7 +23,7 @@ from ctrate_convert.checking.audit import against_sources as audit_compare
 from ctrate_convert.checking.audit import gathered as audit_evidence
 from ctrate_convert.checking.audit.gathered import gather
 from ctrate_convert.checking.audit.gone import find_gone
-from ctrate_convert.checking.audit.shard_check import check_shard
+from ctrate_convert.checking.shard_check import check_shard
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.presence import aside_name
 from ctrate_convert.store.records.consent import Consent
@@ -406,7 +406,7 @@ def test_a_flipped_byte_and_a_missing_shard(freed: Converted) -> None:
     assert done.code == ExitCode.DAMAGE
     assert "NOT accounted for: 5 of 8 sources that are gone" in done.stdout
     assert f"member {array.name} has changed" in done.stdout
-    assert f"{SECOND} cannot be read: No such file or directory" in done.stdout
+    assert f"{SECOND}: cannot be seen: No such file or directory" in done.stdout
     summary = summary_of(audit(freed, "--json"))
     assert (summary["checked_now"], summary["members_sound_now"]) == (4, 12)
 
@@ -420,7 +420,7 @@ def test_a_missing_or_short_shard_is_found_by_any_share(freed: Converted) -> Non
         done = audit(freed, "--sample", "1%", "--seed", seed, "--json")
         assert done.code == ExitCode.DAMAGE
         assert set(findings_of(done)) == {*keys_of(freed, 0), *keys_of(freed, 1)}
-    assert f"{FIRST} has " in findings_of(done)[keys_of(freed, 0)[0]]
+    assert f"{FIRST}: has " in findings_of(done)[keys_of(freed, 0)[0]]
 
 
 def test_bytes_that_no_member_covers(freed: Converted) -> None:
@@ -428,7 +428,7 @@ def test_bytes_that_no_member_covers(freed: Converted) -> None:
     flip(freed.out / FIRST, (freed.out / FIRST).stat().st_size - 1)
     done = audit(freed)
     assert done.code == ExitCode.DAMAGE
-    assert f"{FIRST} was changed outside every member: SHA-256" in done.stdout
+    assert f"{FIRST}: has changed outside every member: SHA-256" in done.stdout
 
 
 @pytest.mark.parametrize("share", ["100%", "1%"])

@@ -26,6 +26,7 @@ from tests.promises.test_corruption import (
     member,
     name_of,
     remove_the_shard,
+    replace_the_shard_by_a_folder,
     swap_two_shards,
 )
 from tests.support import (
@@ -137,6 +138,17 @@ def test_what_has_no_source_any_more_is_named_as_lost(converted: Converted) -> N
     repaired_twice = repair(converted)
     assert repaired_twice.code == ExitCode.DAMAGE
     assert len(load_plans(converted.dataset)) == 2  # nothing was planned again
+
+
+@pytest.mark.parametrize("damage", [remove_the_shard, replace_the_shard_by_a_folder], ids=name_of)
+def test_without_file_and_sources_all_is_lost(converted: Converted, damage: Damage) -> None:
+    """A shard that is no regular file any more holds none of its samples."""
+    for sample in converted.record(0).converted:
+        converted.made.sources[sample.key].unlink()
+    damage(converted)
+    done = repair(converted)
+    assert done.code == ExitCode.DAMAGE
+    assert f"LOST, {len(converted.record(0).converted)} samples" in done.stdout
 
 
 def test_a_source_that_is_broken_now_costs_only_itself(converted: Converted) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ctrate_convert.checking.report import report
 from ctrate_convert.checking.timeline import Freed, Span, most_workers, peak_extra_bytes, wall_s
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import (
     DELETE,
@@ -34,7 +35,7 @@ def test_sums_are_those_of_the_shards_on_disk(make_ctrate: Make, tmp_path: Path)
         encoding="b2nd",
         probe=None,
     )
-    found = report(done.dataset)
+    found = report(Ledger.load(done.dataset))
     tars = sorted(done.out.glob("*.tar"))
     assert [shard.output_bytes for shard in found.shards] == [p.stat().st_size for p in tars]
     assert [shard.samples for shard in found.shards] == [3, 3, 2]
@@ -53,7 +54,7 @@ def test_without_a_probe_what_was_not_promised_is_not_compared(
 ) -> None:
     """Bytes of the encoding npy follow from headers; speed and error do not."""
     done = convert_here(ctrate, tmp_path / "out", samples_per_shard=4)
-    found = report(done.dataset)
+    found = report(Ledger.load(done.dataset))
     assert found.total("predicted_bytes") == found.total("output_bytes")
     assert found.total("predicted_cpu_s") is None
     assert found.predicted_max_error_hu is None
@@ -94,7 +95,7 @@ def test_before_the_first_shard_there_is_nothing_to_compare(
         0,
         "0 of 1 shard done, with 0 samples.\nNothing to compare yet.\n",
     )
-    assert not report(Dataset(out)).shards
+    assert not report(Ledger.load(Dataset(out))).shards
 
 
 # --- the run's course ------------------------------------------------------------------------

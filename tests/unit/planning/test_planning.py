@@ -811,6 +811,21 @@ def test_a_dataset_has_one_format(source: Source, choice: str, value: str) -> No
     assert len(load_plans(source.dataset)) == 1
 
 
+def test_a_trash_that_an_earlier_plan_would_not_use(source: Source) -> None:
+    """It is refused, except in a retry, or where an approval answers for the earlier plans."""
+    source.samples("train_1_a_1")
+    source.plan(delete_source_files=True)
+    source.samples("train_2_a_1")
+    trash = source.folder / "trash"
+    with pytest.raises(RefusedError, match="an earlier plan proposes to let sources go") as caught:
+        source.plan(delete_source_files=True, trash=str(trash))
+    assert (caught.value.seen, caught.value.expected) == ("no --trash", f"--trash {trash}")
+    assert len(load_plans(source.dataset)) == 1
+    settings = source.settings(delete_source_files=True, trash=str(trash))
+    assert make_plan(source.dataset, settings, retry_failed=frozenset()).plan is None
+    assert make_plan(source.dataset, settings, approve=lambda report, headers: None).plan
+
+
 def test_foreign_shards_are_never_in_danger(source: Source) -> None:
     """A directory with shards of another making is refused, and nothing is written to it."""
     source.samples("train_1_a_1")
