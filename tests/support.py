@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -195,8 +196,10 @@ def needs(program: str, *check: str) -> None:
 
 def load_original(path: Path) -> Array:
     """The one 3-D array in an NPZ; the elements of a NIfTI file, with the axes (z, y, x)."""
-    if not path.name.endswith(".npz"):
-        stored: Array = np.asanyarray(nibabel.load(path).dataobj)
+    if ".nii" in path.name:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        stored: Array = np.asanyarray(nibabel.Nifti1Image.from_bytes(data).dataobj)
         return stored.T
     with np.load(path) as arrays:
         entries = [arrays[name] for name in arrays.files]

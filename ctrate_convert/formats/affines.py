@@ -27,7 +27,8 @@ def is_usable(matrix: ArrayLike) -> bool:
     if values.shape != (4, 4) or not np.isfinite(values).all():
         return False
     # A voxel's axes may not be parallel; a determinant alone would depend on the voxel's size.
-    sizes = np.linalg.norm(values[:3, :3], axis=0)
+    with np.errstate(over="ignore"):  # absurdly large numbers make no axis, as a zero does not
+        sizes = np.linalg.norm(values[:3, :3], axis=0)
     if not (sizes > 0).all() or tuple(values[3]) != (0.0, 0.0, 0.0, 1.0):
         return False
     return bool(abs(np.linalg.det(values[:3, :3] / sizes)) > 1e-6)

@@ -14,7 +14,7 @@ from unittest import mock
 
 from ctrate_convert.errors import CtrateError, ExitCode, SampleError, SettingsError
 from ctrate_convert.formats.tables import read_tables
-from ctrate_convert.sources.npz import NpzSource
+from ctrate_convert.sources.kinds import open_source
 from tests.promises.crash.scenario import quick_folder
 from tests.promises.crash.trash_scenario import TrashScenario
 from tests.promises.fuzz.mutations import BYTES, LINES
@@ -26,8 +26,8 @@ _UNEXPECTED = re.compile(r"unexpected [A-Z]\w+:|Traceback")
 
 CODES = frozenset(code for code in ExitCode if code != ExitCode.INTERRUPTED)
 
-TRASH = "TRASH"
-"""Stands for the folder where this scenario's trash is."""
+TRASH, AGAIN = "TRASH", "AGAIN"
+"""Stand for the folders where this scenario's trash is, and where sources are exported to."""
 
 COMMANDS = (
     ("run", "--yes", "--num_workers", 1),
@@ -44,6 +44,8 @@ COMMANDS = (
     ("status",),
     ("history",),
     ("report",),
+    ("export", AGAIN, "--all"),
+    ("export", AGAIN, "--all", "--as", "npz"),
 )
 
 
@@ -61,7 +63,8 @@ def fuzz_dataset(chance: random.Random, stage: Stage) -> str:
     shards = {path: path.read_bytes() for path in stage.out.glob("*.tar") if path.is_file()}
     told = []
     for words in chance.sample(COMMANDS, 2):
-        given = [stage.scenario.disk_folder / "trash" if one == TRASH else one for one in words]
+        folders = {name: stage.scenario.disk_folder / name.lower() for name in (TRASH, AGAIN)}
+        given = [folders.get(str(one), one) for one in words]
         with stage.scenario.same_files():
             done = stage.scenario.given(given[0], stage.out, *given[1:])
         told.append(f"{words[0]} {done.code}")
@@ -74,7 +77,7 @@ def fuzz_dataset(chance: random.Random, stage: Stage) -> str:
 def read_volume(path: Path) -> str:
     """Read all of a volume, as a conversion does."""
     try:
-        with NpzSource(path) as volume:
+        with open_source(path) as volume:
             for _ in volume.blocks(2**17):
                 pass
     except SampleError:
@@ -83,9 +86,9 @@ def read_volume(path: Path) -> str:
 
 
 def fuzz_volume(chance: random.Random, stage: Stage) -> str:
-    """A damaged NPZ is read whole or refused with a reason."""
-    path = stage.folder / "volume.npz"
-    data = stage.volumes[chance.choice(sorted(stage.volumes))]
+    """A damaged NPZ or NIfTI is read whole or refused with a reason."""
+    name = chance.choice(sorted(stage.volumes))
+    path, data = stage.folder / name, stage.volumes[name]
     for _ in range(chance.choice((1, 1, 2, 5))):
         data = chance.choice(BYTES)(chance, data) or b"x"
     path.write_bytes(data)

@@ -19,11 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import voxel_sizes
 
-from ctrate_convert.errors import SampleError
+from ctrate_convert.errors import ExitCode, SampleError
 from ctrate_convert.formats.affines import orientation_of, permuted
 from ctrate_convert.sources.kinds import open_source, read_array_header
 from ctrate_convert.sources.source import Source
 from ctrate_convert.store.records.geometry import Geometry
+from tests.support import DELETE, convert_words, read_dataset, run_here, sources_left
+from tests.unit.deleting.scenes import Make
 from tests.unit.sources.made_nifti import LPS, MADE, RAS, Array, Made, extended, plain
 
 KEY = "train_1_a_1"
@@ -338,3 +340,27 @@ def test_real_voxels_are_those_of_the_npz(tmp_path: Path, real_ct: Path) -> None
     npz = tmp_path / f"{KEY}.npz"
     np.savez_compressed(npz, data=volume)
     assert np.array_equal(read_all(npz, 2**17), volume)
+
+
+# --- One of them among others ---------------------------------------------------------------------
+
+
+def test_each_costs_only_itself(make_ctrate: Make, tmp_path: Path) -> None:
+    """Hostile files among sound ones, in one command that deletes: the sound ones are converted,
+    the hostile ones stay, each with its reason."""
+    hostile = {name: how for name, how in REFUSED.items() if how[0].suffix == ".nii.gz"}
+    made = make_ctrate(len(hostile) + 3, kinds=("nii.gz",))
+    befallen = dict(zip(made.keys, hostile, strict=False))
+    for key, name in befallen.items():
+        made.sources[key].write_bytes(hostile[name][0].file())
+    before = {key: made.sources[key].read_bytes() for key in befallen}
+    done = run_here(*convert_words(made, tmp_path / "out", *DELETE, "--json"))
+    assert done.code == ExitCode.SAMPLES_FAILED
+    failed = {one["key"]: one["reason"] for one in done.json()["failed_samples"]}
+    assert failed.keys() == befallen.keys()
+    for key, name in befallen.items():
+        reason = failed[key].replace(f" ({made.sources[key]})", "")
+        assert hostile[name][1] in reason, name
+        assert made.sources[key].read_bytes() == before[key]
+    assert sources_left(made) == befallen.keys()
+    assert read_dataset(tmp_path / "out").keys() == set(made.keys) - befallen.keys()
