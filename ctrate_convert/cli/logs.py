@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.cluster.states.evidence import job_of
 from ctrate_convert.cluster.states.logs import TaskLog, task_log
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
@@ -41,10 +40,10 @@ def _print(log: TaskLog) -> None:
         return
     if log.attempt is not None:
         start, end = log.attempt.start, log.attempt.end
-        job = job_of(log.attempt)
+        job = start.job
         show.line(
             f"Attempt {log.number} of {log.attempts} at task {log.task}: {start.started}, "
-            f"{start.scheduler.get('node') or start.host}" + (f", job {job}" if job else "")
+            f"{(job and job.node) or start.host}" + (f", job {job.name}" if job else "")
         )
         if end is None:
             show.line("It left no last word: it lives, or it was killed.")

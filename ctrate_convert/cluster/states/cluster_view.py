@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
 from ctrate_convert.cluster.scheduler.query import AccountRow, JobKey, QueueRow
-from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, job_of, judge
+from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, judge
 from ctrate_convert.cluster.states.scheduler_view import (
     PLAIN_JOB_NAME,
     SchedulerView,
@@ -59,7 +59,8 @@ class Task:
         if self.live is not None:
             return f"{self.live.key[0]}_{self.live.key[1]}"
         if self.attempts and self.verdict.evidence in ("attempt", "record"):
-            return job_of(self.attempts[-1])
+            job = self.attempts[-1].start.job
+            return job.name if job else None
         return self.element.job if self.element else None
 
     @property
@@ -71,7 +72,7 @@ class Task:
             return self.account.node
         if self.live is None and self.attempts:
             start = self.attempts[-1].start
-            return start.scheduler.get("node") or start.host
+            return (start.job and start.job.node) or start.host
         return None
 
 

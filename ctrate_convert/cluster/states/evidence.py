@@ -58,11 +58,9 @@ class Element:
 
     def runs(self, attempt: PastAttempt) -> bool:
         """Return True if ``attempt`` was a run of this element."""
-        facts = attempt.start.scheduler
+        job = attempt.start.job
         return (
-            self.job is not None
-            and self.job == job_of(attempt)
-            and (self.submission is None or facts.get("submission") == str(self.submission))
+            job is not None and self.job == job.name and self.submission in (None, job.submission)
         )
 
 
@@ -140,12 +138,12 @@ def judge(facts: Facts) -> Verdict:
 
 
 def _of_live(facts: Facts, row: QueueRow, last: PastAttempt | None) -> Verdict:
-    key = f"{row.key[0]}_{row.key[1]}"
-    mine = last if last is not None and job_of(last) == key else None
+    job = last.start.job if last is not None else None
+    mine = last if job is not None and job.name == f"{row.key[0]}_{row.key[1]}" else None
     if row.waiting:
         return Verdict("pending", "squeue", _requeued(facts, row) or row.reason)
     # The attempt of a run before a requeue tells nothing of the run that is live.
-    if mine is not None and _restart(mine) == row.restarts:
+    if mine is not None and job is not None and job.restarts == row.restarts:
         end = mine.end
         if end is not None and end.outcome == "failed":
             # The attempt has recorded its end; Slurm is only cleaning up.
@@ -261,19 +259,6 @@ def _of_local(facts: Facts, last: PastAttempt) -> Verdict:
 
 def _cause(state: str) -> Cause:
     return _CAUSES.get(state, "other")
-
-
-def job_of(attempt: PastAttempt) -> str | None:
-    """Return ``123_4``, or ``123`` for a job that is no array; None for a run by hand."""
-    facts = attempt.start.scheduler
-    if facts.get("array_job_id"):
-        return f"{facts['array_job_id']}_{facts.get('array_task_id', '')}"
-    return facts.get("job_id")
-
-
-def _restart(attempt: PastAttempt) -> int:
-    text = attempt.start.scheduler.get("restart_count", "")
-    return int(text) if text.isdigit() else 0
 
 
 def _is_fresh(attempt: PastAttempt, now: datetime) -> bool:

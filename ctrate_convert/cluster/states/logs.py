@@ -69,25 +69,21 @@ def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path |
 
 def _is_of(attempts: list[PastAttempt], log: Path) -> bool:
     """Return True if one of the attempts is of the element that has written ``log``."""
-    return any(_job(one) == log.name.removesuffix("_0_log.out") for one in attempts)
+    name = log.name.removesuffix("_0_log.out")
+    return any(job.name == name for one in attempts if (job := one.start.job) is not None)
 
 
 def _log_of(submissions: list[SubmissionFiles], attempt: PastAttempt) -> Path | None:
-    facts = attempt.start.scheduler
-    if "array_job_id" not in facts:
+    job = attempt.start.job
+    if job is None or job.index is None:
         return None
     logs = (
-        files.log(place, facts["array_job_id"], int(facts["array_task_id"]))
+        files.log(place, job.array_job_id, job.index)
         for files in submissions
-        if facts.get("submission") == str(files.submission.number)
+        if job.submission == files.submission.number
         for place, _ in enumerate(files.submission.arrays)
     )
     return next((log for log in logs if log.exists()), None)
-
-
-def _job(attempt: PastAttempt) -> str:
-    facts = attempt.start.scheduler
-    return f"{facts.get('array_job_id', '')}_{facts.get('array_task_id', '')}"
 
 
 def _tail(path: Path | None, lines: int) -> tuple[str, ...]:

@@ -74,10 +74,10 @@ def _told_by_attempts(
 ) -> tuple[str, FoundBy]:
     tasks = set(files.submission.arrays[array].tasks)
     for attempt in attempts:
-        facts = attempt.start.scheduler
-        mine = facts.get("submission") == str(files.submission.number)
-        if mine and tasks & set(attempt.start.tasks) and facts.get("array_job_id"):
-            return facts["array_job_id"], "attempt"
+        job = attempt.start.job
+        mine = job is not None and job.submission == files.submission.number
+        if job is not None and mine and job.array_job_id and tasks & set(attempt.start.tasks):
+            return job.array_job_id, "attempt"
     return "", "nobody"
 
 

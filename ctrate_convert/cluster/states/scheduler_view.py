@@ -14,6 +14,7 @@ from ctrate_convert.cluster.states.evidence import Element
 from ctrate_convert.cluster.states.lost_answers import find_answers
 from ctrate_convert.cluster.submissions import ArrayAnswer, SubmissionFiles
 from ctrate_convert.store.attempts import PastAttempt
+from ctrate_convert.store.records.attempt import SlurmJob
 
 PLAIN_JOB_NAME = "ctrate-convert-array"
 """The job name in ``slurm/convert_array.sbatch``."""
@@ -58,13 +59,11 @@ def ask(
             if answer is None or open_tasks & set(array.tasks):
                 wanted.add(array.job_name)
     plain = {
-        job
+        job.array_job_id
         for attempt in attempts
-        if attempt.start.scheduler
-        and "submission" not in attempt.start.scheduler
+        if (job := attempt.start.job) is not None
+        and job.is_by_hand
         and open_tasks & set(attempt.start.tasks)
-        for job in [attempt.start.scheduler.get("array_job_id")]
-        if job
     }
     since = min(since, *(a.started_at for a in attempts if plain), now)
     # Plain job scripts leave no trace here before they run: ask for them too if there is Slurm.
@@ -140,28 +139,26 @@ def elements_of(
                     )
                 )
     for attempt in attempts:
-        facts = attempt.start.scheduler
-        if facts.get("array_job_id") and "submission" not in facts:
-            element = _by_hand(attempt)
+        job = attempt.start.job
+        if job is not None and job.is_by_hand:
+            element = _by_hand(attempt, job)
             known = found.setdefault(element.task, [])
             if element.job not in [one.job for one in known]:
                 known.append(element)
     return {task: sorted(found[task], key=lambda element: element.created) for task in found}
 
 
-def _by_hand(attempt: PastAttempt) -> Element:
+def _by_hand(attempt: PastAttempt, job: SlurmJob) -> Element:
     """Return the element of a plain job script, which left nothing here but its attempt."""
-    facts = attempt.start.scheduler
-    index = facts.get("array_task_id", "")
     answer = ArrayAnswer(
         job_name=PLAIN_JOB_NAME,
-        job_id=facts["array_job_id"],
+        job_id=job.array_job_id,
         found_by="attempt",
         time=attempt.start.started,
     )
     return Element(
         attempt.start.tasks[0],
-        int(index) if index.isdigit() else 0,
+        job.index or 0,
         PLAIN_JOB_NAME,
         None,
         attempt.started_at,

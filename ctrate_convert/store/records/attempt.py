@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import Literal
 
 from ctrate_convert.store.records.base import Record
@@ -25,10 +26,40 @@ class EndCause(str, enum.Enum):
     SIGNAL = "signal"
 
 
+@dataclass(frozen=True)
+class SlurmJob:
+    """The job that an attempt was a part of, as Slurm told its process.
+
+    ``array_job_id`` and ``index`` are of an element of an array: its array's job, and its place in
+    it. ``submission`` is the number of the submission that the element belongs to; None if a plain
+    job script began it.
+    """
+
+    job_id: str
+    array_job_id: str = ""
+    index: int | None = None
+    restarts: int = 0
+    node: str = ""
+    submission: int | None = None
+
+    @property
+    def name(self) -> str:
+        """``123_4`` for an element of an array, ``123`` for another job."""
+        if not self.array_job_id:
+            return self.job_id
+        return f"{self.array_job_id}_{'' if self.index is None else self.index}"
+
+    @property
+    def is_by_hand(self) -> bool:
+        """True if the job is an element of an array that a plain job script made."""
+        return bool(self.array_job_id) and self.submission is None
+
+
 class AttemptStart(Record):
     """``start.json``, written before the first shard.
 
-    ``scheduler`` is empty if a person ran the command. ``workers`` is the number of processes that
+    ``scheduler`` has the facts of `SlurmJob` as text, and is empty if a person ran the command; use
+    `job`. ``workers`` is the number of processes that
     convert at the same time; None in attempts of earlier versions.
     """
 
@@ -40,6 +71,25 @@ class AttemptStart(Record):
     started: str
     scheduler: dict[str, str]
     workers: int | None = None
+
+    @property
+    def job(self) -> SlurmJob | None:
+        """The Slurm job that this attempt was a part of; None if a person ran the command."""
+        facts = self.scheduler
+        if not facts.get("job_id"):
+            return None
+        return SlurmJob(
+            job_id=facts["job_id"],
+            array_job_id=facts.get("array_job_id", ""),
+            index=_number(facts.get("array_task_id")),
+            restarts=_number(facts.get("restart_count")) or 0,
+            node=facts.get("node", ""),
+            submission=_number(facts.get("submission")),
+        )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
 
 
 class AttemptProgress(Record):
