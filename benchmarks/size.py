@@ -20,7 +20,7 @@ from benchmarks.measure import Cost, Spread, cost_of, in_turns
 from benchmarks.report import Table, Target
 from benchmarks.volumes import REAL_CT_NAME, volumes_in_memory
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster
-from ctrate_convert.formats.codecs import array_writer, read_blocks
+from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.codecs.target import ArrayTarget
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.store.durable import PartialFile
@@ -172,7 +172,7 @@ def _write(folder: Path, way: Way, elements: Array) -> WrittenMember:
             scratch=folder,
             chunk_shape=way.chunk_shape,
         )
-        with array_writer(way.encoding, target) as writer:
+        with CODECS[way.encoding].writer(target) as writer:
             for first in range(0, len(flat), BLOCK_VOXELS):
                 writer.put(flat[first : first + BLOCK_VOXELS])
             member = writer.finish()
@@ -181,8 +181,7 @@ def _write(folder: Path, way: Way, elements: Array) -> WrittenMember:
 
 
 def _read(folder: Path, way: Way, elements: Array, member: WrittenMember) -> None:
-    blocks = read_blocks(
-        way.encoding,
+    blocks = CODECS[way.encoding].read_blocks(
         _path(folder, way),
         member.offset,
         member.size_bytes,

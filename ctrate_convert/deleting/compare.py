@@ -18,7 +18,7 @@ import numpy as np
 
 from ctrate_convert.deleting.voxels import Floats, Integers, Pairs, Values
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.codecs.b2nd import chunks_and_blocks
+from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.tiling import Box, c_order_boxes, fortran_order_boxes
 from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.index import ArrayMember, StoredSample
@@ -179,17 +179,10 @@ def _boxes(pair: Pair, volume: Source) -> Sequence[Box]:
     # A Fortran-order box is the transpose of what the shard holds in C order.
     if source.fortran_order:
         return list(fortran_order_boxes(shape, max(1, _FORTRAN_BYTES // source.dtype.itemsize)))
-    most = _PIECE_VOXELS
-    if pair.sample.array.encoding == "b2nd":
-        most = _voxels_in_a_chunk_row(pair.sample.array, pair.settings)
-    return list(c_order_boxes(shape, most))
-
-
-def _voxels_in_a_chunk_row(array: ArrayMember, settings: PlanSettings) -> int:
-    """Return the voxels in a row of a frame's chunks: boxes of that size decode each block once."""
-    itemsize = np.dtype(array.dtype).itemsize
-    chunk, _ = chunks_and_blocks(array.shape, itemsize, settings.chunk_shape)
-    return min(_FRAME_VOXELS, chunk[0] * array.shape[1] * array.shape[2])
+    row = CODECS[pair.sample.array.encoding].voxels_in_a_row_of_chunks(
+        shape, np.dtype(pair.sample.array.dtype).itemsize, pair.settings.chunk_shape
+    )
+    return list(c_order_boxes(shape, _PIECE_VOXELS if row is None else min(_FRAME_VOXELS, row)))
 
 
 class _Elements:

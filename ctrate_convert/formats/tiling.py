@@ -8,7 +8,7 @@ bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, int, int]
@@ -65,6 +65,13 @@ def within(box: Box, part: Box) -> Box:
     """Return the place of ``part``, a part of ``box``, in an array that holds ``box``."""
     z, y, x = (slice(p.start - b.start, p.stop - b.start) for b, p in zip(box, part, strict=True))
     return z, y, x
+
+
+def moved(boxes: Iterable[Box], by: Shape) -> Iterator[Box]:
+    """Yield each box, moved along each axis."""
+    for box in boxes:
+        z, y, x = (slice(p.start + n, p.stop + n) for p, n in zip(box, by, strict=True))
+        yield z, y, x
 
 
 def place_in_c_order(shape: Shape, box: Box) -> int:

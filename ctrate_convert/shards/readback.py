@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError, RefusedError
-from ctrate_convert.formats.codecs import read_blocks
+from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.store.durable import drop_page_cache, open_regular
 from ctrate_convert.store.fresh import FreshStatus, fresh_status_of
@@ -147,7 +147,8 @@ def array_blocks(path: Path, array: ArrayRecord) -> Iterator[NDArray[Any]]:
         OSError: the file cannot be read.
     """
     dtype = np.dtype(array.dtype).newbyteorder("<")
-    return read_blocks(array.encoding, path, array.offset, array.size_bytes, dtype, array.shape)
+    codec = CODECS[array.encoding]
+    return codec.read_blocks(path, array.offset, array.size_bytes, dtype, array.shape)
 
 
 def header_size(member: ArrayRecord | MemberRecord, layout: Layout) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
-from ctrate_convert.formats.codecs import array_writer
+from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.codecs.target import ArrayTarget
 from ctrate_convert.formats.geometry import geometry_of
 from ctrate_convert.formats.hounsfield import to_hounsfield, without_scaling
@@ -91,7 +91,7 @@ def _convert_as(
             attributes={"value_scale": caster.value_scale},
         )
         elements = blake3.blake3()
-        with array_writer(settings.encoding, member) as writer:
+        with CODECS[settings.encoding].writer(member) as writer:
             for block in _cast(volume, caster, dtype, scratch, on_bytes):
                 elements.update(block.data.cast("B"))
                 writer.put(block)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.codecs.codec import Array, Codec, RequireRoom, StoredArray
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
-from ctrate_convert.formats.tiling import Box, box_elements, box_shape, c_order_boxes
+from ctrate_convert.formats.tiling import Box, Shape, box_elements, box_shape, c_order_boxes
 from ctrate_convert.store.durable import open_scratch_file, scratch_directory, write_all
 from ctrate_convert.store.records.plan import ChunkShape
 
@@ -36,6 +38,11 @@ _BLOCK_VOXELS = 2**15
 _ROW_BYTES = 2**24
 _CHUNK_BYTES = 2**22
 _COPY_BYTES = 2**20
+_AT_ONCE_BYTES = 2**25
+"""The bytes that one chunk of a frame and the frame's index may take beside the array."""
+
+_DAMAGED = (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError)
+"""What python-blosc2 raises for damaged bytes, as it parses the frame's metadata."""
 
 
 def chunks_and_blocks(
@@ -223,34 +230,102 @@ class _Writer(ArrayWriter):
         self._scratch.close()
 
 
-def writer(target: ArrayTarget) -> ArrayWriter:
-    """Return a writer that uses Blosc2."""
-    return _Writer(target)
+class B2nd(Codec):
+    """A Blosc2 NDArray frame, whose blocks are decoded one by one."""
 
+    def writer(self, target: ArrayTarget) -> ArrayWriter:
+        """Return a writer that uses Blosc2."""
+        return _Writer(target)
 
-def read_blocks(
-    path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Iterator[NDArray[Any]]:
-    """Yield the elements, one row of chunks at a time, from the frame inside the tar."""
-    import blosc2
+    def read_blocks(
+        self, path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Iterator[Array]:
+        """Yield the elements, one row of chunks at a time, from the frame inside the tar."""
+        import blosc2
 
-    try:
+        try:
+            one_thread = blosc2.DParams(nthreads=1)
+            array = blosc2.open(str(path), mode="r", offset=offset, dparams=one_thread)
+            if not isinstance(array, blosc2.NDArray):
+                raise ValueError(f"the frame holds a {type(array).__name__}")
+            if (array.shape, array.dtype) != (shape, dtype):
+                raise ValueError(f"the frame holds {array.dtype} {array.shape}")
+            values = np.empty(0, dtype)
+            for box in _chunk_rows(shape, array.chunks, dtype.itemsize):
+                if not len(values):  # no later box is larger than the first
+                    values = np.empty(box_elements(box), dtype)
+                part = values[: box_elements(box)]
+                # As array[box], without allocating new memory for every part.
+                array.get_slice_numpy(part, _corners(box))
+                yield part
+        except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
+            raise ValueError(f"Blosc2 frame is damaged: {error}") from error
+
+    def read_box(self, stored: StoredArray, box: Box) -> Array:
+        """Open the frame at its place in the file, and decode the blocks that the box touches."""
+        import blosc2
+
+        # One thread: a data loader's workers read in parallel, and threads do not survive a fork.
         one_thread = blosc2.DParams(nthreads=1)
-        array = blosc2.open(str(path), mode="r", offset=offset, dparams=one_thread)
-        if not isinstance(array, blosc2.NDArray):
-            raise ValueError(f"the frame holds a {type(array).__name__}")
-        if (array.shape, array.dtype) != (shape, dtype):
-            raise ValueError(f"the frame holds {array.dtype} {array.shape}")
-        values = np.empty(0, dtype)
-        for box in _chunk_rows(shape, array.chunks, dtype.itemsize):
-            if not len(values):  # no later box is larger than the first
-                values = np.empty(box_elements(box), dtype)
-            part = values[: box_elements(box)]
-            # As array[box], without allocating new memory for every part.
-            array.get_slice_numpy(part, _corners(box))
-            yield part
-    except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
+        with _damage_as_value_error():
+            frame = blosc2.open(stored.path, mode="r", offset=stored.offset, dparams=one_thread)
+        if not isinstance(frame, blosc2.NDArray):
+            raise ValueError(f"the frame holds a {type(frame).__name__}")
+        if (frame.shape, frame.dtype) != (stored.shape, stored.dtype):
+            raise ValueError(f"the frame holds {frame.dtype} {frame.shape}")
+        with _damage_as_value_error():
+            found: Array = frame[box]
+        return found
+
+    def decode(self, data: bytes, require_room: RequireRoom) -> Array:
+        """Return the array of a frame."""
+        import blosc2
+
+        try:
+            frame = blosc2.ndarray_from_cframe(data)
+            frame.schunk.dparams = blosc2.DParams(nthreads=1)
+            _check_size(frame)
+            what = f"{frame.dtype.name} {'×'.join(map(str, frame.shape))}"
+            require_room(what, _decoding_bytes(frame))
+            found: Array = frame[...]
+        except _DAMAGED as error:
+            raise ValueError(str(error)) from error
+        return found
+
+    def voxels_in_a_row_of_chunks(
+        self, shape: Shape, itemsize: int, chunk_shape: ChunkShape
+    ) -> int | None:
+        """Return the voxels in a row of chunks: boxes of that size decode each block once."""
+        chunk, _ = chunks_and_blocks(shape, itemsize, chunk_shape)
+        return chunk[0] * shape[1] * shape[2]
+
+
+@contextlib.contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
         raise ValueError(f"Blosc2 frame is damaged: {error}") from error
+
+
+def _check_size(frame: Any) -> None:
+    """Raise ValueError unless the data are the whole chunks of the frame's padded shape.
+
+    Call it before memory is allocated.
+    """
+    chunk_bytes = math.prod(frame.ext_chunks) * frame.dtype.itemsize
+    padded, chunk = math.prod(frame.ext_shape), math.prod(frame.chunks)
+    if padded * chunk_bytes != frame.schunk.nbytes * chunk:
+        raise ValueError(f"its data is not that of an array of shape {frame.shape}")
+
+
+def _decoding_bytes(frame: Any) -> int:
+    """Return the array's bytes, and how far a chunk and the index exceed `_AT_ONCE_BYTES`."""
+    itemsize = frame.dtype.itemsize
+    # Eight bytes for the offset of each chunk.
+    index_bytes = 8 * (math.prod(frame.ext_shape) // math.prod(frame.chunks))
+    beside = math.prod(frame.ext_chunks) * itemsize + index_bytes
+    return int(math.prod(frame.shape) * itemsize + max(0, beside - _AT_ONCE_BYTES))
 
 
 def _corners(box: Box) -> tuple[list[int], list[int]]:

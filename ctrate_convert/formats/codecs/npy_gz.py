@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 
+from ctrate_convert.formats.codecs.codec import Array, Codec, RequireRoom, StoredArray
+from ctrate_convert.formats.codecs.gzip_stream import GzipStream
+from ctrate_convert.formats.codecs.npy import PIECE_BYTES, keep
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
-from ctrate_convert.formats.npy_header import header_bytes
+from ctrate_convert.formats.npy_header import header_bytes, read_header
 from ctrate_convert.formats.tar import WrittenMember
+from ctrate_convert.formats.tiling import (
+    Box,
+    box_shape,
+    c_order_boxes,
+    moved,
+    place_in_c_order,
+)
 
 _LEVEL = 1
 _GZIP_CONTAINER = 31  # zlib's wbits: 16 for a gzip header and trailer, plus 15
@@ -32,7 +42,7 @@ class _Writer(ArrayWriter):
         self._piece = memoryview(bytearray(_BLOCK_BYTES))
         self._filled = 0
 
-    def put(self, block: NDArray[Any]) -> None:
+    def put(self, block: Array) -> None:
         data = block.data.cast("B")
         while data:
             taken = data[: _BLOCK_BYTES - self._filled]
@@ -50,11 +60,6 @@ class _Writer(ArrayWriter):
         self._deflate()
         self._tar.put(self._deflater.flush())
         return self._tar.end()
-
-
-def writer(target: ArrayTarget) -> ArrayWriter:
-    """Return a writer that uses igzip; the member's size is known at its end."""
-    return _Writer(target)
 
 
 class _Slice(io.RawIOBase):
@@ -79,28 +84,109 @@ class _Slice(io.RawIOBase):
         super().close()
 
 
-def read_blocks(
-    path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Iterator[NDArray[Any]]:
-    """Yield the elements, decompressed with the standard library's gzip.
+class NpyGz(Codec):
+    """Compressed elements; a box takes inflating everything before it."""
 
-    The writer uses igzip, so that writing and checking rest on two implementations.
-    """
-    left = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    header = header_bytes(dtype, shape)
-    with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:
-        try:
-            with gzip.GzipFile(fileobj=raw) as stream:
-                if stream.read(len(header)) != header:
-                    raise ValueError("another npy header than was recorded")
-                while left:
-                    data = stream.read(min(_BLOCK_BYTES, left))
-                    if not data or len(data) % dtype.itemsize:
-                        raise ValueError("array data is cut short")
-                    left -= len(data)
-                    yield np.frombuffer(data, dtype)
-                # Reading to the end makes gzip check the CRC-32.
-                if stream.read(1):
-                    raise ValueError("array data is longer than recorded")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"gzip data is damaged: {error}") from error
+    def writer(self, target: ArrayTarget) -> ArrayWriter:
+        """Return a writer that uses igzip; the member's size is known at its end."""
+        return _Writer(target)
+
+    def read_blocks(
+        self, path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Iterator[Array]:
+        """Yield the elements, decompressed with the standard library's gzip.
+
+        The writer uses igzip, so that writing and checking rest on two implementations.
+        """
+        left = math.prod(shape) * dtype.itemsize
+        header = header_bytes(dtype, shape)
+        with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:
+            try:
+                with gzip.GzipFile(fileobj=raw) as stream:
+                    if stream.read(len(header)) != header:
+                        raise ValueError("another npy header than was recorded")
+                    while left:
+                        data = stream.read(min(_BLOCK_BYTES, left))
+                        if not data or len(data) % dtype.itemsize:
+                            raise ValueError("array data is cut short")
+                        left -= len(data)
+                        yield np.frombuffer(data, dtype)
+                    # Reading to the end makes gzip check the CRC-32.
+                    if stream.read(1):
+                        raise ValueError("array data is longer than recorded")
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise ValueError(f"gzip data is damaged: {error}") from error
+
+    def read_box(self, stored: StoredArray, box: Box) -> Array:
+        """Inflate from the beginning to the last plane that is needed."""
+        dtype, (depth, height, width) = stored.dtype, stored.shape
+        planes = box[0]
+        found = np.empty(box_shape(box), dtype)
+        stream = _elements_of(stored)
+        stream.skip(planes.start * height * width * dtype.itemsize)
+        if found.shape[1:] == (height, width):
+            stream.fill(found.data.cast("B"))
+        else:
+            runs = c_order_boxes((len(found), height, width), PIECE_BYTES // dtype.itemsize)
+            for run in moved(runs, (planes.start, 0, 0)):
+                values = np.empty(box_shape(run), dtype)
+                stream.fill(values.data.cast("B"))
+                keep(found, box, run, values)
+        # The CRC-32 stands behind the last plane: it is checked if that plane was read anyway.
+        if planes.stop == depth:
+            stream.check_end()
+        return found
+
+    def read_boxes(self, stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+        """Yield boxes; inflate once if they follow each other in C order and leave nothing out."""
+        if not _in_c_order(stored, boxes):
+            return super().read_boxes(stored, boxes)
+        return _inflated_once(stored, boxes)
+
+    def decode(self, data: bytes, require_room: RequireRoom) -> Array:
+        """Return the array of a compressed npy file."""
+        stream = GzipStream(_pieces(data))
+        npy = read_header(stream.read)
+        require_room(npy, npy.data_bytes)
+        values = np.empty(math.prod(npy.shape), npy.dtype)
+        stream.fill(values.view(np.uint8).data)
+        stream.check_end()
+        return values.reshape(npy.shape, order="F" if npy.fortran_order else "C")
+
+
+def _elements_of(stored: StoredArray) -> GzipStream:
+    """Return a stream of the elements, after the header that must precede them."""
+    stream = GzipStream(_compressed(stored))
+    header = header_bytes(stored.dtype, stored.shape)
+    if stream.read(len(header)) != header:
+        raise ValueError("another npy header than was recorded")
+    return stream
+
+
+def _compressed(stored: StoredArray) -> Iterator[bytes]:
+    end = stored.offset + stored.size_bytes
+    for offset in range(stored.offset, end, _BLOCK_BYTES):
+        yield stored.file.read(offset, min(_BLOCK_BYTES, end - offset))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), _BLOCK_BYTES):
+        yield data[start : start + _BLOCK_BYTES]
+
+
+def _in_c_order(stored: StoredArray, boxes: Sequence[Box]) -> bool:
+    place = 0
+    for box in boxes:
+        if place_in_c_order(stored.shape, box) != place:
+            return False
+        place += math.prod(box_shape(box))
+    return place == math.prod(stored.shape)
+
+
+def _inflated_once(stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+    stream = _elements_of(stored)
+    for box in boxes:
+        found = np.empty(box_shape(box), stored.dtype)
+        stream.fill(found.data.cast("B"))
+        yield found
+    stream.check_end()

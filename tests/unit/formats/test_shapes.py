@@ -216,12 +216,12 @@ def test_small_boxes_store_every_element(shape: Shape, bits: int) -> None:
         path = Path(folder) / "one.tar"
         with PartialFile(path) as partial:
             target = ArrayTarget(TarWriter(partial), "a", values.dtype, shape, Path(folder))
-            with b2nd.writer(target) as writer:
+            with b2nd.B2nd().writer(target) as writer:
                 for start in range(0, len(values), 1000):
                     writer.put(values[start : start + 1000])
                 member = writer.finish()
             partial.publish()
         place = path, member.offset, member.size_bytes
-        blocks = [part.copy() for part in b2nd.read_blocks(*place, values.dtype, shape)]
+        blocks = [part.copy() for part in b2nd.B2nd().read_blocks(*place, values.dtype, shape)]
         assert max(len(part) for part in blocks) * 2 <= 2**bits
         assert np.array_equal(np.concatenate(blocks), values)
