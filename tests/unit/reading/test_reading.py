@@ -29,7 +29,8 @@ from ctrate_convert.errors import (
     DamageError,
     SettingsError,
 )
-from ctrate_convert.formats.codecs import npy, npy_gz
+from ctrate_convert.formats.codecs import npy as npy_codec
+from ctrate_convert.formats.codecs import npy_gz
 from ctrate_convert.formats.codecs.b2nd import chunks_and_blocks
 from ctrate_convert.store.records.plan import ChunkShape
 from ctrate_convert.store.records.record import Intensity
@@ -183,11 +184,11 @@ def test_boxes_are_read_in_pieces_of_any_size(
     small_plane: int, way: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a piece is less than a row, some rows or some planes, a box holds the same voxels."""
-    monkeypatch.setattr(npy, "_SMALL_PLANE", small_plane)
+    monkeypatch.setattr(npy_codec, "_SMALL_PLANE", small_plane)
     key, sample = next(iter(Volumes(way.out).items()))
     whole = stored(way, key)
     for piece_bytes in (66, 2_000, 30_000):
-        for module in (npy, npy_gz):
+        for module in (npy_codec, npy_gz):
             monkeypatch.setattr(module, "PIECE_BYTES", piece_bytes)
         for index in INDICES:
             if piece_bytes > 66 or np.size(whole[index]) < 100:
