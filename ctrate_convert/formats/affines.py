@@ -21,8 +21,9 @@ _AXIS_OF_DIRECTION = "xyz"
 def is_usable(matrix: ArrayLike) -> bool:
     """Return True if ``matrix`` is 4×4, finite, affine, and no axis of the array is lost in it."""
     try:
-        values = np.asarray(matrix, np.float64)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # what no number holds is infinite, so not usable
+            values = np.asarray(matrix, np.float64)
+    except (TypeError, ValueError, OverflowError):
         return False
     if values.shape != (4, 4) or not np.isfinite(values).all():
         return False

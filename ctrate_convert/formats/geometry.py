@@ -64,13 +64,13 @@ def table_spacing_mm(metadata: Mapping[str, str]) -> list[float]:
     try:
         # The table holds a Python list as text, such as [0.75, 0.75].
         in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        x, y = (_number(str(value)) for value in in_plane)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
     through = number_in(metadata, "ZSpacing")
-    if not isinstance(in_plane, list) or len(in_plane) != 2 or through is None:
+    if not isinstance(in_plane, list) or x is None or y is None or through is None:
         return []
-    x, y = (_number(str(value)) for value in in_plane)
-    return [] if x is None or y is None else [x, y, through]
+    return [x, y, through]
 
 
 def number_in(metadata: Mapping[str, str], column: str) -> float | None:

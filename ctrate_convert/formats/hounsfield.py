@@ -159,7 +159,8 @@ class IntensityHistogram:
         within ±1.5 are HU/1000 whatever the histogram shows, for no other scale has so small a
         range.
         """
-        ends = self._scaled(np.array([value_min, value_max], np.float64))
+        with np.errstate(over="ignore"):
+            ends = self._scaled(np.array([value_min, value_max], np.float64))
         if ends.min() >= -1.5 and ends.max() <= 1.5:
             return "normalised" if self._floats and np.ptp(ends) > 0.1 else "unknown"
         self._count()

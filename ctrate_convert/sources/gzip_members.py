@@ -142,12 +142,11 @@ class GzipMembers:
 
     def _take_text(self) -> int:
         """Skip a text that ends with a zero, and return its length."""
-        taken = 0
-        while self._take(1, "header") != b"\0":
-            taken += 1
-            if taken > _MAX_TEXT_BYTES:
-                raise self._broken("gzip header too long", expected=f"≤ {_MAX_TEXT_BYTES} bytes")
-        return taken
+        text, end, _ = self._peek(_MAX_TEXT_BYTES + 1).partition(b"\0")
+        if not end and len(text) > _MAX_TEXT_BYTES:
+            raise self._broken("gzip header too long", expected=f"≤ {_MAX_TEXT_BYTES} bytes")
+        self._take(len(text) + 1, "header")
+        return len(text)
 
     def _take(self, size_bytes: int, what: str) -> bytes:
         taken = self._peek(size_bytes)

@@ -82,7 +82,7 @@ class NiftiSource(Source):
             else _PlainStream(self._descriptor)
         )
         try:
-            nifti, self._raw_header = read_nifti_header(self._read)
+            nifti, self._raw_header = read_nifti_header(self._read, MAX_EXTRA_BYTES)
         except SampleError as error:
             raise SampleError(
                 error.what, where=self.path, seen=error.seen, expected=error.expected
@@ -91,10 +91,8 @@ class NiftiSource(Source):
         self._left_bytes = self.array.data_bytes
         self._require_room(nifti.voxels_offset, compressed=compressed)
         self._left_out = user_attributes(self._descriptor)
-        if len(self._raw_header) > MAX_EXTRA_BYTES:
-            what = f"{len(self._raw_header) - nifti.size_bytes:,} bytes of extensions"
-            self._left_out.append(LeftOut(EXTENSIONS, what))
-            self._raw_header = self._raw_header[: nifti.size_bytes]
+        if (more_bytes := nifti.voxels_offset - len(self._raw_header)) > 0:
+            self._left_out.append(LeftOut(EXTENSIONS, f"{more_bytes:,} bytes of extensions"))
         self._header = ArrayHeader(
             kind="nifti",
             array_key="",

@@ -31,6 +31,10 @@ _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 _SPACE_UNIT_BITS = 0x07
 _EXTENSION_FLAG_BYTES = 4
+_PIECE_BYTES = 2**18
+
+_ROUNDING = 1e-5
+"""The most by which the square of a quaternion of single precision may exceed 1."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,10 @@ class NiftiHeader:
     spacing_mm: tuple[float, ...]
 
 
-def read_nifti_header(read: Callable[[int], bytes]) -> tuple[NiftiHeader, bytes]:
+def read_nifti_header(read: Callable[[int], bytes], most_bytes: int) -> tuple[NiftiHeader, bytes]:
     """Return the header, and all bytes before the voxels as ``read(size_bytes)`` gives them.
+
+    If those are more than ``most_bytes``, they are passed over and are returned without extensions.
 
     Raises:
         SampleError: the bytes are no header of a NIfTI file of one 3-D volume of numbers.
@@ -104,11 +110,16 @@ def read_nifti_header(read: Callable[[int], bytes]) -> tuple[NiftiHeader, bytes]
             "NIfTI header cut short", seen=len(raw), expected=f"{version.size_bytes} bytes"
         )
     header = _parse(raw, version, order)
-    raw += read(header.voxels_offset - len(raw))
-    if len(raw) < header.voxels_offset:
+    raw += read(header.size_bytes - len(raw))
+    read_bytes = len(raw)
+    while piece := read(min(header.voxels_offset - read_bytes, _PIECE_BYTES)):
+        read_bytes += len(piece)
+        if header.voxels_offset <= most_bytes:
+            raw += piece
+    if read_bytes < header.voxels_offset:
         raise SampleError(
             "NIfTI file ends before its voxels",
-            seen=f"{len(raw)} bytes",
+            seen=f"{read_bytes} bytes",
             expected=f"voxels from byte {header.voxels_offset} on",
         )
     return header, raw
@@ -215,10 +226,11 @@ def _affine(
     mm: float,
 ) -> tuple[Affine, str]:
     """Return the affine and the field it is from: the sform, else the qform, else neither."""
-    for name, code, matrix in _candidates(codes, sform, quaternion, pixdim):
-        matrix[:3] *= mm
-        if code > 0 and is_usable(matrix):
-            return rows_of(matrix), f"NIfTI {name}, code {code}"
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not usable
+        for name, code, matrix in _candidates(codes, sform, quaternion, pixdim):
+            matrix[:3] *= mm
+            if code > 0 and is_usable(matrix):
+                return rows_of(matrix), f"NIfTI {name}, code {code}"
     return (), ""
 
 
@@ -236,22 +248,28 @@ def _candidates(
 def _from_quaternion(
     quaternion: tuple[float, ...], pixdim: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Return the qform's affine, as nifti1.h gives it under "METHOD 2"."""
+    """Return the qform's affine, as nifti1.h gives it under "METHOD 2".
+
+    It is zero if the header contradicts the format: if the quaternion is longer than 1, so that it
+    is no rotation, or if a voxel's size is not positive. Readers differ on what such a header is.
+    """
     b, c, d, *offset = quaternion
-    with np.errstate(invalid="ignore"):
-        a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
-        rotation = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
-            ]
-        )
-        left_handed = -1.0 if pixdim[0] < 0 else 1.0
-        zooms = np.array([pixdim[1], pixdim[2], pixdim[3] * left_handed], np.float64)
-        matrix = np.eye(4)
-        matrix[:3, :3] = rotation * zooms
-        matrix[:3, 3] = offset
+    square = b * b + c * c + d * d
+    if not (square <= 1 + _ROUNDING and min(pixdim[1:4]) > 0):
+        return np.zeros((4, 4))
+    a = math.sqrt(max(0.0, 1.0 - square))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
+    left_handed = -1.0 if pixdim[0] < 0 else 1.0
+    zooms = np.array([pixdim[1], pixdim[2], pixdim[3] * left_handed], np.float64)
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation / max(1.0, square) * zooms
+    matrix[:3, 3] = offset
     return matrix
 
 

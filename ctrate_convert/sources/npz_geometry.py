@@ -105,7 +105,7 @@ def _agrees(stated: Any, spacing: tuple[float, ...]) -> bool:
         return True
     try:
         return _close(sorted(map(float, stated)), sorted(spacing))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

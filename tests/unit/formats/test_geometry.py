@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,16 @@ def test_a_table_without_spacing_tells_the_grid_alone(broken: dict[str, str]) ->
     assert (found.grid, found.axes, found.spacing_mm) == ("native", "yxz", ())
 
 
+ABSURD_CELLS = (
+    "__import__('os')", "[0x" + "f" * 5000 + ", 1]", "[{[]: 1}, 2]", "[" * 3000, "[1e999, 1]", "\0",
+    "0.7", "(0.7, 0.7)", "'0.7'", "[0.7]", "[0.7, 0.7, 1]", "[True, 1]", "[[0.7], 0.7]", "{0.7: 1}",
+)  # fmt: skip
+"""What Python's reader of lists trips over in many ways, and what is no list of two numbers."""
+
+
 def test_spacing_is_a_list_or_nothing() -> None:
-    assert table_spacing_mm({"XYSpacing": "__import__('os')", "ZSpacing": "1"}) == []
+    for cell in ABSURD_CELLS:
+        assert table_spacing_mm({"XYSpacing": cell, "ZSpacing": "1"}) == [], cell
     assert table_spacing_mm({"XYSpacing": "[0.7, 0.8]", "ZSpacing": "1.5"}) == [0.7, 0.8, 1.5]
 
 
@@ -156,6 +165,9 @@ def test_a_metadata_entry(tmp_path: Path, flat: bool) -> None:
         {"affine": {"final": np.zeros((4, 4)).tolist()}},
         {"affine": {"final": RESAMPLED}, "spacing": [1.0, 0.7, 0.7]},
         {"affine": {"final": RESAMPLED}, "spacing": "unknown"},
+        {"affine": {"final": RESAMPLED}, "spacing": [10**400, 0.75, 0.75]},
+        {"affine": {"final": [[10**400, 0, 0, 0], *RESAMPLED[1:]]}},
+        {"affine": {"final": [[1e308, 1e308, 0, 0], [1e308, 0, 0, 0], *RESAMPLED[2:]]}},
         {"affine": {"final": "text"}},
         {"affine": 7},
         ["a", "list"],
@@ -174,6 +186,8 @@ def test_an_affine_entry(tmp_path: Path) -> None:
     assert of_npz(tmp_path, affine=np.eye(3)).affine == ()
     assert of_npz(tmp_path, affine=np.full((4, 4), np.nan)).affine == ()
     assert of_npz(tmp_path, affine=np.array(["text"])).affine == ()
+    beyond = np.eye(4, dtype=np.longdouble) * np.longdouble("1e4000")
+    assert of_npz(tmp_path, affine=beyond).affine == ()
 
 
 # --- What plan says, and what samples hold --------------------------------------------------------
@@ -187,6 +201,28 @@ def test_plan_says_which_volumes_the_table_contradicts(make_ctrate: Make, tmp_pa
         "the metadata table contradicts the arrays of 3 of 9 volumes, and no spacing is claimed "
         f"for them: {', '.join(bare)}"
     ) in done.text.replace("\n", " ")
+
+
+def test_an_absurd_entry_or_cell_costs_only_its_own_geometry(
+    make_ctrate: Make, tmp_path: Path
+) -> None:
+    """Neither ends the plan, nor fails the sample. The table itself has one blank spacing."""
+    made = make_ctrate(4, shape=(20, 24, 12), kinds=("data",))
+    fields = {"affine": {"final": RESAMPLED}, "spacing": [10**400, 1, 1]}
+    np.savez(made.sources[made.keys[0]], data=np.zeros((20, 24, 12)), metadata=as_entry(fields))
+    with made.meta_file.open(newline="") as stream:
+        head, *rows = csv.reader(stream)
+    cells = dict(zip(made.keys[1:3], ABSURD_CELLS[1:], strict=False))
+    for one in rows:
+        key = one[0].split(".")[0]
+        one[head.index("XYSpacing")] = cells.get(key, one[head.index("XYSpacing")])
+    with made.meta_file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([head, *rows])
+    converted = convert_here(made, tmp_path / "out", samples_per_shard=4)
+    assert tuple(one.key for one in converted.record().converted) == made.keys
+    for key, sample in Volumes(converted.out).items():
+        assert (sample.affine is None, sample.axes) == (True, "yxz"), key
+        assert bool(sample.spacing) == (key == made.keys[3])
 
 
 def test_samples_hold_what_is_known(make_ctrate: Make, tmp_path: Path) -> None:
