@@ -15,6 +15,7 @@ from benchmarks import (
     memory,
     nifti,
     prediction,
+    probing,
     reading,
     report,
     scaling,
@@ -56,6 +57,10 @@ def _prediction(work: Path, quick: bool) -> list[Table]:
     return [prediction.table(work, prediction.QUICK if quick else prediction.FULL)]
 
 
+def _probing(work: Path, quick: bool) -> list[Table]:
+    return [probing.table(work, probing.QUICK if quick else probing.FULL)]
+
+
 def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
@@ -76,6 +81,7 @@ SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "memory": _memory,
     "nifti": _nifti,
     "prediction": _prediction,
+    "probing": _probing,
     "reading": _reading,
     "scaling": _scaling,
     "size": _size,

@@ -92,12 +92,7 @@ class Compared:
 
 def table(work: Path, size: Size) -> Table:
     """Plan, convert, compare: each encoding, round by round; the median round is shown."""
-    rows, columns, planes = size.shape
-    volumes = [
-        Volume(kind, (rows, columns, max(1, int(planes * length))), seed, level=1)
-        for seed, length in enumerate(_LENGTHS)
-        for kind in _KINDS
-    ]
+    volumes = volumes_of(size)
     inputs = work / "inputs"
     shutil.rmtree(inputs, ignore_errors=True)
     our_way.write_inputs(inputs, make(volumes, work / "volumes"))
@@ -133,6 +128,16 @@ def table(work: Path, size: Size) -> Table:
             *(compared.verdicts() for compared in medians),
         ],
     )
+
+
+def volumes_of(size: Size) -> list[Volume]:
+    """The volumes of the set: of every kind one of each length."""
+    rows, columns, planes = size.shape
+    return [
+        Volume(kind, (rows, columns, max(1, int(planes * length))), seed, level=1)
+        for seed, length in enumerate(_LENGTHS)
+        for kind in _KINDS
+    ]
 
 
 def _median(rounds: tuple[Compared, ...]) -> Compared:

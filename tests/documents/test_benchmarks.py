@@ -14,7 +14,9 @@ from benchmarks import (
     conversion,
     deletion,
     memory,
+    nifti,
     prediction,
+    probing,
     reading,
     report,
     scaling,
@@ -34,7 +36,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(REAL_CT_VARIABLE, "/nowhere")
     monkeypatch.setattr(conversion, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(deletion, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(nifti, "QUICK", nifti.Size(TINY, TINY, rounds=1))
     monkeypatch.setattr(prediction, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(probing, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "_TOUCHED_BYTES", 2**20)

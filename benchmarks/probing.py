@@ -1,0 +1,137 @@
+"""What each cleverness of the probe earns: with it and without, the promised bytes and the cost.
+
+The set is that of `prediction`: five kinds of sources, three lengths of the body. Without parts, a
+probed volume is converted whole. Without kinds, the first volumes are probed, as they come.
+Without a look into stored files, a stored volume's file size stands for what it compresses to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks import our_way
+from benchmarks.conversion import Size
+from benchmarks.measure import Spread, cost_of, settle
+from benchmarks.prediction import volumes_of
+from benchmarks.report import Table
+from benchmarks.volumes import make
+from ctrate_convert.planning import make as planner
+from ctrate_convert.planning.probe import choice, trials
+from ctrate_convert.planning.probe.choice import Volume
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.plan import Encoding
+
+FULL = Size((480, 480, 240), rounds=3)
+QUICK = Size((480, 480, 60), rounds=1)
+
+_ENCODINGS: tuple[Encoding, ...] = ("npy.gz", "b2nd")
+_MANY_BYTES = 2**40
+
+
+def _first_ones(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
+    """As many volumes as `choose` takes, in their order, whatever their kinds are."""
+    return list(population[: len(_CHOOSE(population, wanted))])
+
+
+def _not_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
+    del paths
+    return list(population)
+
+
+_CHOOSE = choice.choose
+
+VARIANTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
+    "as it is": (),
+    "whole volumes, no parts": ((trials, "PART_BYTES", _MANY_BYTES),),
+    "the first volumes, no kinds": ((trials, "choose", _first_ones),),
+    "no look into stored files": (
+        (planner, "with_stored_peeked", _not_peeked),
+        (trials, "peek", lambda path, pieces: None),
+    ),
+}
+
+
+@contextlib.contextmanager
+def _without(variant: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for module, name, instead in VARIANTS[variant]:
+            stack.enter_context(mock.patch.object(module, name, instead))
+        yield
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One plan: the bytes that it promises, and what it cost."""
+
+    output_bytes: int
+    cpu_s: float
+    wall_s: float
+
+
+def table(work: Path, size: Size) -> Table:
+    """Convert once to know the truth; then plan in every variant, round by round."""
+    inputs = work / "inputs"
+    shutil.rmtree(inputs, ignore_errors=True)
+    our_way.write_inputs(inputs, make(volumes_of(size), work / "volumes"))
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for encoding in _ENCODINGS:
+            truth = pool.apply(_output_bytes, (inputs, work / "ours", encoding))
+            seen: dict[str, list[Promise]] = {variant: [] for variant in VARIANTS}
+            for number in range(size.rounds + 1):
+                for variant in VARIANTS:
+                    promise = _plan(pool, inputs, work / "ours", encoding, variant)
+                    if number:  # the first round warms up
+                        seen[variant].append(promise)
+            usual = seen["as it is"]
+            for variant, promises in seen.items():
+                cost = Spread.of(
+                    one.cpu_s / other.cpu_s for one, other in zip(promises, usual, strict=True)
+                )
+                # The bytes are the same in every round.
+                error = promises[0].output_bytes / truth
+                plan = f"{promises[0].cpu_s:.1f} s"
+                rows.append([encoding, variant, f"{error:.3f}", plan, str(cost)])
+    shutil.rmtree(inputs)
+    return Table(
+        "Probing: what each part of it earns",
+        ["encoding", "probe", "bytes promised over true", "plan, CPU", "CPU over as it is"],
+        rows,
+        [
+            f"{len(volumes_of(size))} volumes as for the prediction, each of about "
+            f"{'×'.join(map(str, size.shape))}; every encoding is tried in each plan.",
+            "The set is small: of a real set with thousands of volumes a smaller part is probed, "
+            "and what reads whole volumes or misses kinds costs more there.",
+        ],
+    )
+
+
+def _output_bytes(inputs: Path, out: Path, encoding: Encoding) -> int:
+    our_way.plan(inputs, out, 100, encoding)
+    our_way.convert(out, 0, decode=True)
+    size_bytes = Dataset(out).shard(0).stat().st_size
+    shutil.rmtree(out)
+    return size_bytes
+
+
+def _plan(pool: Pool, inputs: Path, out: Path, encoding: Encoding, variant: str) -> Promise:
+    settle()
+    return pool.apply(_plan_here, (inputs, out, encoding, variant))
+
+
+def _plan_here(inputs: Path, out: Path, encoding: Encoding, variant: str) -> Promise:
+    with _without(variant):
+        cost = cost_of(functools.partial(our_way.plan, inputs, out, 100, encoding, probe=None))
+    (plan,) = load_plans(Dataset(out))
+    shutil.rmtree(out)
+    return Promise(plan.estimate.output_bytes, cost.cpu_s, cost.wall_s)
