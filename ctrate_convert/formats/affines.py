@@ -20,19 +20,18 @@ _AXIS_OF_DIRECTION = "xyz"
 
 def is_usable(matrix: ArrayLike) -> bool:
     """Return True if ``matrix`` is 4×4, finite, affine, and no axis of the array is lost in it."""
-    try:
-        with np.errstate(over="ignore"):  # what no number holds is infinite, so not usable
+    with np.errstate(all="ignore"):  # numbers too large or too small to count make no axis
+        try:
             values = np.asarray(matrix, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    if values.shape != (4, 4) or not np.isfinite(values).all():
-        return False
-    # A voxel's axes may not be parallel; a determinant alone would depend on the voxel's size.
-    with np.errstate(over="ignore"):  # absurdly large numbers make no axis, as a zero does not
+        except (TypeError, ValueError, OverflowError):
+            return False
+        if values.shape != (4, 4) or not np.isfinite(values).all():
+            return False
+        # A voxel's axes may not be parallel; a determinant alone would depend on the voxel's size.
         sizes = np.linalg.norm(values[:3, :3], axis=0)
-    if not (sizes > 0).all() or tuple(values[3]) != (0.0, 0.0, 0.0, 1.0):
-        return False
-    return bool(abs(np.linalg.det(values[:3, :3] / sizes)) > 1e-6)
+        if not (sizes > 0).all() or tuple(values[3]) != (0.0, 0.0, 0.0, 1.0):
+            return False
+        return bool(abs(np.linalg.det(values[:3, :3] / sizes)) > 1e-6)
 
 
 def rows_of(matrix: ArrayLike) -> Affine:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.hounsfield import IntensityHistogram
 from ctrate_convert.sources.kinds import open_source
 from tests.unit.sources.made_nifti import LPS, MADE, Made, extended, plain
 from tests.unit.sources.test_nifti import KEY, edited, geometry, in_file_order, written
@@ -232,6 +233,7 @@ def test_qforms_are_nibabels(tmp_path: Path) -> None:
     [
         edited(400, "4d", 1e308, 0, 0, 1e308),
         edited(400, "4d", 5e-324, 0, 0, 0),
+        edited(400, "12d", 1e-321, 0, 0, 0, 0, 0, 1, 170, 160, -300, -0.7, 0),
         edited(352, "3d", 1e308, -1e308, 0),
         edited(104, "4d", 1, 1e308, 1e308, 1e308),
         edited(368, "4d", 0, 1e308, 1e308, 1e308),
@@ -253,6 +255,15 @@ def test_absurd_numbers_are_no_affine(
         found = geometry(written(tmp_path, made))
     assert all(np.isfinite(found.spacing_mm))
     assert np.isfinite(np.array(found.affine)).all()
+
+
+def test_an_absurd_slope_is_counted_without_a_warning() -> None:
+    """Its values are infinite: the voxels then show no scale."""
+    histogram = IntensityHistogram((1e308, 1e308))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        histogram.add(np.arange(-1000, 1000, dtype=np.int16).repeat(300))
+        assert histogram.intensity(-1000, 999) == "unknown"
 
 
 def test_large_extensions_are_passed_over(tmp_path: Path) -> None:
