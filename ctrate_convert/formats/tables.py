@@ -1,15 +1,23 @@
 """Read CSV tables: every cell is the text in the file, and a missing cell is empty.
 
+The csv module reads the rows and pandas compares them. pandas does not read them, because it loses
+facts: it fills a short row with empty cells, though that row shows that the table was cut off; it
+moves the cells of a row that follows an empty line of CR and starts with an empty cell; it drops
+blanks at the start of a row where two of its buffers meet; its errors do not show the bad row.
+
 Only this module imports pandas, which is slow to load. Import the module only to read tables.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -161,36 +169,66 @@ def _read_bytes(path: Path, setting: str) -> bytes:
 
 def _read(path: Path, setting: str, keep: Sequence[str] | None) -> Table:
     data = _read_bytes(path, setting)
-    cells = _parse(data, path, setting)
-    header = next(cells, ())
+    header, *cells = _parse(data, path, setting)
     _check_columns(header, path, setting)
     columns = header if keep is None else tuple(keep)
-    places = [header.index(column) for column in columns]
     name_place = header.index(VOLUME_NAME)
+    keys = pd.Index([key_of_volume(row[name_place]) for row in cells], dtype=object)
+    if keep is not None:
+        cells = list(map(itemgetter(*map(header.index, keep)), cells))
 
-    rows: dict[str, tuple[str, ...]] = {}
-    conflicting: dict[str, str] = {}
-    repeated = 0
-    for row in cells:
-        key = key_of_volume(row[name_place])
-        kept = tuple(row[place] for place in places)
-        first = rows.setdefault(key, kept)
-        if first is kept:
-            continue
-        if first == kept:
-            repeated += 1
-        else:
-            differing = [c for c, a, b in zip(columns, first, kept, strict=True) if a != b]
-            conflicting[key] = f"its rows in {path.name} differ in {', '.join(differing[:3])}"
-    for key in conflicting:
-        del rows[key]
-    return Table(path, sha256_hex(data), columns, rows, conflicting, repeated)
+    rows = pd.Series(cells, index=keys, dtype=object)
+    again = keys.duplicated()
+    first, later = rows[~again], rows[again]
+    before = first.reindex(later.index)
+    differs = later != before
+    conflicting = {
+        str(key): f"its rows in {path.name} differ in {_differing(columns, one, other)}"
+        for (key, one), other in zip(before[differs].items(), later[differs], strict=True)
+    }
+    kept = {str(key): row for key, row in first.items() if key not in conflicting}
+    return Table(path, sha256_hex(data), columns, kept, conflicting, int((~differs).sum()))
+
+
+def _differing(columns: Sequence[str], one: Sequence[str], other: Sequence[str]) -> str:
+    differing = (c for c, a, b in zip(columns, one, other, strict=True) if a != b)
+    return ", ".join(islice(differing, 3))
 
 
 def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
     """Return the file's rows, the header first, all of one length."""
     save_again = "save the table again as comma-separated UTF-8 text"
-    if not data.strip():
+    _check_text(data, path, setting, save_again)
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    shared: dict[str, str] = {}  # one string for all equal cells
+    width = 0
+    try:
+        # The empty line at the end closes every row except one with an open quote.
+        for number, row in enumerate(csv.reader(chain(text, [""])), start=1):
+            width = width or len(row)
+            if row and len(row) != width:
+                # A table that was cut off while it was copied has such a row.
+                raise SettingsError(
+                    f"--{setting} has a row of another length than its header",
+                    where=path,
+                    seen=f"{len(row)} cells in row {number}: {', '.join(row)[:60]}",
+                    expected=f"{width} cells",
+                    next_command="fetch the table again; it may have been cut off",
+                )
+            if row:
+                yield tuple(map(shared.setdefault, row, row))
+        if row:
+            raise csv.Error(f"a quote in row {number} is not closed")
+    except csv.Error as error:
+        raise SettingsError(
+            f"--{setting} is not a comma-separated table: {error}",
+            where=path,
+            next_command=save_again,
+        ) from error
+
+
+def _check_text(data: bytes, path: Path, setting: str, next_command: str) -> None:
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise SettingsError(
             f"--{setting} is empty", where=path, next_command="fetch the table again"
         )
@@ -200,60 +238,19 @@ def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
             where=path,
             seen=f"a NUL byte at offset {data.index(0)}",
             expected="comma-separated text",
-            next_command=save_again,
+            next_command=next_command,
         )
     try:
-        _check_row_lengths(data, path, setting)
-        # Read the header as a row: pandas would rename a repeated column and, if rows are longer
-        # than the header, take the first column for an index. dtype=object keeps the text
-        # verbatim and shares one string among equal cells.
-        frame = pd.read_csv(
-            io.BytesIO(data), header=None, dtype=object, na_filter=False, encoding="utf-8-sig"
-        )
-    except UnicodeDecodeError as error:
-        raise _not_utf8(data, path, setting, save_again) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise SettingsError(
-            f"--{setting} is not a comma-separated table: {str(error).strip()}",
-            where=path,
-            next_command=save_again,
-        ) from error
-    return frame.itertuples(index=False, name=None)
-
-
-def _check_row_lengths(data: bytes, path: Path, setting: str) -> None:
-    """Raise if the rows differ in length. pandas would silently fill a short row with empty cells.
-
-    A table that was cut off while it was copied has such a row.
-    """
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
-    width = 0
-    for number, row in enumerate(csv.reader(text), start=1):
-        width = width or len(row)
-        if row and len(row) != width:
-            raise SettingsError(
-                f"--{setting} has a row of another length than its header",
-                where=path,
-                seen=f"{len(row)} cells in row {number}: {', '.join(row)[:60]}",
-                expected=f"{width} cells",
-                next_command="fetch the table again; it may have been cut off",
-            )
-
-
-def _not_utf8(data: bytes, path: Path, setting: str, next_command: str) -> SettingsError:
-    seen = "another encoding"
-    try:
-        data.decode("utf-8-sig")
+        data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        seen = f"byte 0x{data[error.start]:02x} in line {line}"
-    return SettingsError(
-        f"--{setting} is not UTF-8 text",
-        where=path,
-        seen=seen,
-        expected="UTF-8",
-        next_command=next_command,
-    )
+        raise SettingsError(
+            f"--{setting} is not UTF-8 text",
+            where=path,
+            seen=f"byte 0x{data[error.start]:02x} in line {line}",
+            expected="UTF-8",
+            next_command=next_command,
+        ) from error
 
 
 def _check_columns(header: Sequence[str], path: Path, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""RunEstimate a run from one row of a probe: ratio, speed, hours and peak disk."""
+"""Estimate a run from one row of a probe: ratio, speed, hours and peak disk."""
 
 from __future__ import annotations
 

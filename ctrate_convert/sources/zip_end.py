@@ -54,19 +54,18 @@ def read_end(descriptor: int, where: object) -> End:
     """
     file_bytes = os.fstat(descriptor).st_size
     place, tail = _find_end(descriptor, file_bytes, where)
-    _, disk, first_disk, here, entries, size_bytes, offset, comment_bytes = _END.unpack_from(tail)
+    _, *numbers, comment_bytes = _END.unpack_from(tail)
     comment = tail[_END.size : _END.size + comment_bytes]
     if len(comment) < comment_bytes:
         raise unreadable("its comment is cut short", where)
     directory_end = place
-    small = (disk, first_disk, here, entries, size_bytes, offset)
     locator = read_at(descriptor, max(0, place - _LOCATOR64.size), _LOCATOR64.size)
     zip64_offset = None
     if place >= _LOCATOR64.size and locator[:4] == b"PK\x06\x07":
         directory_end = place - _LOCATOR64.size - _END64.size
         zip64_offset = _LOCATOR64.unpack(locator)[2]
-        small = _read_end64(descriptor, directory_end, small, where)
-    disk, first_disk, here, entries, size_bytes, offset = small
+        numbers = _read_end64(descriptor, directory_end, numbers, where)
+    disk, first_disk, here, entries, size_bytes, offset = numbers
     if disk or first_disk or here != entries:
         raise unreadable("it is a part of several", where)
     start = directory_end - size_bytes
@@ -93,9 +92,7 @@ def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, byt
     return start + place, tail[place:]
 
 
-def _read_end64(
-    descriptor: int, place: int, small: tuple[int, ...], where: object
-) -> tuple[int, int, int, int, int, int]:
+def _read_end64(descriptor: int, place: int, small: list[int], where: object) -> list[int]:
     """Return the six numbers of the zip64 end record."""
     raw = read_at(descriptor, place, _END64.size) if place >= 0 else b""
     if len(raw) < _END64.size or raw[:4] != b"PK\x06\x06":
@@ -106,8 +103,7 @@ def _read_end64(
     # The record does not count its signature and this size field, 12 bytes.
     if record_bytes != _END64.size - 12 or not agree:
         raise unreadable("its two end records contradict each other", where)
-    disk, first_disk, here, entries, size_bytes, offset = large
-    return disk, first_disk, here, entries, size_bytes, offset
+    return large
 
 
 def unreadable(why: str, where: object) -> SampleError:

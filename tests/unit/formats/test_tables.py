@@ -195,11 +195,49 @@ def test_bytes_that_are_not_utf8_are_located(files: Files) -> None:
     assert (error.where, error.seen) == (str(files.reports), "byte 0xe9 in line 3")
 
 
+def test_a_byte_order_mark_does_not_move_the_byte_that_is_named(files: Files) -> None:
+    """The byte that is not UTF-8 is the one in the file, also after a byte order mark."""
+    files.reports.write_bytes(b"\xef\xbb\xbf" + files.reports.read_bytes() + b"\xe9\n")
+    assert files.refusal().seen == "byte 0xe9 in line 3"
+
+
+def test_a_quote_that_stays_open_is_refused_with_its_row(files: Files) -> None:
+    """A table that was cut off in its last cell is not taken for a whole one."""
+    whole = files.reports.read_bytes()
+    files.reports.write_bytes(whole + b'\ntrain_1_a_2.nii.gz,a,b,c,"cut off')
+    error = files.refusal()
+    assert "not a comma-separated table" in error.what
+    assert "row 4" in error.what
+    files.reports.write_bytes(whole + b'train_1_a_2.nii.gz,a,b,c,"""whole"""')
+    assert files.read().reports.row("train_1_a_2")["Impressions_EN"] == '"whole"'
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_empty_lines_move_no_cell(files: Files, end: str) -> None:
+    """A row that starts with an empty cell keeps its cells in place after an empty line."""
+    lines = [",".join(("Note", *METADATA)), "", ",".join(("", A, *META_ROW[:2], "", "1.0", "x"))]
+    files.metadata.write_bytes(end.join([*lines, "", ""]).encode())
+    row = files.read().metadata.row("train_1_a_1")
+    assert list(row.values()) == ["", A, *META_ROW[:2], "", "1.0", "x"]
+
+
+def test_blanks_survive_everywhere_in_a_long_table(files: Files) -> None:
+    """Blanks at the start of a row are part of its first cell, however far into the file it is."""
+    columns = ("Note", *METADATA)
+    full = [(100_000 * "y", B, *[""] * 5)] * 2
+    for start in range(262_140, 262_146):
+        filler = (start - len(table(columns, [*full, ("", B, *[""] * 5)]))) * "y"
+        rows = [*full, (filler, B, *[""] * 5), ("   x", A, *[""] * 5)]
+        files.metadata.write_bytes(table(columns, rows))
+        assert files.read().metadata.row("train_1_a_1")["Note"] == "   x"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "empty"),
         (b"\n \n", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
         (b"PK\x03\x04\0\0\0", "not a text file"),
         ("VolumeName,Findings_EN\n".encode("utf-16"), "not a text file"),
         (b"\x1f\x8b\x08abc", "not UTF-8"),
