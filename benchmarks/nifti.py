@@ -51,7 +51,7 @@ class Size:
     rounds: int
 
 
-FULL = Size((512, 512, 240), (512, 512, 2000), rounds=5)
+FULL = Size((512, 512, 240), (512, 512, 2000), rounds=3)
 QUICK = Size((256, 256, 60), (256, 256, 200), rounds=2)
 
 

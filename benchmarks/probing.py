@@ -31,7 +31,7 @@ from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Encoding
 
-FULL = Size((480, 480, 240), rounds=3)
+FULL = Size((480, 480, 240), rounds=2)
 QUICK = Size((480, 480, 60), rounds=1)
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy.gz", "b2nd")
