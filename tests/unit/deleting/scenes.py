@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -193,12 +194,12 @@ def bindfs(folder: Path, mount: Path) -> Iterator[Path]:
 def holders(path: Path) -> set[int]:
     """The processes that have ``path`` open."""
     found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == str(path):
-                found.add(int(link.parts[2]))
-        except OSError:
-            continue
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            for link in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(link) == str(path):
+                        found.add(int(process.name))
     return found
 
 
