@@ -110,8 +110,8 @@ def table(work: Path, size: Size) -> Table:
         [
             f"{len(volumes_of(size))} volumes as for the prediction, each of about "
             f"{'×'.join(map(str, size.shape))}; every encoding is tried in each plan.",
-            "The set is small: of a real set with thousands of volumes a smaller part is probed, "
-            "and what reads whole volumes or misses kinds costs more there.",
+            "All voxels are one scan's: what kinds and the look into stored files earn where "
+            "scanners differ is not measured here.",
         ],
     )
 
