@@ -7,13 +7,13 @@ each other, the table's spacing is not this array's.
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import get_args
 
+from ctrate_convert.formats.literals import literal
 from ctrate_convert.store.records.geometry import NO_GEOMETRY, Axes, Geometry
 from ctrate_convert.store.records.plan import ArrayHeader
 
@@ -63,7 +63,7 @@ def table_spacing_mm(metadata: Mapping[str, str]) -> list[float]:
     """Return [x, y, z] from XYSpacing and ZSpacing, or an empty list unless all are known."""
     try:
         # The table holds a Python list as text, such as [0.75, 0.75].
-        in_plane = ast.literal_eval(metadata.get("XYSpacing", "") or "[]")
+        in_plane = literal(metadata.get("XYSpacing", "") or "[]")
         x, y = (_number(str(value)) for value in in_plane)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []

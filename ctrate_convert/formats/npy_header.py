@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import math
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ctrate_convert.errors import SampleError
+from ctrate_convert.formats.literals import literal
 
 MAX_HEADER_BYTES = 10_000
 """The limit of ``numpy.lib.format``: a longer header may exhaust ``literal_eval``."""
@@ -104,7 +104,7 @@ def _without_blanks(text: str) -> str:
 
 def _fields(text: str) -> dict[str, Any]:
     try:
-        fields = ast.literal_eval(text.strip())
+        fields = literal(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise SampleError("npy header is not a literal", seen=repr(text[:80])) from error
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -565,3 +568,24 @@ def test_half_a_step_is_within_the_default_bound() -> None:
     whole.cast(values)
     with pytest.raises(SampleError, match="precision loss"):
         whole.measured().check(None, lambda limit: 0.5)
+
+
+def test_headers_are_parsed_in_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 raises SystemError where two threads build a syntax tree at once."""
+    at_once, most = 0, 0
+    parse_literal = ast.literal_eval
+
+    def watched(text: str) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.001)
+        at_once -= 1
+        return parse_literal(text)
+
+    monkeypatch.setattr(ast, "literal_eval", watched)
+    data = header_bytes(np.dtype("<i2"), (2, 3, 4))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(parse, [data] * 100))
+    assert {one.shape for one in found} == {(2, 3, 4)}
+    assert most == 1
