@@ -11,10 +11,18 @@ import sys
 
 from ctrate_convert.running.parent import die_with_parent
 
+_parent_to_be = 0
+
+
+def _note_parent() -> None:
+    """Note which process is about to fork: not always the fork server, since a worker may, too."""
+    global _parent_to_be
+    _parent_to_be = os.getpid()
+
+
 # multiprocessing starts the fork server as ``python -c '... multiprocessing.forkserver ...'``.
 if "multiprocessing.forkserver" in sys.orig_argv[-1]:
     # If the command has ended by now, the fork server ends by itself: nobody asks for a worker.
     die_with_parent(os.getppid())
-    _forkserver = os.getpid()
     # The kernel clears the death signal in a forked child, so each child asks for it again.
-    os.register_at_fork(after_in_child=lambda: die_with_parent(_forkserver))
+    os.register_at_fork(before=_note_parent, after_in_child=lambda: die_with_parent(_parent_to_be))

@@ -226,8 +226,11 @@ def test_with_min_free_gb_it_is_begun_and_waits_for_space(
     assert process.stderr is not None
     assert "WARNING: what is pending may take" in process.stderr.readline()
     assert "paused" in process.stderr.readline()
-    (note,) = Dataset(out).attempts.glob("*/progress.json")
-    while not json.loads(note.read_text())["paused"]:  # it is written after it was said
+    while not (notes := [*Dataset(out).attempts.glob("*/progress.json")]):  # said first, then noted
+        assert process.poll() is None
+        time.sleep(0.05)
+    (note,) = notes
+    while not json.loads(note.read_text())["paused"]:
         assert process.poll() is None
         time.sleep(0.05)
     while len(list(out.glob("*.tar"))) < 2 or partials(out):  # the last one may still be settling
