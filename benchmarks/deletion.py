@@ -68,16 +68,8 @@ def _measure_kind(pool: Pool, work: Path, size: Size, kind: SourceKind) -> list[
     ]
 
 
-def _inputs(work: Path, sources: Sequence[Path]) -> Path:
-    """Write a data folder of copies: what is deleted is gone for the next round."""
-    inputs = work / "inputs"
-    shutil.rmtree(inputs, ignore_errors=True)
-    our_way.write_inputs(inputs, sources, copies=True)
-    return inputs
-
-
 def _original(pool: Pool, work: Path, sources: Sequence[Path]) -> Cost:
-    inputs, out = _inputs(work, sources), work / "original"
+    inputs, out = our_way.inputs_to_delete(work, sources), work / "original"
     out.mkdir()
     job = functools.partial(
         _convert_and_unlink, sorted((inputs / "npz").iterdir()), out / "shard-000000.tar"
@@ -96,7 +88,7 @@ def _convert_and_unlink(sources: Sequence[Path], tar_path: Path) -> None:
 def _ours(
     pool: Pool, work: Path, sources: Sequence[Path], candidate: Candidate, *, deleting: bool
 ) -> Cost:
-    inputs, out = _inputs(work, sources), work / "ours"
+    inputs, out = our_way.inputs_to_delete(work, sources), work / "ours"
     our_way.plan(inputs, out, _SAMPLES, **vars(candidate), delete_source_files=deleting)
     step = our_way.convert_and_delete if deleting else our_way.convert
     cost = run_jobs(pool, [functools.partial(step, out, 0)], out)

@@ -143,15 +143,8 @@ def _nifti(work: Path, volume: Volume) -> Path:
     return path
 
 
-def _inputs(work: Path, sources: Sequence[Path]) -> Path:
-    inputs = work / "inputs"
-    shutil.rmtree(inputs, ignore_errors=True)
-    our_way.write_inputs(inputs, sources, copies=True)
-    return inputs
-
-
 def _usual(pool: Pool, work: Path, sources: Sequence[Path], *, deleting: bool) -> Cost:
-    inputs, out = _inputs(work, sources), work / "usual"
+    inputs, out = our_way.inputs_to_delete(work, sources), work / "usual"
     out.mkdir()
     job = functools.partial(
         usual_way, sorted((inputs / "npz").iterdir()), out / "shard-000000.tar", deleting=deleting
@@ -175,7 +168,7 @@ def usual_way(sources: Sequence[Path], tar_path: Path, *, deleting: bool) -> Non
 def _ours(
     pool: Pool, work: Path, sources: Sequence[Path], candidate: Candidate, *, deleting: bool
 ) -> Cost:
-    inputs, out = _inputs(work, sources), work / "ours"
+    inputs, out = our_way.inputs_to_delete(work, sources), work / "ours"
     our_way.plan(inputs, out, _SAMPLES, **vars(candidate), delete_source_files=deleting)
     step = our_way.convert_and_delete if deleting else our_way.convert
     cost = run_jobs(pool, [functools.partial(step, out, 0)], out)
@@ -191,9 +184,7 @@ def _memory(work: Path, size: Size) -> Table:
     (source,) = _sources(work, size.long, 1, level=1)
     rows, worst = [], 0.0
     for candidate in (*_CANDIDATES, Candidate("npy.gz")):
-        inputs, out = work / "inputs", work / "ours"
-        shutil.rmtree(inputs, ignore_errors=True)
-        our_way.write_inputs(inputs, [source], copies=True)
+        inputs, out = our_way.inputs_to_delete(work, [source]), work / "ours"
         our_way.plan(inputs, out, 1, **vars(candidate), delete_source_files=True)
         above = peak_mib(our_way.convert_and_delete, out, 0) - idle
         shutil.rmtree(inputs)

@@ -6,6 +6,7 @@ import csv
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def write_inputs(folder: Path, volumes: Sequence[Path], *, copies: bool = False)
     )
     _write_csv(folder / "reports.csv", ["VolumeName", *REPORT_FIELDS], report_rows(names, 0))
     _write_csv(folder / "labels.csv", ["VolumeName", *LABEL_NAMES], label_rows(names, 0))
+
+
+def inputs_to_delete(work: Path, volumes: Sequence[Path]) -> Path:
+    """Write a data folder of copies: what is deleted is gone for the next round."""
+    inputs = work / "inputs"
+    shutil.rmtree(inputs, ignore_errors=True)
+    write_inputs(inputs, volumes, copies=True)
+    return inputs
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -100,10 +109,11 @@ def convert_and_delete(out: Path, shard: int) -> None:
     child = os.fork()  # as a run's workers are forked: nothing is imported a second time
     if child == 0:
         kept = _release(out, shard)
-        print(*kept, sep="\n", end="", flush=True)
+        print(*kept, sep="\n", end="", file=sys.stderr, flush=True)
         os._exit(1 if kept else 0)
-    if os.waitpid(child, 0)[1]:
-        raise RuntimeError("a source was kept")
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise RuntimeError(f"a source was kept, or the process failed: it ended with {status}")
 
 
 def _release(out: Path, shard: int) -> list[str]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.exporting.held import Held
-from ctrate_convert.formats.affines import permuted
+from ctrate_convert.formats.affines import REVERSED, permuted
+from ctrate_convert.formats.codecs.gzip_stream import new_deflater
 from ctrate_convert.formats.nifti import header_bytes
 from ctrate_convert.formats.reorder import in_c_order
-
-_LEVEL = 1
-_GZIP_CONTAINER = 31  # zlib's wbits: 16 for a gzip header and trailer, plus 15
-_REVERSED = (2, 1, 0)
+from ctrate_convert.sources.nifti import EXTENSIONS
 
 
 def write_source(held: Held, stream: BinaryIO, *, compressed: bool) -> None:
@@ -30,7 +26,7 @@ def write_source(held: Held, stream: BinaryIO, *, compressed: bool) -> None:
         DamageError: the shard does not hold what its record says.
         OSError: it cannot be read, or the file not be written.
     """
-    if not held.raw_header or "nifti-extensions" in held.header.left_out:
+    if not held.raw_header or EXTENSIONS in held.header.left_out:
         raise SampleError(
             "its shard does not hold the source's extensions, which were given up",
             where=held.sample.key,
@@ -66,7 +62,7 @@ def write_from_affine(held: Held, stream: BinaryIO, scratch: Path) -> None:
         dtype = np.dtype("<f4")
         blocks = (block.astype(dtype) for block in blocks)
     if geometry.axes == "zyx":
-        shape, affine = array.shape[::-1], permuted(geometry.affine, _REVERSED)
+        shape, affine = array.shape[::-1], permuted(geometry.affine, REVERSED)
     else:
         shape, affine = array.shape, geometry.affine
         blocks = in_c_order(blocks, shape[::-1], dtype, scratch, fortran_order=True)
@@ -83,7 +79,7 @@ def _write(
         for block in blocks:
             stream.write(block.data.cast("B"))
         return
-    deflater = isal_zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_CONTAINER)
+    deflater = new_deflater()
     stream.write(deflater.compress(header))
     for block in blocks:
         stream.write(deflater.compress(block.data.cast("B")))

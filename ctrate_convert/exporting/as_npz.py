@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.exporting.held import Held
+from ctrate_convert.formats.npy_header import header_bytes, header_of
 
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The time of every entry: the same sample gives the same bytes."""
@@ -31,7 +32,8 @@ def write_source(held: Held, stream: BinaryIO, scratch: Path) -> None:
     deflated = header.compression == "deflated"
     raw_header = held.raw_header
     if raw_header is None:  # a shard of an earlier version: the header as numpy writes it
-        raw_header = _npy_header(np.dtype(header.dtype), header.shape, header.fortran_order)
+        dtype = np.dtype(header.dtype)
+        raw_header = header_of(dtype, header.shape, fortran_order=header.fortran_order)
     with zipfile.ZipFile(stream, "w") as archive:
         archive.comment = held.comment
         _add(archive, f"{header.array_key}.npy", raw_header, held.source_blocks(scratch), deflated)
@@ -46,9 +48,8 @@ def write_array(held: Held, stream: BinaryIO) -> None:
         DamageError: the shard does not hold what its record says.
         OSError: it cannot be read, or the file not be written.
     """
-    dtype = np.dtype(held.array.dtype).newbyteorder("<")
+    header = header_bytes(np.dtype(held.array.dtype), held.array.shape)
     with zipfile.ZipFile(stream, "w") as archive:
-        header = _npy_header(dtype, held.array.shape, fortran_order=False)
         _add(archive, "data.npy", header, held.stored_blocks(), deflated=True)
         for name, array in _beside(held).items():
             buffer = io.BytesIO()
@@ -72,13 +73,6 @@ def _beside(held: Held) -> dict[str, NDArray[Any]]:
     if held.raw_header and held.header.kind == "nifti":
         found["nifti_header"] = np.frombuffer(held.raw_header, np.uint8)
     return found
-
-
-def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], fortran_order: bool) -> bytes:
-    stream = io.BytesIO()
-    fields = {"descr": dtype.str, "fortran_order": fortran_order, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, fields)
-    return stream.getvalue()
 
 
 def _add(

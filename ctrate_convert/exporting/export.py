@@ -48,11 +48,6 @@ class ExportReport:
     failed: list[tuple[str, str]] = field(default_factory=list)
     exit_code: ExitCode = ExitCode.DONE
 
-    @property
-    def exact(self) -> int:
-        """The number of files whose voxels are the source's, without any loss."""
-        return sum(one.max_abs_error == 0.0 for one in self.exported)
-
 
 def export(
     dataset: Dataset,
@@ -117,7 +112,7 @@ def _export(
         report.there.append(str(final))
         return
     held = read_held(shard, sample)
-    make_directories(*_missing(final.parent))
+    make_directories(final.parent)
     with PartialFile(final) as partial:
         with os.fdopen(os.dup(partial.descriptor), "wb") as stream:
             _write(held, stream, form, final)
@@ -127,11 +122,6 @@ def _export(
             report.there.append(str(final))
             return
     report.exported.append(Exported(sample.key, str(final), size_bytes, sample.array.max_abs_error))
-
-
-def _missing(folder: Path) -> list[Path]:
-    """Return the folders that are to be made so that ``folder`` is there, from the top."""
-    return [one for one in (*reversed(folder.parents), folder) if not one.exists()]
 
 
 def _name(sample: ConvertedSample, form: Form) -> str:

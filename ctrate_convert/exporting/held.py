@@ -63,11 +63,6 @@ class Held:
         """What is known of the array's geometry."""
         return self.sample.geometry
 
-    @property
-    def is_exact(self) -> bool:
-        """True if the voxels in the shard are the source's, without any loss."""
-        return self.array.max_abs_error == 0.0
-
     def stored_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the elements as stored, in C order; check their digest with the last one.
 
@@ -80,19 +75,23 @@ class Held:
                 digest.update(block.data.cast("B"))
                 yield block
         except ValueError as error:
-            raise self._damaged(f"{self.array.name} cannot be decoded: {error}") from error
+            raise _damaged(self.shard, f"{self.array.name} cannot be decoded: {error}") from error
         if digest.hexdigest() != self.array.blake3:
-            raise self._damaged(f"{self.array.name} is not what its record says")
+            raise _damaged(self.shard, f"{self.array.name} is not what its record says")
 
     def source_blocks(self, scratch: Path) -> Iterator[NDArray[Any]]:
         """Yield the elements in the source's type, byte order and file order.
+
+        The C order of the reversed axes is the Fortran order, so the scratch file that turns
+        Fortran order into C order turns them back.
 
         Raises:
             DamageError: the shard does not hold what its record says.
         """
         dtype = np.dtype(self.header.dtype)
         blocks = (self._as_source(block, dtype) for block in self.stored_blocks())
-        return in_file_order(blocks, self.header, dtype, scratch)
+        shape, fortran_order = self.header.shape[::-1], self.header.fortran_order
+        return in_c_order(blocks, shape, dtype, scratch, fortran_order=fortran_order)
 
     def _as_source(self, block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         if block.dtype.kind == "i" and self.array.value_scale == 1.0:
@@ -102,23 +101,10 @@ class Held:
             values = np.rint(values)
         return values.astype(dtype)
 
-    def _damaged(self, what: str) -> DamageError:
-        out = self.shard.parent
-        return DamageError(
-            what, where=self.shard, next_command=f"ctrate-convert verify {out} --full --repair"
-        )
 
-
-def in_file_order(
-    blocks: Iterator[NDArray[Any]], header: ArrayHeader, dtype: np.dtype[Any], scratch: Path
-) -> Iterator[NDArray[Any]]:
-    """Yield a volume's elements, given in C order, in the order of its source.
-
-    The C order of the reversed axes is the Fortran order, so one scratch file turns both ways.
-    """
-    return in_c_order(
-        blocks, header.shape[::-1], dtype, scratch, fortran_order=header.fortran_order
-    )
+def _damaged(shard: Path, what: str) -> DamageError:
+    verify = f"ctrate-convert verify {shard.parent} --full --repair"
+    return DamageError(what, where=shard, next_command=verify)
 
 
 def read_held(shard: Path, sample: ConvertedSample) -> Held:
@@ -133,11 +119,7 @@ def read_held(shard: Path, sample: ConvertedSample) -> Held:
         stream.seek(member.offset)
         data = stream.read(member.size_bytes)
     if blake3.blake3(data).hexdigest() != member.blake3:
-        raise DamageError(
-            f"{member.name} is not what its record says",
-            where=shard,
-            next_command=f"ctrate-convert verify {shard.parent} --full --repair",
-        )
+        raise _damaged(shard, f"{member.name} is not what its record says")
     fields = json.loads(data)
     raw_header = fields.get("source_header_base64")
     comment, entries = b"", []

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 Affine = tuple[tuple[float, float, float, float], ...]
 """Four rows of four numbers; empty if the affine is not known."""
 
+REVERSED = (2, 1, 0)
+"""The axes of an array, last to first."""
+
 _DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
 _AXIS_OF_DIRECTION = "xyz"
 
@@ -58,15 +61,6 @@ def permuted(affine: Affine, axes: Sequence[int]) -> Affine:
         return ()
     matrix = np.array(affine)
     return rows_of(matrix[:, [*axes, 3]])
-
-
-def shifted(affine: Affine, origin: Sequence[int]) -> Affine:
-    """Return the affine of a crop whose first voxel has the index ``origin`` in the array."""
-    if not affine:
-        return ()
-    matrix = np.array(affine)
-    matrix[:3, 3] += matrix[:3, :3] @ np.asarray(origin, np.float64)
-    return rows_of(matrix)
 
 
 def orientation_of(affine: Affine) -> str:

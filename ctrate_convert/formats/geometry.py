@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import get_args
+from typing import TypeVar, get_args
 
 from ctrate_convert.formats.literals import literal
 from ctrate_convert.store.records.geometry import NO_GEOMETRY, Axes, Geometry
@@ -22,6 +22,9 @@ _EQUAL = 0.01
 
 The table rounds them to at most five digits, and NIfTI holds them in single precision.
 """
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _orders() -> list[str]:
     return ["".join(order) for order in permutations("xyz")]
 
 
-def _in_order(values: Sequence[int], order: str) -> tuple[int, ...]:
+def _in_order(values: Sequence[T], order: str) -> tuple[T, ...]:
     return tuple(values["xyz".index(axis)] for axis in order)
 
 
@@ -111,7 +114,7 @@ def _spacing_told_by(orders: Sequence[str], table: _Table) -> dict[str, object]:
     """Return the spacing if all orders of the axes that fit the sizes agree on it."""
     if min(table.spacing_mm) <= 0:
         return {}
-    spacings = {tuple(table.spacing_mm["xyz".index(axis)] for axis in order) for order in orders}
+    spacings = {_in_order(table.spacing_mm, order) for order in orders}
     if len(spacings) > 1:
         return {}
     return {

@@ -130,9 +130,14 @@ def _dtype(descr: Any) -> np.dtype[np.generic]:
 
 
 def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Return the version 1.0 header of a C-order array; its length is a multiple of 64."""
+    """Return the version 1.0 header of a little-endian C-order array."""
+    return header_of(dtype.newbyteorder("<"), shape, fortran_order=False)
+
+
+def header_of(dtype: np.dtype[np.generic], shape: tuple[int, ...], *, fortran_order: bool) -> bytes:
+    """Return the version 1.0 header of an array; its length is a multiple of 64."""
     stream = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(dtype.newbyteorder("<"))
-    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    descr = np.lib.format.dtype_to_descr(dtype)
+    fields = {"descr": descr, "fortran_order": fortran_order, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, fields)
     return stream.getvalue()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.codecs import CODECS
-from ctrate_convert.formats.codecs.codec import StoredArray
+from ctrate_convert.formats.codecs.codec import ArrayPlace
 from ctrate_convert.reading.boxes import Box, shape_of
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
@@ -42,15 +42,9 @@ def read_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -> Ite
     file.check_header(array)
     dtype = np.dtype(array.dtype).newbyteorder("<")
     path, offset, size_bytes = file.shard.path, array.offset, array.size_bytes
-    stored = StoredArray(file, path, offset, size_bytes, dtype, array.shape)
-    codec = CODECS[array.encoding]
+    stored = ArrayPlace(file, path, offset, size_bytes, dtype, array.shape)
     try:
-        found = (
-            iter([codec.read_box(stored, boxes[0])])
-            if len(boxes) == 1
-            else codec.read_boxes(stored, boxes)
-        )
-        for one in found:
+        for one in CODECS[array.encoding].read_boxes(stored, boxes):
             yield one.astype(array.dtype, copy=False)  # to the machine's own byte order
     except ValueError as error:
         raise file.shard.damage(f"{array.name} cannot be decoded: {error}") from error

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.affines import Affine, permuted
+from ctrate_convert.formats.affines import REVERSED, Affine, permuted
 
 if TYPE_CHECKING:
     import nibabel
@@ -40,7 +40,7 @@ def to_sitk(values: NDArray[Any], affine: Affine, name: str) -> SimpleITK.Image:
     require_affine(affine, name)
     import SimpleITK
 
-    matrix = _RAS_TO_LPS @ np.array(permuted(affine, (2, 1, 0)))
+    matrix = _RAS_TO_LPS @ np.array(permuted(affine, REVERSED))
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     image = SimpleITK.GetImageFromArray(values)
     image.SetSpacing(spacing.tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,21 @@ def _convert_as(
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
         measured.check(settings.max_error, look_again)
         header = volume.header
-        array = _array_record(written, elements.hexdigest(), measured, member, settings)
         hounsfield = to_hounsfield(
             measured.intensity, header.scaling, measured.value_scale, sample.metadata
         )
-        array = array.model_copy(
-            update={
+        array = _array_record(
+            {
+                "encoding": settings.encoding,
+                "blake3": elements.hexdigest(),
                 "intensity": without_scaling(measured.intensity, header.scaling),
                 "hu_slope": hounsfield.slope,
                 "hu_intercept": hounsfield.intercept,
                 "hu_from": hounsfield.evidence,
-            }
+            },
+            written,
+            measured,
+            member,
         )
         about = AboutSource(
             header=header,
@@ -144,24 +148,18 @@ def _caster(volume: Source, dtype: np.dtype[Any], settings: PlanSettings) -> Cas
 
 
 def _array_record(
-    written: WrittenMember,
-    elements_blake3: str,
-    measured: Measured,
-    target: ArrayTarget,
-    settings: PlanSettings,
+    facts: Mapping[str, object], written: WrittenMember, measured: Measured, target: ArrayTarget
 ) -> ArrayRecord:
     return ArrayRecord.model_validate(
         {
+            **facts,
             "name": written.name,
             "offset": written.offset,
             "size_bytes": written.size_bytes,
             "dtype": target.dtype.name,
             "shape": target.shape,
-            "encoding": settings.encoding,
-            "blake3": elements_blake3,
             "stored_blake3": written.blake3 or None,
             "value_scale": measured.value_scale,
-            "intensity": measured.intensity,
             "max_abs_error": measured.max_abs_error,
             "value_min": measured.value_min,
             "value_max": measured.value_max,

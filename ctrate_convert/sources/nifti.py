@@ -11,7 +11,7 @@ import os
 from typing import Any, Protocol
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.affines import orientation_of, permuted
+from ctrate_convert.formats.affines import REVERSED, orientation_of, permuted
 from ctrate_convert.sources.extra import MAX_EXTRA_BYTES, base64_bytes, estimated_bytes, read_all
 from ctrate_convert.sources.gzip_members import MAX_RATIO, GzipMembers
 from ctrate_convert.sources.left_out import BYTES_AFTER, LeftOut, user_attributes
@@ -22,7 +22,6 @@ from ctrate_convert.store.records.plan import ArrayHeader
 
 EXTENSIONS = "nifti-extensions"
 
-_REVERSED = (2, 1, 0)
 _PASSED_BYTES = 2**16
 _MOST_BYTES_AFTER = 2**20
 """The most bytes after the voxels that are counted; a file with more is refused."""
@@ -175,7 +174,7 @@ class NiftiSource(Source):
 
 
 def _geometry(nifti: NiftiHeader) -> Geometry:
-    affine = permuted(nifti.affine, _REVERSED)
+    affine = permuted(nifti.affine, REVERSED)
     return Geometry(
         axes="zyx",
         axes_from="NIfTI: x is fastest",

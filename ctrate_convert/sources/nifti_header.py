@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.affines import Affine, is_usable, rows_of
+from ctrate_convert.formats.affines import Affine, is_usable, rows_of, spacing_of
 
 MAX_BYTES_BEFORE_VOXELS = 2**26
 """The most bytes of header and extensions; a longer file is refused before it is inflated."""
@@ -279,7 +279,7 @@ def _spacing(affine: Affine, pixdim: tuple[float, ...], mm: float) -> tuple[floa
     Without an affine, sizes that are all 1 are what a writer leaves who knows none.
     """
     if affine:
-        return tuple(float(size) for size in np.linalg.norm(np.array(affine)[:3, :3], axis=0))
+        return spacing_of(affine)
     sizes = tuple(float(size) * mm for size in pixdim[1:4])
     known = all(math.isfinite(size) and size > 0 for size in sizes) and set(pixdim[1:4]) != {1.0}
     return sizes if known else ()

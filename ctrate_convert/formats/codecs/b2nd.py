@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.codecs.codec import Array, Codec, RequireRoom, StoredArray
+from ctrate_convert.formats.codecs.codec import Array, ArrayPlace, Codec, RequireRoom
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
 from ctrate_convert.formats.tiling import Box, Shape, box_elements, box_shape, c_order_boxes
@@ -261,7 +261,7 @@ class B2nd(Codec):
         except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
             raise ValueError(f"Blosc2 frame is damaged: {error}") from error
 
-    def read_box(self, stored: StoredArray, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
         """Open the frame at its place in the file, and decode the blocks that the box touches."""
         import blosc2
 

@@ -32,7 +32,7 @@ class OpenFile(Protocol):
 
 
 @dataclass(frozen=True)
-class StoredArray:
+class ArrayPlace:
     """An array member at its place in a file; ``dtype`` is little-endian."""
 
     file: OpenFile
@@ -65,14 +65,14 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def read_box(self, stored: StoredArray, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
         """Return a box, reading and decoding no more than the encoding has to.
 
         Raises:
             ValueError: the stored bytes are damaged, or hold another type or shape.
         """
 
-    def read_boxes(self, stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+    def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes as `read_box` returns them, and do once what is the same for all.
 
         Raises:

@@ -1,12 +1,20 @@
-"""Inflate gzip data no further than they are read, so that their size is no surprise."""
+"""Write gzip data, and inflate them no further than they are read: no size is a surprise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from isal import igzip_lib, isal_zlib
 
+_LEVEL = 1
+_GZIP_CONTAINER = 31  # zlib's wbits: 16 for a gzip header and trailer, plus 15
 _PIECE_BYTES = 2**20
+
+
+def new_deflater() -> Any:
+    """Return a compressor that writes one gzip member (igzip, level 1, no time stamp)."""
+    return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_CONTAINER)
 
 
 class GzipStream:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ctrate_convert.formats.codecs.codec import Array, Codec, RequireRoom, StoredArray
+from ctrate_convert.formats.codecs.codec import Array, ArrayPlace, Codec, RequireRoom
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.npy_header import header_bytes, read_header
 from ctrate_convert.formats.tar import WrittenMember
@@ -32,6 +32,13 @@ PIECE_BYTES = 2**22
 _BLOCK_BYTES = 2**20
 _SMALL_PLANE = 2**14
 """Elements of a plane that is read whole: one more read would take as long."""
+
+
+class SupportsRead(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes; none at the end."""
 
 
 class _Writer(ArrayWriter):
@@ -60,23 +67,18 @@ class Npy(Codec):
         self, path: Path, offset: int, size_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
     ) -> Iterator[Array]:
         """Yield the elements, which are the last bytes of the member after any header."""
-        left = math.prod(shape) * dtype.itemsize
-        if left > size_bytes:
+        elements_bytes = math.prod(shape) * dtype.itemsize
+        if elements_bytes > size_bytes:
             raise ValueError(f"{size_bytes} bytes cannot hold {shape} of {dtype.name}")
         with path.open("rb", buffering=0) as stream:
-            stream.seek(offset + size_bytes - left)
-            while left:
-                data = stream.read(min(_BLOCK_BYTES, left))
-                if not data or len(data) % dtype.itemsize:
-                    raise ValueError("array data is cut short")
-                left -= len(data)
-                yield np.frombuffer(data, dtype)
+            stream.seek(offset + size_bytes - elements_bytes)
+            yield from blocks_in(stream, elements_bytes, dtype)
 
-    def read_box(self, stored: StoredArray, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
         """Read only the needed rows of each plane; read whole planes in one piece."""
         return _elements(stored, box, _first_element(stored))
 
-    def read_boxes(self, stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+    def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes; the header is checked once."""
         first = _first_element(stored)
         return (_elements(stored, box, first) for box in boxes)
@@ -89,7 +91,21 @@ class Npy(Codec):
         return elements.reshape(npy.shape, order="F" if npy.fortran_order else "C").copy()
 
 
-def _first_element(stored: StoredArray) -> int:
+def blocks_in(stream: SupportsRead, size_bytes: int, dtype: np.dtype[Any]) -> Iterator[Array]:
+    """Yield the elements in the next ``size_bytes`` of ``stream``, a block at a time.
+
+    Raises:
+        ValueError: the stream ends early.
+    """
+    while size_bytes:
+        data = stream.read(min(_BLOCK_BYTES, size_bytes))
+        if not data or len(data) % dtype.itemsize:
+            raise ValueError("array data is cut short")
+        size_bytes -= len(data)
+        yield np.frombuffer(data, dtype)
+
+
+def _first_element(stored: ArrayPlace) -> int:
     """Return the offset of the array's first element, after the header that must precede it."""
     prefix_bytes = stored.size_bytes - math.prod(stored.shape) * stored.dtype.itemsize
     # In the layout ctclip no header precedes the elements.
@@ -99,7 +115,7 @@ def _first_element(stored: StoredArray) -> int:
     return stored.offset + prefix_bytes
 
 
-def _elements(stored: StoredArray, box: Box, first: int) -> Array:
+def _elements(stored: ArrayPlace, box: Box, first: int) -> Array:
     dtype = stored.dtype
     found = np.empty(box_shape(box), dtype)
     if _is_one_run(stored.shape, box):
@@ -119,7 +135,7 @@ def _is_one_run(shape: Shape, box: Box) -> bool:
     return columns == width and (rows == height or depth == 1)
 
 
-def _place(stored: StoredArray, box: Box) -> int:
+def _place(stored: ArrayPlace, box: Box) -> int:
     return place_in_c_order(stored.shape, box) * stored.dtype.itemsize
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 
-from ctrate_convert.formats.codecs.codec import Array, Codec, RequireRoom, StoredArray
-from ctrate_convert.formats.codecs.gzip_stream import GzipStream
-from ctrate_convert.formats.codecs.npy import PIECE_BYTES, keep
+from ctrate_convert.formats.codecs.codec import Array, ArrayPlace, Codec, RequireRoom
+from ctrate_convert.formats.codecs.gzip_stream import GzipStream, new_deflater
+from ctrate_convert.formats.codecs.npy import PIECE_BYTES, blocks_in, keep
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.npy_header import header_bytes, read_header
 from ctrate_convert.formats.tar import WrittenMember
@@ -27,8 +26,6 @@ from ctrate_convert.formats.tiling import (
     place_in_c_order,
 )
 
-_LEVEL = 1
-_GZIP_CONTAINER = 31  # zlib's wbits: 16 for a gzip header and trailer, plus 15
 _BLOCK_BYTES = 2**20
 
 
@@ -36,7 +33,7 @@ class _Writer(ArrayWriter):
     def __init__(self, target: ArrayTarget) -> None:
         self._tar = target.tar
         self._tar.begin(target.name, None)
-        self._deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_CONTAINER)
+        self._deflater = new_deflater()
         self._tar.put(self._deflater.compress(header_bytes(target.dtype, target.shape)))
         # The output of igzip depends on the sizes of its inputs, so all pieces have one size.
         self._piece = memoryview(bytearray(_BLOCK_BYTES))
@@ -98,26 +95,20 @@ class NpyGz(Codec):
 
         The writer uses igzip, so that writing and checking rest on two implementations.
         """
-        left = math.prod(shape) * dtype.itemsize
         header = header_bytes(dtype, shape)
         with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:
             try:
                 with gzip.GzipFile(fileobj=raw) as stream:
                     if stream.read(len(header)) != header:
                         raise ValueError("another npy header than was recorded")
-                    while left:
-                        data = stream.read(min(_BLOCK_BYTES, left))
-                        if not data or len(data) % dtype.itemsize:
-                            raise ValueError("array data is cut short")
-                        left -= len(data)
-                        yield np.frombuffer(data, dtype)
+                    yield from blocks_in(stream, math.prod(shape) * dtype.itemsize, dtype)
                     # Reading to the end makes gzip check the CRC-32.
                     if stream.read(1):
                         raise ValueError("array data is longer than recorded")
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(f"gzip data is damaged: {error}") from error
 
-    def read_box(self, stored: StoredArray, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
         """Inflate from the beginning to the last plane that is needed."""
         dtype, (depth, height, width) = stored.dtype, stored.shape
         planes = box[0]
@@ -137,7 +128,7 @@ class NpyGz(Codec):
             stream.check_end()
         return found
 
-    def read_boxes(self, stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+    def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes; inflate once if they follow each other in C order and leave nothing out."""
         if not _in_c_order(stored, boxes):
             return super().read_boxes(stored, boxes)
@@ -154,7 +145,7 @@ class NpyGz(Codec):
         return values.reshape(npy.shape, order="F" if npy.fortran_order else "C")
 
 
-def _elements_of(stored: StoredArray) -> GzipStream:
+def _elements_of(stored: ArrayPlace) -> GzipStream:
     """Return a stream of the elements, after the header that must precede them."""
     stream = GzipStream(_compressed(stored))
     header = header_bytes(stored.dtype, stored.shape)
@@ -163,7 +154,7 @@ def _elements_of(stored: StoredArray) -> GzipStream:
     return stream
 
 
-def _compressed(stored: StoredArray) -> Iterator[bytes]:
+def _compressed(stored: ArrayPlace) -> Iterator[bytes]:
     end = stored.offset + stored.size_bytes
     for offset in range(stored.offset, end, _BLOCK_BYTES):
         yield stored.file.read(offset, min(_BLOCK_BYTES, end - offset))
@@ -174,7 +165,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield data[start : start + _BLOCK_BYTES]
 
 
-def _in_c_order(stored: StoredArray, boxes: Sequence[Box]) -> bool:
+def _in_c_order(stored: ArrayPlace, boxes: Sequence[Box]) -> bool:
     place = 0
     for box in boxes:
         if place_in_c_order(stored.shape, box) != place:
@@ -183,7 +174,7 @@ def _in_c_order(stored: StoredArray, boxes: Sequence[Box]) -> bool:
     return place == math.prod(stored.shape)
 
 
-def _inflated_once(stored: StoredArray, boxes: Sequence[Box]) -> Iterator[Array]:
+def _inflated_once(stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
     stream = _elements_of(stored)
     for box in boxes:
         found = np.empty(box_shape(box), stored.dtype)

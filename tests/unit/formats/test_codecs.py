@@ -10,7 +10,7 @@ import pytest
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.codecs import CODECS
-from ctrate_convert.formats.codecs.codec import StoredArray
+from ctrate_convert.formats.codecs.codec import ArrayPlace
 from ctrate_convert.formats.codecs.target import ArrayTarget
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.formats.tiling import Box, c_order_boxes
@@ -70,7 +70,7 @@ def test_what_was_written_comes_back(
     assert np.array_equal(np.concatenate(blocks).reshape(shape), volume)
 
     file = OnDisk(path)
-    stored = StoredArray(file, str(path), *place[1:])
+    stored = ArrayPlace(file, str(path), *place[1:])
     for _ in range(5):
         ends = [sorted(random.integers(0, size + 1, 2)) for size in shape]
         z, y, x = (slice(int(low), max(int(low) + 1, int(high))) for low, high in ends)
@@ -107,7 +107,7 @@ def test_damage_is_a_value_error(tmp_path: Path, encoding: Encoding) -> None:
     box: Box = (slice(0, 5), slice(0, 4), slice(0, 3))
     place = (str(path), member.offset, member.size_bytes)
     for dtype, shape in (("<i2", (5, 4, 2)), ("<f2", (5, 4, 3)), ("<i4", (5, 4, 3))):
-        stored = StoredArray(file, *place, np.dtype(dtype), shape)
+        stored = ArrayPlace(file, *place, np.dtype(dtype), shape)
         with pytest.raises(ValueError, match=r"header|holds"):
             codec.read_box(stored, box)
     data = file.read(member.offset, member.size_bytes)

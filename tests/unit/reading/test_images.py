@@ -16,7 +16,6 @@ import SimpleITK
 
 import ctrate_convert
 from ctrate_convert import SampleError, Volumes, open_dataset
-from ctrate_convert.formats.affines import Affine, shifted
 from ctrate_convert.reading.volumes import Sample
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
@@ -179,14 +178,6 @@ def test_crops_in_units_and_axes(nifti: Converted) -> None:
             place = tuple(slice(at, at + size) for at, size in zip(start, (8, 40, 10), strict=True))
             assert one["array"].dtype == np.float32
             assert np.array_equal(one["array"], padded[place])
-
-
-def test_the_affine_of_a_crop(nifti: Converted) -> None:
-    """`shifted` moves an affine to the crop's first voxel."""
-    sample = next(iter(Volumes(nifti.out).values()))
-    rows: Affine = tuple(map(tuple, sample.json["affine"]))
-    moved = np.array(shifted(rows, (2, 3, 4)))
-    assert np.allclose(moved @ [0, 0, 0, 1], np.array(rows) @ [2, 3, 4, 1])
 
 
 def test_earlier_records_tell_units_by_their_intensity(npz: Converted) -> None:
