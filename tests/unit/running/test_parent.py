@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -26,7 +25,8 @@ def work(folder):
 
 if __name__ == "__main__":
     start_forkserver([])
-    worker = multiprocessing.get_context("forkserver").Process(target=work, args=[Path(sys.argv[1])])
+    context = multiprocessing.get_context("forkserver")
+    worker = context.Process(target=work, args=[Path(sys.argv[1])])
     worker.start()
     worker.join()
 """
