@@ -58,7 +58,7 @@ def _prediction(work: Path, quick: bool) -> list[Table]:
 
 
 def _probing(work: Path, quick: bool) -> list[Table]:
-    return [probing.table(work, probing.QUICK if quick else probing.FULL)]
+    return probing.tables(work, probing.QUICK if quick else probing.FULL)
 
 
 def _reading(work: Path, quick: bool) -> list[Table]:

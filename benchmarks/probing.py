@@ -1,8 +1,10 @@
 """What each cleverness of the probe earns: with it and without, the promised bytes and the cost.
 
-The set is that of `prediction`: five kinds of sources, three lengths of the body. Without parts, a
-probed volume is converted whole. Without kinds, the first volumes are probed, as they come.
-Without a look into stored files, a stored volume's file size stands for what it compresses to.
+Two sets. That of `prediction`: five kinds of sources, three lengths of the body, one scanner. And
+many short volumes of two scanners, of which the second has far more noise and comes last. Without
+parts, a probed volume is converted whole. Without kinds, the first volumes are probed, as they
+come. Without a look into stored files, a stored volume's file size stands for what it compresses
+to.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from benchmarks.conversion import Size
 from benchmarks.measure import Spread, cost_of, settle
 from benchmarks.prediction import volumes_of
 from benchmarks.report import Table
-from benchmarks.volumes import make
+from benchmarks.volumes import Shape, SourceKind, make
+from benchmarks.volumes import Volume as TestVolume
 from ctrate_convert.planning import make as planner
 from ctrate_convert.planning.probe import choice, trials
 from ctrate_convert.planning.probe.choice import Volume
@@ -36,6 +39,11 @@ QUICK = Size((480, 480, 60), rounds=1)
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy.gz", "b2nd")
 _MANY_BYTES = 2**40
+_QUIET, _LOUD = 36, 12
+"""How many volumes the scanners made."""
+
+_LOUD_HU = 60
+_SCANNED_KINDS = (SourceKind("int16", deflated=False), SourceKind("float32", deflated=True))
 
 
 def _first_ones(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
@@ -78,41 +86,84 @@ class Promise:
     wall_s: float
 
 
-def table(work: Path, size: Size) -> Table:
+def tables(work: Path, size: Size) -> list[Table]:
+    """Measure both sets."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return [
+            _table(
+                pool,
+                work,
+                size,
+                volumes_of(size),
+                "one scanner",
+                f"Volumes as for the prediction, each of about {_words(size.shape)}, whose voxels "
+                "are one scan's; every encoding is tried in each plan.",
+            ),
+            _table(
+                pool,
+                work,
+                size,
+                two_scanners(size.shape),
+                "two scanners",
+                f"Volumes of {_words(_short(size.shape))}, int16 stored and float32 deflated by "
+                f"turns: {_QUIET} with noise of ±2 HU, then {_LOUD} with ±{_LOUD_HU} HU.",
+            ),
+        ]
+
+
+def two_scanners(shape: Shape) -> list[TestVolume]:
+    """The volumes of a quiet scanner, then those of a loud one."""
+    return [
+        TestVolume(
+            _SCANNED_KINDS[number % 2],
+            _short(shape),
+            seed=number % 4,
+            level=1,
+            noise_hu=2 if number < _QUIET else _LOUD_HU,
+        )
+        for number in range(_QUIET + _LOUD)
+    ]
+
+
+def _short(shape: Shape) -> Shape:
+    return (*shape[:2], max(1, shape[2] // 6))
+
+
+def _words(shape: Shape) -> str:
+    return "×".join(map(str, shape))
+
+
+def _table(
+    pool: Pool, work: Path, size: Size, volumes: list[TestVolume], title: str, note: str
+) -> Table:
     """Convert once to know the truth; then plan in every variant, round by round."""
     inputs = work / "inputs"
     shutil.rmtree(inputs, ignore_errors=True)
-    our_way.write_inputs(inputs, make(volumes_of(size), work / "volumes"))
+    our_way.write_inputs(inputs, make(volumes, work / "volumes"))
     rows = []
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        for encoding in _ENCODINGS:
-            truth = pool.apply(_output_bytes, (inputs, work / "ours", encoding))
-            seen: dict[str, list[Promise]] = {variant: [] for variant in VARIANTS}
-            for number in range(size.rounds + 1):
-                for variant in VARIANTS:
-                    promise = _plan(pool, inputs, work / "ours", encoding, variant)
-                    if number:  # the first round warms up
-                        seen[variant].append(promise)
-            usual = seen["as it is"]
-            for variant, promises in seen.items():
-                cost = Spread.of(
-                    one.cpu_s / other.cpu_s for one, other in zip(promises, usual, strict=True)
-                )
-                # The bytes are the same in every round.
-                error = promises[0].output_bytes / truth
-                plan = f"{promises[0].cpu_s:.1f} s"
-                rows.append([encoding, variant, f"{error:.3f}", plan, str(cost)])
+    for encoding in _ENCODINGS:
+        truth = pool.apply(_output_bytes, (inputs, work / "ours", encoding))
+        seen: dict[str, list[Promise]] = {variant: [] for variant in VARIANTS}
+        for number in range(size.rounds + 1):
+            for variant in VARIANTS:
+                promise = _plan(pool, inputs, work / "ours", encoding, variant)
+                if number:  # the first round warms up
+                    seen[variant].append(promise)
+        usual = seen["as it is"]
+        for variant, promises in seen.items():
+            cost = Spread.of(
+                one.cpu_s / other.cpu_s for one, other in zip(promises, usual, strict=True)
+            )
+            # The bytes are the same in every round.
+            error = promises[0].output_bytes / truth
+            plan = f"{promises[0].cpu_s:.1f} s"
+            rows.append([encoding, variant, f"{error:.3f}", plan, str(cost)])
     shutil.rmtree(inputs)
     return Table(
-        "Probing: what each part of it earns",
+        f"Probing {len(volumes)} volumes of {title}: what each part of it earns",
         ["encoding", "probe", "bytes promised over true", "plan, CPU", "CPU over as it is"],
         rows,
-        [
-            f"{len(volumes_of(size))} volumes as for the prediction, each of about "
-            f"{'×'.join(map(str, size.shape))}; every encoding is tried in each plan.",
-            "All voxels are one scan's: what kinds and the look into stored files earn where "
-            "scanners differ is not measured here.",
-        ],
+        [note],
     )
 
 

@@ -31,6 +31,7 @@ _SIBLING = Path(__file__).resolve().parents[2] / "shared" / "data" / "real-ct"
 _PIECE_VOXELS = 2**23
 _NUMPY_LEVEL = 6
 _PADDING_HU = -1024
+_NOISE_HU = 2
 
 DType = Literal["float32", "int16"]
 Shape = tuple[int, int, int]
@@ -53,16 +54,17 @@ class SourceKind:
 
 @dataclass(frozen=True)
 class Volume:
-    """A test volume: its kind, its shape, its noise (``seed``), and how hard it was deflated.
+    """A test volume: its kind, its shape, its noise, and how hard it was deflated.
 
-    Deflated at level 6 it is what ``np.savez_compressed`` writes; level 1 is for volumes whose
-    size alone matters.
+    ``seed`` chooses the noise, which is even and at most ``noise_hu``. Deflated at level 6 it is
+    what ``np.savez_compressed`` writes; level 1 is for volumes whose size alone matters.
     """
 
     kind: SourceKind
     shape: Shape
     seed: int = 0
     level: int = _NUMPY_LEVEL
+    noise_hu: int = _NOISE_HU
 
     @property
     def array_bytes(self) -> int:
@@ -74,7 +76,8 @@ class Volume:
         """Tells everything that its bytes depend on."""
         size = "x".join(map(str, self.shape))
         kind = self.kind.name.replace(", ", "_").replace(" ", "_")
-        return f"{origin_name()}_{size}_{kind}_seed{self.seed}_level{self.level}.npz"
+        noise = "" if self.noise_hu == _NOISE_HU else f"_noise{self.noise_hu}"
+        return f"{origin_name()}_{size}_{kind}_seed{self.seed}_level{self.level}{noise}.npz"
 
 
 def real_ct() -> Path | None:
@@ -156,7 +159,7 @@ def _pieces(volume: Volume) -> Iterator[NDArray[Any]]:
         else:
             piece = slices[start : start + step][:, :, order]
         piece = np.ascontiguousarray(piece)
-        noise = rng.integers(-2, 3, piece.shape, np.int8)
+        noise = rng.integers(-volume.noise_hu, volume.noise_hu + 1, piece.shape, np.int8)
         piece += noise * (piece > _PADDING_HU)
         if volume.kind.dtype == "float32":
             yield (piece / np.float32(1000)).astype(np.float32)
