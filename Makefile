@@ -19,7 +19,7 @@ test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slurm"
 	$(BIN)/pytest -q -m slurm
 
-quick: $(READY)  ## the unit tests: about three minutes on two cores
+quick: $(READY)  ## the unit tests: under two minutes on two cores
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
 
 oldest:          ## the quick tests with the oldest dependencies that are allowed

@@ -21,7 +21,21 @@ SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
 
 
 TESTS = Path(__file__).parent
-SLOW = [TESTS / "promises", TESTS / "documents"]
+UNIT = TESTS / "unit"
+SLOW = [
+    TESTS / "promises",
+    TESTS / "documents",
+    # Attacks and terminals that are processes of their own, and memory that is measured.
+    UNIT / "checking" / "test_doctor.py",
+    UNIT / "checking" / "test_doctor_nodes.py",
+    UNIT / "cli" / "test_terminal.py",
+    UNIT / "deleting" / "test_attacks.py",
+    UNIT / "deleting" / "test_attacks_meanwhile.py",
+    UNIT / "deleting" / "test_attacks_nifti.py",
+    UNIT / "deleting" / "test_consent.py",
+    UNIT / "deleting" / "test_trusted.py",
+    UNIT / "formats" / "test_shapes.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if TESTS / "cluster" in item.path.parents:
             item.add_marker(pytest.mark.slurm)
-        if any(folder in item.path.parents for folder in SLOW):
+        if any(place in (item.path, *item.path.parents) for place in SLOW):
             item.add_marker(pytest.mark.slow)
 
 

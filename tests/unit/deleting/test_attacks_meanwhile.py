@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,9 @@ def test_killed_at_a_step(make_ctrate: Make, tmp_path: Path, call: str, fate: st
     watched = path.with_name(aside_name(path.name)) if on_the_file else folder
     when = 3 if call == "openat" else 1
     words = strace(f"trace={call}", f"inject={call}:signal=KILL:when={when}", path=watched)
-    run_cli("delete", converted.out, "--yes", before=words)
+    killed = run_cli("delete", converted.out, "--yes", before=words)
+    # The command itself, or the worker that lets go.
+    assert killed.code == -signal.SIGKILL or "killed by SIGKILL" in killed.text, killed.text
     done = run_cli("delete", converted.out, "--yes")
     assert done.code == (ExitCode.DONE if fate == "goes" else ExitCode.REFUSED)
     assert sources_left(converted.made) == (set() if fate == "goes" else {converted.made.keys[0]})
