@@ -1,10 +1,13 @@
 """What each cleverness of the probe earns: with it and without, the promised bytes and the cost.
 
 Two sets. That of `prediction`: five kinds of sources, three lengths of the body, one scanner. And
-many short volumes of two scanners, of which the second has far more noise and comes last. Without
-parts, a probed volume is converted whole. Without kinds, the first volumes are probed, as they
-come. Without a look into stored files, a stored volume's file size stands for what it compresses
-to.
+many short volumes, each with a noise of its own, as of many scanners. Without parts, a probed
+volume is converted whole. Without kinds, the first volumes are probed, as they come. Without a look
+into stored files, a stored volume's file size stands for what it compresses to.
+
+A correction of parts, by how well small pieces of a part and of its volume deflate, was measured
+here too. It changed the promised bytes by 1.6 % at most, as often away from the truth as towards
+it, and was removed.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -39,21 +43,14 @@ QUICK = Size((480, 480, 60), rounds=1)
 
 _ENCODINGS: tuple[Encoding, ...] = ("npy.gz", "b2nd")
 _MANY_BYTES = 2**40
-_QUIET, _LOUD = 36, 12
-"""How many volumes the scanners made."""
-
-_LOUD_HU = 60
+_MANY = 96
+_NOISES_HU = range(2, 60, 3)
 _SCANNED_KINDS = (SourceKind("int16", deflated=False), SourceKind("float32", deflated=True))
 
 
 def _first_ones(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
     """As many volumes as `choose` takes, in their order, whatever their kinds are."""
     return list(population[: len(_CHOOSE(population, wanted))])
-
-
-def _not_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
-    del paths
-    return list(population)
 
 
 _CHOOSE = choice.choose
@@ -63,7 +60,7 @@ VARIANTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "whole volumes, no parts": ((trials, "PART_BYTES", _MANY_BYTES),),
     "the first volumes, no kinds": ((trials, "choose", _first_ones),),
     "no look into stored files": (
-        (planner, "with_stored_peeked", _not_peeked),
+        (planner, "with_stored_peeked", lambda population, paths: list(population)),
         (trials, "peek", lambda path, pieces: None),
     ),
 }
@@ -103,30 +100,31 @@ def tables(work: Path, size: Size) -> list[Table]:
                 pool,
                 work,
                 size,
-                two_scanners(size.shape),
-                "two scanners",
+                many_scanners(size.shape),
+                "many scanners",
                 f"Volumes of {_words(_short(size.shape))}, int16 stored and float32 deflated by "
-                f"turns: {_QUIET} with noise of ±2 HU, then {_LOUD} with ±{_LOUD_HU} HU.",
+                f"turns, each with noise of {_NOISES_HU[0]} to {_NOISES_HU[-1]} HU.",
             ),
         ]
 
 
-def two_scanners(shape: Shape) -> list[TestVolume]:
-    """The volumes of a quiet scanner, then those of a loud one."""
+def many_scanners(shape: Shape) -> list[TestVolume]:
+    """Volumes whose noise is drawn, and alike for neighbours no more than for others."""
+    draw = random.Random(0)
     return [
         TestVolume(
             _SCANNED_KINDS[number % 2],
             _short(shape),
             seed=number % 4,
             level=1,
-            noise_hu=2 if number < _QUIET else _LOUD_HU,
+            noise_hu=draw.choice(_NOISES_HU),
         )
-        for number in range(_QUIET + _LOUD)
+        for number in range(_MANY)
     ]
 
 
 def _short(shape: Shape) -> Shape:
-    return (*shape[:2], max(1, shape[2] // 6))
+    return (*shape[:2], max(1, shape[2] // 12))
 
 
 def _words(shape: Shape) -> str:

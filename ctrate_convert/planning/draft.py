@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ctrate_convert import __version__
 from ctrate_convert.errors import SampleError
@@ -96,7 +96,7 @@ def draft_of(
     plan = Plan(
         plan_id=_NO_ID,
         generation=len(earlier),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         program_version=__version__,
         settings=settings,
         table_sha256=dict(table_sha256),

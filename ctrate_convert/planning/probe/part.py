@@ -2,8 +2,7 @@
 
 Rows of a chest differ: air in front of it, bone at its back. So the boxes are spread evenly over
 the first two axes and take the whole last axis. They begin where Blosc2's blocks begin, and one row
-of a box fills the window of deflate, as rows of the whole volume do. The remaining chance error is
-corrected by how well small pieces, of the part and of the whole, deflate.
+of a box fills the window of deflate, as rows of the whole volume do.
 """
 
 from __future__ import annotations
@@ -18,13 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.cast import BLOCK_VOXELS
-from ctrate_convert.planning.probe.peek import (
-    MANY_PIECES,
-    PIECE_BYTES,
-    DeflatedShare,
-    peek,
-    spread,
-)
 from ctrate_convert.sources.kinds import open_source
 from ctrate_convert.sources.source import Source
 
@@ -50,22 +42,23 @@ Source: M. Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (201
 
 @dataclass(frozen=True)
 class Part:
-    """A volume's part as a stored NPZ, and the CPU seconds to read the part and the volume.
-
-    ``times`` is the expected ratio of the volume's compressed size to the part's.
-    """
+    """A volume's part as a stored NPZ, and the CPU seconds to read the part and the volume."""
 
     path: Path
     voxels: int
     of_voxels: int
-    times: float
     read_cpu_s: float
     of_read_cpu_s: float
+
+    @property
+    def times(self) -> float:
+        """The expected ratio of the volume's compressed size to the part's."""
+        return self.of_voxels / self.voxels
 
     def cpu_of_whole(self, cpu_s: float) -> float:
         """Return the CPU seconds of the volume's conversion if the part's takes ``cpu_s``."""
         beside_reading = max(0.0, cpu_s - self.read_cpu_s)
-        return self.of_read_cpu_s + beside_reading * self.of_voxels / self.voxels
+        return self.of_read_cpu_s + beside_reading * self.times
 
 
 def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
@@ -79,26 +72,23 @@ def cut_part(source: Path, array_key: str | None, path: Path) -> Part:
     """
     with open_source(source, array_key) as volume:
         shape = volume.array.shape
-        part, cpu_s, share = (
+        part, cpu_s = (
             _boxes_of(volume, source.stem)
             if _looks_like_a_scan(shape, volume.array.dtype.itemsize)
             else _runs_of(volume)
         )
     np.savez(path, part=part)
-    voxels = int(np.prod(shape, dtype=np.int64))
-    correction = (share.value or 1.0) / (peek(path, MANY_PIECES) or 1.0)
     return Part(
         path=path,
         voxels=part.size,
-        of_voxels=voxels,
-        times=voxels / part.size * correction,
+        of_voxels=int(np.prod(shape, dtype=np.int64)),
         read_cpu_s=_read_cpu(path),
         of_read_cpu_s=cpu_s,
     )
 
 
-def _boxes_of(volume: Source, name: str) -> tuple[NDArray[Any], float, DeflatedShare]:
-    """Read ``volume`` to its end; return boxes of it, the CPU seconds, and how pieces deflate."""
+def _boxes_of(volume: Source, name: str) -> tuple[NDArray[Any], float]:
+    """Read ``volume`` to its end; return boxes of it, and the CPU seconds."""
     shape, dtype = volume.array.shape, volume.array.dtype
     rows, columns = _box_shape(shape, dtype.itemsize)
     # The file's name sets the start, so that a volume always gives the same boxes.
@@ -109,7 +99,6 @@ def _boxes_of(volume: Source, name: str) -> tuple[NDArray[Any], float, DeflatedS
     plane = np.empty(plane_shape, dtype)
     view = plane.reshape(-1).view(np.uint8).data
     cpu_s = 0.0
-    share = DeflatedShare()
     planes = shape[2] if volume.array.fortran_order else shape[0]
     for index in range(planes):
         clock = time.process_time()
@@ -117,10 +106,7 @@ def _boxes_of(volume: Source, name: str) -> tuple[NDArray[Any], float, DeflatedS
         cpu_s += time.process_time() - clock
         take = _take_plane if volume.array.fortran_order else _take_row
         take(part, boxes, rows, columns, index, plane)
-        for number in range(-(-MANY_PIECES // planes)):
-            offset = spread(index + number * planes, max(1, len(view) - PIECE_BYTES))
-            share.add(view[offset : offset + PIECE_BYTES])
-    return part, cpu_s, share
+    return part, cpu_s
 
 
 def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
@@ -130,14 +116,13 @@ def _looks_like_a_scan(shape: tuple[int, ...], itemsize: int) -> bool:
     return largest * itemsize <= PART_BYTES and max(shape[0], shape[2]) <= _MOST_PLANES
 
 
-def _runs_of(volume: Source) -> tuple[NDArray[Any], float, DeflatedShare]:
+def _runs_of(volume: Source) -> tuple[NDArray[Any], float]:
     """Read ``volume`` as `_boxes_of` does; the part is runs of elements from all over the file."""
     dtype = volume.array.dtype
     part = np.empty((_RUNS, 1, PART_BYTES // (_RUNS * dtype.itemsize)), dtype)
     elements = volume.array.data_bytes // dtype.itemsize
     between_bytes = elements // _RUNS * dtype.itemsize - part[0].nbytes
     passed = memoryview(bytearray(_PASSED_BYTES))
-    share = DeflatedShare()
     clock = time.process_time()
     for run in part:
         view = run.reshape(-1).view(np.uint8).data
@@ -145,12 +130,9 @@ def _runs_of(volume: Source) -> tuple[NDArray[Any], float, DeflatedShare]:
         left = between_bytes
         while left and (got := volume.read_into(passed[:left])):
             left -= got
-        for number in range(MANY_PIECES // _RUNS):
-            offset = spread(number, len(view) - PIECE_BYTES)
-            share.add(view[offset : offset + PIECE_BYTES])
     while volume.read_into(passed):  # the remainder of the division
         pass
-    return part, time.process_time() - clock, share
+    return part, time.process_time() - clock
 
 
 def _take_row(

@@ -17,7 +17,7 @@ from ctrate_convert.planning.headers import READERS
 
 MOST_PEEKED = 512
 PIECES, MANY_PIECES = 64, 1024
-PIECE_BYTES = 2**11
+_PIECE_BYTES = 2**11
 
 _LEVEL = 1
 _GOLDEN = 0.6180339887498949  # its multiples' fractional parts are spread evenly
@@ -37,37 +37,22 @@ def peek(path: Path, pieces: int) -> float | None:
 
 def _peek(descriptor: int, pieces: int) -> float | None:
     size_bytes = os.fstat(descriptor).st_size
-    last = size_bytes - PIECE_BYTES
-    if last < pieces * PIECE_BYTES:  # the pieces would cover it: read all
-        offsets = list(range(0, size_bytes, PIECE_BYTES))
+    last = size_bytes - _PIECE_BYTES
+    if last < pieces * _PIECE_BYTES:  # the pieces would cover it: read all
+        offsets = list(range(0, size_bytes, _PIECE_BYTES))
     else:
-        offsets = [spread(index, last) for index in range(pieces)]
-    share = DeflatedShare()
+        offsets = [_spread(index, last) for index in range(pieces)]
+    taken = left = 0
     for offset in offsets:
-        share.add(os.pread(descriptor, PIECE_BYTES, offset))
-    return share.value
+        piece = os.pread(descriptor, _PIECE_BYTES, offset)
+        taken += len(piece)
+        left += len(isal_zlib.compress(piece, _LEVEL))
+    return left / taken if taken else None
 
 
-def spread(index: int, size: int) -> int:
+def _spread(index: int, size: int) -> int:
     """Return a place below ``size``; the places of 0, 1, 2, … are spread evenly, however many."""
     return int((index + 0.5) * _GOLDEN % 1 * size)
-
-
-class DeflatedShare:
-    """The share of their size that deflate leaves of pieces of data, compressed one by one."""
-
-    def __init__(self) -> None:
-        self._taken = self._left = 0
-
-    def add(self, piece: bytes | memoryview) -> None:
-        """Count one more piece."""
-        self._taken += len(piece)
-        self._left += len(isal_zlib.compress(piece, _LEVEL))
-
-    @property
-    def value(self) -> float | None:
-        """The share; None if no piece was added."""
-        return self._left / self._taken if self._taken else None
 
 
 def peek_many(paths: Mapping[str, Path]) -> dict[str, float]:
