@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test quick oldest check lint bench slurm-demo fuzz faults clean
+# Those of the supported versions that run here, oldest first.
+PYTHONS = $(foreach v,3.11 3.12 3.13 3.14,$(shell python$(v) -c '' 2> /dev/null && echo python$(v)))
+
+.PHONY: demo test quick oldest matrix check lint bench slurm-demo fuzz faults clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,16 +20,19 @@ demo: $(READY)   ## convert a small synthetic CT-RATE, verify it, free its disk,
 
 test: $(READY)   ## all tests; those of Slurm need its packages and skip, saying so, where they are missing
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slurm"
-	$(BIN)/pytest -q -m slurm
+	$(BIN)/pytest -q -n 3 --dist loadfile -m slurm
 
 quick: $(READY)  ## the unit tests: under two minutes on two cores
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
 
-oldest:          ## the quick tests with the oldest dependencies that are allowed
-	$(PYTHON) -m venv .venv-oldest
+oldest:          ## the quick tests with the oldest dependencies that are allowed, and the oldest Python at hand
+	$(firstword $(PYTHONS) $(PYTHON)) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check \
 		--constraint tests/oldest.txt --editable '.[test]'
 	.venv-oldest/bin/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
+
+matrix:          ## the quick tests on every Python at hand, with the newest dependencies
+	for python in $(PYTHONS); do $(MAKE) quick PYTHON=$$python VENV=.venv-$$python || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -49,4 +55,4 @@ faults: $(READY) ## every call of every command made to fail in every way, for h
 	$(BIN)/python -m tests.promises.faults --seconds 1800
 
 clean:
-	rm -rf $(VENV) .venv-oldest demo slurm-demo bench-work
+	rm -rf $(VENV) .venv-* demo slurm-demo bench-work

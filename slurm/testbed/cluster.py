@@ -178,6 +178,12 @@ class Cluster:
         self.run("sacctmgr", "--immediate", "add", "qos", name, *limits)
         self.run("sacctmgr", "--immediate", "modify", "cluster", "set", f"qos+={name}")
 
+    def admit_users(self) -> None:
+        """Let every user of this machine submit jobs; only root can run those of others."""
+        base = self._parts.layout.base
+        for folder in (base / "run", base / "spool", *(base / "spool").iterdir()):
+            folder.chmod(0o711)  # munge's socket, and the copies of the job scripts
+
     # Faults
 
     def stop_accounting(self) -> None:

@@ -203,6 +203,7 @@ def mariadb_conf(layout: Layout) -> str:
     lines = [
         "[mysqld]",
         f"datadir={layout.base}/database",
+        f"tmpdir={layout.base}/tmp",  # two testbeds that start at once would share /tmp
         f"socket={layout.mariadb_socket}",
         f"pid-file={layout.base}/run/mariadb.pid",
         "skip-networking",

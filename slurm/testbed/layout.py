@@ -15,7 +15,7 @@ LONGEST_SOCKET = "/spool/c65535n99/c65535n99_67043328.4294967291"
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")  # needs quoting in none of the daemons' files
 
 RECORD_NAME = "testbed.json"
-TRANSIENT = ("run", "spool", "state", "daemons", "database")
+TRANSIENT = ("run", "spool", "state", "daemons", "database", "tmp")
 """Subdirectories that exist only while the testbed is up; configuration and logs stay."""
 
 SCHEMA = 1
