@@ -111,7 +111,7 @@ def write_results(tables: Sequence[Table], facts: Sequence[str], suite: str) -> 
     """Write RESULTS.md anew from this run's tables; those of one suite into a file of its own."""
     path = RESULTS if suite == "all" else RESULTS.with_name(f"RESULTS-{suite}.md")
     command = f"python -m benchmarks {suite} --write"
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     lines = [
         "# Results",
         "",

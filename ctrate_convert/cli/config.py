@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ctrate_convert.errors import SettingsError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 F = TypeVar("F", bound=Any)
 

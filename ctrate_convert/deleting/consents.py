@@ -8,7 +8,7 @@ import pwd
 import secrets
 import stat
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ctrate_convert.errors import DamageError, RefusedError
 from ctrate_convert.store.durable import create_once, make_directories
@@ -21,7 +21,7 @@ from ctrate_convert.store.records.plan import Plan
 
 def new_name() -> str:
     """Return a name for a new consent, unique by time and chance."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(4)
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(4)
 
 
 def user_name() -> str:

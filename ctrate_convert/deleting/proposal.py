@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Proposal:
         """Record durably that the person at ``command`` allowed it; return the consent."""
         consent = Consent(
             name=new_name(),
-            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
             user=user_name(),
             uid=user_id(),
             host=socket.gethostname(),

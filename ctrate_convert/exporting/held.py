@@ -60,7 +60,7 @@ class Held:
 
     @property
     def geometry(self) -> Geometry:
-        """What is known of the array's geometry."""
+        """The known geometry of the array, with its evidence."""
         return self.sample.geometry
 
     def stored_blocks(self) -> Iterator[NDArray[Any]]:

@@ -78,7 +78,7 @@ def array_member_name(key: str, layout: Layout, encoding: Encoding) -> str:
 
 @dataclass(frozen=True)
 class AboutSource:
-    """What a sample's JSON tells of its source, besides the tables.
+    """The facts of a sample's JSON about its source, besides the tables.
 
     ``raw_header`` is the array's header as it stands in the file, and ``extra`` the other entries.
     """

@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrate_convert.errors import (
@@ -90,7 +90,7 @@ def convert_shard(
         record = load_record(dataset, plan, shard.index)
         fsync_directory(dataset.records)  # its writer may have been killed before its fsync
         return PublishedShard(record)
-    started, clock = datetime.now(timezone.utc), time.monotonic()
+    started, clock = datetime.now(UTC), time.monotonic()
     cpu_clock = time.process_time()
     samples = load_samples(dataset, plan, shard)
     try:

@@ -11,11 +11,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from ctrate_convert.errors import SampleError, UnreadableSource
 from ctrate_convert.sources.left_out import LeftOut

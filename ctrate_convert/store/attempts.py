@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ _PROGRESS_EVERY_S = 2.0
 
 def now_text() -> str:
     """Return the current UTC time as text, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Attempt:
@@ -40,7 +40,7 @@ class Attempt:
         scheduler: dict[str, str] | None = None,
         workers: int | None = None,
     ) -> None:
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         self.name = f"{stamp}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.folder: Path = dataset.attempts / self.name
         self._clock = time.monotonic()
@@ -149,6 +149,6 @@ def _load_attempt(folder: Path) -> PastAttempt | None:
         end = read(AttemptEnd, folder / "end.json")
     with contextlib.suppress(FileNotFoundError, DamageError):
         note = folder / "progress.json"
-        noted_at = datetime.fromtimestamp(note.stat().st_mtime, timezone.utc)
+        noted_at = datetime.fromtimestamp(note.stat().st_mtime, UTC)
         progress = read(AttemptProgress, note)
     return PastAttempt(start, progress, end, noted_at)

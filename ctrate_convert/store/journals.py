@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrate_convert.errors import DamageError
@@ -49,7 +49,7 @@ def journal_line(
         key=key,
         source=source,
         size_bytes=size_bytes,
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
         authorised_by=authorised_by,
         reason=reason,
         trash=trash,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from ctrate_convert.store.records.base import read, sha256_hex
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest, ManifestShard
 from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_name
-from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+from ctrate_convert.store.records.record import ConvertedSample, FailedSample, ShardRecord
 
 _RECORD_NAME = re.compile(r"shard-([0-9]{6,9})\.json")
 
@@ -164,6 +164,21 @@ class Ledger:
     def readable(self, newest: int | None = None) -> Iterator[Recorded]:
         """Return an iterator over those of `shards` that have a sound record."""
         return (one for one in self.shards(newest) if isinstance(one, Recorded))
+
+    def failed_samples(self, shards: Collection[int]) -> dict[str, FailedSample]:
+        """Return by key the samples that failed where they were planned last.
+
+        ``shards`` are those whose record names a failed sample: no other record is read.
+        """
+        failed: dict[str, FailedSample] = {}
+        for plan in self.plans:
+            for key in plan.retries:
+                failed.pop(key, None)
+            for shard in plan.shards if not plan.repairs else ():
+                if shard.index in shards:
+                    with contextlib.suppress(DamageError, OSError):
+                        failed.update((one.key, one) for one in self.record(shard.index).failed)
+        return failed
 
     @cached_property
     def damaged(self) -> dict[int, str]:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrate_convert import __version__
@@ -249,7 +249,7 @@ def _file(
     stored = summary.to_pretty_json()
     # The time is the folder's name: try again if another audit has taken it.
     while True:
-        folder = above / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        folder = above / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         text = page(summary, sources, folder, sha256_hex(stored))
         files = {
             LIST_FILE: listed,

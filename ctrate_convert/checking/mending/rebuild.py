@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ctrate_convert.checking.mending.rebuild_sample import rebuild_sample
 from ctrate_convert.checking.mending.rebuild_scan import ScannedShard, scan_shard
@@ -44,7 +44,7 @@ def rebuild_record(
             that was not planned into it; or its lines in the plan are damaged.
         OSError: the shard cannot be read.
     """
-    started, clock = datetime.now(timezone.utc), time.monotonic()
+    started, clock = datetime.now(UTC), time.monotonic()
     cpu_clock = time.process_time()
     planned = load_samples(dataset, plan, shard)
     scanned = scan_shard(dataset.shard(shard.index), plan.settings.layout)

@@ -42,7 +42,7 @@ _AT_ONCE_BYTES = 2**25
 """The bytes that one chunk of a frame and the frame's index may take beside the array."""
 
 _DAMAGED = (RuntimeError, ValueError, TypeError, OverflowError, SyntaxError)
-"""What python-blosc2 raises for damaged bytes, as it parses the frame's metadata."""
+"""Errors that python-blosc2 raises for damaged bytes, as it parses the frame's metadata."""
 
 
 def chunks_and_blocks(

@@ -1,4 +1,4 @@
-"""What each encoding of an array member can do: write, read blocks, read boxes, decode."""
+"""The protocol of an encoding of array members: write, read blocks, read boxes, decode."""
 
 from __future__ import annotations
 

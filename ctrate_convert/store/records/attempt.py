@@ -9,7 +9,7 @@ from typing import Literal
 from ctrate_convert.store.records.base import Record
 
 
-class EndCause(str, enum.Enum):
+class EndCause(enum.StrEnum):
     """The cause for the end of an attempt.
 
     The program decides by the cause what to do next, never by the reason, which is text for people.

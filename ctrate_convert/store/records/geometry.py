@@ -1,4 +1,4 @@
-"""What is known of a volume's geometry, and what it is known from."""
+"""The known geometry of a volume, each part with the evidence that it rests on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from ctrate_convert.store.records.base import Record
 
 Axes = Literal["", "xyz", "yxz", "zyx"]
-"""What the axes of an array are, first to last; empty if that is not known."""
+"""The axes of an array, first to last; empty if they are not known."""
 
 Grid = Literal["native", "resampled", "unknown"]
 """Whether the voxels lie where the scanner's reconstruction put them."""

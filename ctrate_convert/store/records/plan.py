@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
-from typing_extensions import Self
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes

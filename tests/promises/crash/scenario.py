@@ -16,12 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from unittest import mock
 
 import blosc2
 import pytest
-from typing_extensions import Self
 
 from ctrate_convert.deleting import trusted
 from ctrate_convert.errors import ExitCode
