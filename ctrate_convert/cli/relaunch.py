@@ -8,12 +8,10 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.cluster import profile_options, settings_given
-from ctrate_convert.cli.submit import print_submitted
+from ctrate_convert.cli.cluster import code_of, print_submitted, profile_options, settings_given
 from ctrate_convert.cluster.failed_samples import failed_samples, plan_failed_samples
 from ctrate_convert.cluster.relaunch import latest_profile, relaunch
 from ctrate_convert.cluster.scheduler.profile import load_profile
-from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
 
 
@@ -72,4 +70,4 @@ def command(
         keep_sources=keep_source_files,
     )
     print_submitted(dataset, done, as_json=as_json)
-    return ExitCode.DONE
+    return code_of(done)

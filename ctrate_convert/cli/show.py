@@ -74,11 +74,16 @@ def some(texts: Iterable[str], most: int = 20) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a small table; a column marked ``>name`` is right-aligned, as numbers should be."""
+    """Print a small table.
+
+    A column marked ``>name`` is right-aligned, as numbers should be. It and one marked ``=name``
+    keep their words in one piece where the terminal is narrow; the others are folded.
+    """
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        grid.add_column(column.lstrip(">"), justify=justify, overflow="fold")
+        kept = column[0] in "=>"
+        grid.add_column(column.lstrip("=>"), justify=justify, overflow="fold", no_wrap=kept)
     for row in rows:
         # Text, since rich would take brackets in a plain string for a style.
         grid.add_row(*(Text(shown_in_line(str(cell))) for cell in row))

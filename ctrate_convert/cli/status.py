@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -13,25 +14,34 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
-from ctrate_convert.cluster.states.status import Status, StatusReader, TaskLine, fold
+from ctrate_convert.cluster.states.evidence import State
+from ctrate_convert.cluster.states.status import Status, StatusReader, TaskLine, fold, fold_numbers
+from ctrate_convert.cluster.states.stuck import Stuck
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
 
 _REFRESH_S = 15
 _FOLD_ABOVE = 40
 _CONSENTS = 3
-_ORDER = ("done", "running", "pending", "failed", "unknown")
+_COLUMNS = (">task", "=state", "evidence", "reason", ">attempts", "job", "node", ">elapsed",
+            ">MaxRSS", ">samples")  # fmt: skip
+_WIDE = (">attempts", ">elapsed", ">MaxRSS")
+_WIDE_COLUMNS = 110
+_VOLUMES = 5
+_ORDER: tuple[State, ...] = get_args(State)
 
 
 @click.command("status")
 @options.out_argument
-@click.option("--watch", is_flag=True, help="Refresh until nothing is live any more.")
+@click.option("--watch", is_flag=True, help="Refresh until only finished or stuck work is left.")
 @click.option("--failed", is_flag=True, help="Only tasks that failed.")
+@click.option("--long", is_flag=True, help="A line for each task, however many there are.")
 @options.json_option
-def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
+def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> int:
     """One line a task: its state, the evidence for it, the reason; and what all add up to.
 
-    Asks squeue once and sacct once, and says what could not be asked.
+    Asks squeue once and sacct once, and says what could not be asked. --watch ends once nothing
+    moves any more: with 0 if all is done, with 5 if a job is stuck in the queue, else with 2.
 
     \b
     Examples:
@@ -52,25 +62,36 @@ def command(out: Path, watch: bool, failed: bool, as_json: bool) -> int:
         else:
             if watch and sys.stdout.isatty():
                 click.clear()
-            print_status(out, status, failed=failed)
+            print_status(out, status, failed=failed, long=long)
             print_damage(damage)
         if not watch or status.is_at_rest:
-            return with_damage(ExitCode.DONE, damage)
+            return with_damage(_code(status) if watch else ExitCode.DONE, damage)
         time.sleep(_REFRESH_S)
 
 
-def print_status(out: Path, status: Status, *, failed: bool = False) -> None:
-    """Print the table of the tasks, and the totals."""
+def _code(status: Status) -> int:
+    """Return how a watch ends: 0 only if every task is done and no job is stuck."""
+    if status.view.stuck:
+        return ExitCode.ENVIRONMENT
+    is_done = all(line.state == "done" for line in status.lines)
+    return ExitCode.DONE if is_done else ExitCode.SAMPLES_FAILED
+
+
+def print_status(out: Path, status: Status, *, failed: bool = False, long: bool = False) -> None:
+    """Print the table of the tasks, and the totals.
+
+    Neighbours in the same state share a row where there are many tasks, unless it is to be
+    ``long``.
+    """
     lines = [line for line in status.lines if not failed or line.state == "failed"]
-    if len(lines) > _FOLD_ABOVE and sys.stdout.isatty():
+    if len(lines) > _FOLD_ABOVE and not long:
         rows = [_row(name, line, number) for name, line, number in fold(lines)]
     else:
         rows = [_row(str(line.task), line, 1) for line in lines]
+    places = [place for place, name in enumerate(_COLUMNS) if _is_shown(name)]
     show.table(
-        (">task", "state", "evidence", "reason", ">attempts", "job", "node", ">elapsed",
-         ">MaxRSS", ">samples"),
-        rows,
-    )  # fmt: skip
+        [_COLUMNS[place] for place in places], [[row[place] for place in places] for row in rows]
+    )
     states = [line.state for line in status.lines]
     tasks = ", ".join(f"{states.count(s):,} {s}" for s in _ORDER if s in states)
     show.line(f"Tasks: {tasks}.")
@@ -87,9 +108,16 @@ def print_status(out: Path, status: Status, *, failed: bool = False) -> None:
     if slow and status.straggler_limit_s:
         limit = show.duration(status.straggler_limit_s)
         show.line(f"Stragglers, over twice the median ({limit}): task {', '.join(slow)}.")
+    _print_stuck(status)
+    _print_failed_samples(out, status)
     for problem in status.unavailable:
         show.line(f"Could not be asked: {problem}")
     _print_next(out, states, status)
+
+
+def _is_shown(column: str) -> bool:
+    """Return False for a column that a narrow terminal has no room for."""
+    return column not in _WIDE or not sys.stdout.isatty() or show.console().width >= _WIDE_COLUMNS
 
 
 def _row(name: str, line: TaskLine, number: int) -> tuple[object, ...]:
@@ -107,12 +135,45 @@ def _row(name: str, line: TaskLine, number: int) -> tuple[object, ...]:
     )
 
 
+def _print_stuck(status: Status) -> None:
+    """Print what waits in vain, a line for each reason, and what mends it."""
+    alike: dict[tuple[bool, str], list[Stuck]] = {}
+    for stuck in status.view.stuck:
+        alike.setdefault((stuck.task is None, stuck.reason), []).append(stuck)
+    for (is_finaliser, reason), some in alike.items():
+        first = some[0]
+        tasks = fold_numbers([stuck.task for stuck in some if stuck.task is not None])
+        who = "finaliser" if is_finaliser else f"task{'s' if len(some) > 1 else ''} {tasks}"
+        each = "Mend each as the first" if len(some) > 1 else "Mend it"
+        show.line(f"Stuck: {who}, job {first.job}: {reason}. {each}: {first.next_command}")
+
+
+def _print_failed_samples(out: Path, status: Status) -> None:
+    failed = status.view.failed_samples
+    if not failed:
+        return
+    show.line(f"{show.count(len(failed), 'volume')} failed; the sources stay:")
+    show.some((f"  {one.source}: {one.reason}" for one in failed.values()), most=_VOLUMES)
+    show.line(f"  Mend them, then: ctrate-convert relaunch {out} --failed_samples")
+
+
 def _print_next(out: Path, states: Sequence[str], status: Status) -> None:
     if not status.is_at_rest:
         return
-    if "failed" in states:
+    unknown = [task for task in status.view.tasks if task.verdict.state == "unknown"]
+    alive = [task for task in unknown if task.lives_by_accounting]
+    if status.view.stuck:
+        show.line("Next: what mends the stuck jobs, above; they wait in vain until then")
+    elif "failed" in states:
         show.line(f"Next: ctrate-convert logs {out} TASK; ctrate-convert relaunch {out} --dry_run")
-    elif "unknown" in states:
+    elif "cancelled" in states:
+        show.line(f"Next: ctrate-convert relaunch {out} --dry_run")
+    elif alive:
+        show.line(
+            f"Next: ask the administrators whether job {alive[0].job} lives: accounting says so, "
+            "squeue does not show it (sacctmgr show runawayjobs)"
+        )
+    elif unknown:
         show.line(f"Next: ctrate-convert relaunch {out} --include_unknown --dry_run")
     elif "pending" in states:
         show.line(f"Next: ctrate-convert submit {out}, or here: ctrate-convert run {out}")

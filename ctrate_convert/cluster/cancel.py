@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.selection import refuse_in_the_dark
 from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker
+from ctrate_convert.cluster.submissions import clusters_of
 from ctrate_convert.errors import RefusedError, SettingsError
 from ctrate_convert.store.layout import Dataset
 
@@ -60,7 +61,7 @@ def cancel(
         ]
         if mine:
             files.write_cancel([t.number for t in mine], [t.job for t in mine if t.job])
-    client.scancel(jobs)
+    client.at(clusters_of(view.submissions)).scancel(jobs)
     return Cancelled(tuple(task.number for task in chosen), tuple(jobs))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from submitit.core.logger import get_logger
-from submitit.core.utils import DelayedSubmission
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.scheduler.here import scheduler_facts
@@ -48,56 +47,46 @@ _LOCK_PATIENCE_S = 300.0
 """A requeued element may meet the lock that its own earlier run left behind on a lost node."""
 
 
-class ConvertTask:
-    """The callable that submitit runs: it converts what is pending of one task.
+def work(
+    out: str,
+    submission: int,
+    task: int,
+    num_workers: int,
+    warning_s: int,
+    min_free_gb: float = 0.0,
+    consent: str = "",
+) -> dict[str, Any]:
+    """Convert what is pending of one task; raise an error unless all its shards are published.
 
-    Its arguments are plain values.
+    ``consent`` names the consent under which sources are deleted; without one they stay.
     """
-
-    def __call__(
-        self,
-        out: str,
-        submission: int,
-        task: int,
-        num_workers: int,
-        warning_s: int,
-        min_free_gb: float = 0.0,
-        consent: str = "",
-    ) -> dict[str, Any]:
-        """Convert, and raise an error unless all shards of the task are published.
-
-        ``consent`` names the consent under which sources are deleted; without one they stay.
-        """
-        # Slurm signals every process of a step; only this one may act on the warning.
-        start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
-        with stop_on_signals(StopFlag(), (TIME_LIMIT_WARNING, signal.SIGTERM)) as stop:
-            result = _convert(
-                Dataset(Path(out)),
-                task,
-                num_workers,
-                min_free_gb,
-                consent,
-                stop,
-                scheduler_facts(os.environ) | {"submission": str(submission)},
-            )
-        if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
-            # submitit's own handler is in force again: it calls `checkpoint`, requeues and exits.
-            signal.raise_signal(TIME_LIMIT_WARNING)
-        if result.stopped_by:
-            raise Interrupted(f"stopped by {result.stopped_by}")
-        for failure in result.failed_shards.values():
-            raise failure.error
-        if result.busy_shards:
-            raise EnvironmentProblem(f"another process holds shards {result.busy_shards}")
-        return {
-            "exit_code": int(ExitCode(result.exit_code)),
-            "converted": result.converted,
-            "failed_samples": len(result.failed_samples),
-        }
-
-    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """Return this call for the next run; the records tell that run what is left."""
-        return DelayedSubmission(self, *arguments)
+    # Slurm signals every process of a step; only this one may act on the warning.
+    start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
+    with stop_on_signals(StopFlag(), (TIME_LIMIT_WARNING, signal.SIGTERM)) as stop:
+        result = _convert(
+            Dataset(Path(out)),
+            task,
+            num_workers,
+            min_free_gb,
+            consent,
+            stop,
+            scheduler_facts(os.environ) | {"submission": str(submission)},
+        )
+    if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
+        # submitit's own handler is in force again: it asks the payload for a checkpoint, requeues
+        # the element and exits.
+        signal.raise_signal(TIME_LIMIT_WARNING)
+    if result.stopped_by:
+        raise Interrupted(f"stopped by {result.stopped_by}")
+    for failure in result.failed_shards.values():
+        raise failure.error
+    if result.busy_shards:
+        raise EnvironmentProblem(f"another process holds shards {result.busy_shards}")
+    return {
+        "exit_code": int(ExitCode(result.exit_code)),
+        "converted": result.converted,
+        "failed_samples": len(result.failed_samples),
+    }
 
 
 def _convert(

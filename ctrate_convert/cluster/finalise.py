@@ -6,8 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import DelayedSubmission
-
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.states.cluster_view import Looker
@@ -20,17 +18,10 @@ from ctrate_convert.store.plans import require_plans
 _SAMPLES = 100
 
 
-class Finalise:
-    """The callable that submitit runs as the finaliser; its arguments are plain values."""
-
-    def __call__(self, out: str, submission: int) -> dict[str, Any]:
-        """Finalise the submission and write its ``report.json``."""
-        report = finalise(Dataset(Path(out)), submission)
-        return {"samples": report.samples, "damage": len(report.damage)}
-
-    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """Return this call for the next run."""
-        return DelayedSubmission(self, *arguments)
+def work(out: str, submission: int) -> dict[str, Any]:
+    """Finalise the submission and write its ``report.json``."""
+    report = finalise(Dataset(Path(out)), submission)
+    return {"samples": report.samples, "damage": len(report.damage)}
 
 
 def finalise(dataset: Dataset, submission: int) -> FinalReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
@@ -24,6 +24,9 @@ _WHY: dict[Cause, str] = {
     "node": "its node failed",
     "other": "failed",
 }
+
+
+_MEMORY_STEP_MB = 256
 
 
 def latest_profile(dataset: Dataset) -> ClusterProfile:
@@ -92,7 +95,7 @@ def failed_selection(
         RefusedError: there is none.
     """
     out = view.dataset.out
-    wanted = {"failed", "unknown"} if include_unknown else {"failed"}
+    wanted = {"failed", "cancelled"} | ({"unknown"} if include_unknown else set())
     chosen = [
         task
         for task in view.tasks
@@ -100,25 +103,31 @@ def failed_selection(
         and (task.verdict.state in wanted or (task.number in also and _is_pending(task)))
     ]
     unknown = [t for t in view.tasks if t.verdict.state == "unknown" and t not in chosen]
-    notes = []
-    if unknown:
-        notes.append(
-            f"{len(unknown)} unknown left alone; --include_unknown takes those that are not live"
-        )
+    notes = notes_on_unknown(unknown)
     if not chosen:
         raise RefusedError(
             "nothing failed that could be relaunched" + "".join(f"; {note}" for note in notes),
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    usual = usual_resources(view, chosen, profile, limits)
+    usual = usual_resources(view, chosen, profile)
+    bases = {
+        task.number: _as_given((task.element and task.element.resources) or usual, given)
+        for task in chosen
+    }
+    outgrown_mb = _outgrown_mb(chosen, bases)
     groups: dict[tuple[str, Resources, str], list[Task]] = {}
+    cuts: list[str] = []
     for task in chosen:
         before = task.element.resources if task.element else None
-        base = _as_given(before or usual, given)
-        resources = limits.partition.cap(_more(base, task, profile, given))
+        base = bases[task.number]
+        more = _more(base, task, profile, given, outgrown_mb.get(base, 0))
+        resources = limits.partition.cap(more)
+        # Where the partition grants no more than before, a note below says more.
+        cuts += limits.partition.cuts(more) if resources != before else []
         consent = "" if keep_sources else _consent(view, task)
         groups.setdefault((_why(task), resources, consent), []).append(task)
+    notes += dict.fromkeys(cuts)
     notes += _notes_on_limits(groups, limits.partition)
     notes += _notes_on_consents(view, groups)
     return Selection(
@@ -128,6 +137,24 @@ def failed_selection(
         ),
         tuple(notes),
     )
+
+
+def notes_on_unknown(tasks: Sequence[Task]) -> list[str]:
+    """Note how many ``tasks`` are unknown; advise to take those that nothing calls live."""
+    notes = []
+    alive = [task for task in tasks if task.lives_by_accounting]
+    others = len(tasks) - len(alive)
+    if others:
+        notes.append(
+            f"{others} unknown left alone; --include_unknown takes those that are not live"
+        )
+    if alive:
+        notes.append(
+            f"{len(alive)} unknown left alone that may be live: accounting calls job "
+            f"{alive[0].job} {alive[0].account.state if alive[0].account else ''}, and squeue "
+            "does not show it"
+        )
+    return notes
 
 
 def _consent(view: ClusterView, task: Task) -> str:
@@ -169,7 +196,7 @@ def _is_pending(task: Task) -> bool:
 def _why(task: Task) -> str:
     if task.verdict.state == "unknown":
         return "unknown"
-    return _WHY[task.verdict.cause] if task.verdict.state == "failed" else "failed samples"
+    return "failed samples" if task.verdict.state == "pending" else _WHY[task.verdict.cause]
 
 
 def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
@@ -183,16 +210,33 @@ def _as_given(resources: Resources, given: Mapping[str, Any]) -> Resources:
     return resources.model_copy(update=changes)
 
 
+def _outgrown_mb(tasks: Sequence[Task], bases: Mapping[int, Resources]) -> dict[Resources, float]:
+    """Return the most memory that tasks with the same resources had used when it ran out.
+
+    One number for all of them keeps them in one array. A process may use more than it asked for
+    before it is killed.
+    """
+    most: dict[Resources, float] = {}
+    for task in tasks:
+        if task.verdict.cause == "memory":
+            base = bases[task.number]
+            seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
+            most[base] = max(most.get(base, base.mem_mb), seen_mb)
+    return most
+
+
 def _more(
-    base: Resources, task: Task, profile: ClusterProfile, given: Mapping[str, Any]
+    base: Resources,
+    task: Task,
+    profile: ClusterProfile,
+    given: Mapping[str, Any],
+    outgrown_mb: float,
 ) -> Resources:
     """Return more of what the task ran out of; a number from the command line stands."""
     cause = task.verdict.cause if task.verdict.state == "failed" else "other"
     if cause == "memory" and not given.get("mem_gb"):
-        # A process may have used more than it asked for before it was killed.
-        seen_mb = task.account.max_rss_bytes / 2**20 if task.account else 0.0
-        more = math.ceil(max(base.mem_mb, seen_mb) * profile.memory_factor)
-        return base.model_copy(update={"mem_mb": more})
+        steps = math.ceil(outgrown_mb * profile.memory_factor / _MEMORY_STEP_MB)
+        return base.model_copy(update={"mem_mb": steps * _MEMORY_STEP_MB})
     if cause == "time" and not given.get("timeout_min"):
         more = math.ceil(base.timeout_min * profile.time_factor)
         return base.model_copy(update={"timeout_min": more})

@@ -53,14 +53,18 @@ def pending_selection(
     """
     free = [task for task in view.tasks if task.verdict.state == "pending" and not task.is_held]
     held = [task for task in view.tasks if task.is_held and task.verdict.state != "done"]
+    out = view.dataset.out
     notes = []
+    stuck = [task for task in held if task.stuck is not None]
+    if stuck:
+        notes.append(f"{_count(stuck)} stuck in the queue; see: ctrate-convert status {out}")
     if held:
         jobs = sorted({task.job.partition("_")[0] for task in held if task.job})
         at = f", job {', '.join(jobs)}" if jobs else ", a submission that is under way"
         notes.append(f"{_count(held)} live or being submitted{at}")
-    out = view.dataset.out
     for state, command in (
         ("failed", f"ctrate-convert relaunch {out}"),
+        ("cancelled", f"ctrate-convert relaunch {out}"),
         ("unknown", f"ctrate-convert status {out}"),
     ):
         others = [t for t in view.tasks if t.verdict.state == state and not t.is_held]
@@ -75,20 +79,19 @@ def pending_selection(
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
-    resources = usual_resources(view, free, profile, limits)
+    wanted = usual_resources(view, free, profile)
+    notes += limits.partition.cuts(wanted)
+    resources = limits.partition.cap(wanted)
     return Selection((Group("pending", tuple(free), resources, consent),), tuple(notes))
 
 
-def usual_resources(
-    view: ClusterView, tasks: Sequence[Task], profile: ClusterProfile, limits: ClusterLimits
-) -> Resources:
-    """Return the resources that ``tasks`` get if nobody asked for others."""
+def usual_resources(view: ClusterView, tasks: Sequence[Task], profile: ClusterProfile) -> Resources:
+    """Return what ``tasks`` want if nobody asked for anything else."""
     return default_resources(
         view.ledger,
         [task.shards for task in tasks],
         view.attempts,
         profile,
-        limits.partition,
     )
 
 
@@ -121,18 +124,22 @@ def that_fit(selection: Selection, limits: ClusterLimits) -> Selection:
             "the limit on submitted jobs leaves no room for one more",
             next_command="give the same command again once some jobs have ended",
         )
-    groups = []
-    left = room
-    for group in selection.groups:
-        taken = group.tasks[:left]
-        left -= len(taken)
-        if taken:
-            groups.append(dataclasses.replace(group, tasks=taken))
     note = (
         f"the limit on submitted jobs leaves room for {room} of {selection.tasks} tasks; "
         "give the same command again later for the rest"
     )
-    return Selection(tuple(groups), (*selection.notes, note))
+    return first_tasks(dataclasses.replace(selection, notes=(*selection.notes, note)), room)
+
+
+def first_tasks(selection: Selection, most: int) -> Selection:
+    """Return the first ``most`` tasks of the selection."""
+    groups = []
+    for group in selection.groups:
+        taken = group.tasks[:most]
+        most -= len(taken)
+        if taken:
+            groups.append(dataclasses.replace(group, tasks=taken))
+    return Selection(tuple(groups), selection.notes)
 
 
 def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) -> Selection:

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +83,11 @@ class Submission(Record):
     def tasks(self) -> tuple[int, ...]:
         """The tasks of all arrays."""
         return tuple(task for array in self.arrays for task in array.tasks)
+
+    @property
+    def clusters(self) -> str:
+        """The clusters that its jobs went to; empty for the one that Slurm took."""
+        return str(self.profile.get("additional_parameters", {}).get("clusters", ""))
 
     @property
     def created_at(self) -> datetime:
@@ -227,6 +232,12 @@ def load_submissions(dataset: Dataset) -> list[SubmissionFiles]:
     ]
 
 
+def clusters_of(submissions: Sequence[SubmissionFiles]) -> str:
+    """Return all clusters that the submissions went to, as Slurm's commands take them."""
+    names = (name for one in submissions for name in one.submission.clusters.split(","))
+    return ",".join(sorted({name.strip() for name in names} - {""}))
+
+
 def publish(dataset: Dataset, submission: Submission) -> SubmissionFiles | None:
     """Write the intent under its number; return None if another submission has taken it."""
     make_directories(dataset.submissions)
@@ -248,7 +259,7 @@ def job_name(token: str, number: int, array: int) -> str:
 
 def now_text() -> str:
     """Return the time in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def user_name() -> str:

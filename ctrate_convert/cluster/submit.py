@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctrate_convert import __version__
-from ctrate_convert.cluster.element import ConvertTask
-from ctrate_convert.cluster.finalise import Finalise
-from ctrate_convert.cluster.scheduler.client import SlurmClient, SubmissionUnclear
+from ctrate_convert.cluster.payload import Payload
+from ctrate_convert.cluster.scheduler.client import (
+    SlurmClient,
+    SubmissionRejected,
+    SubmissionUnclear,
+)
 from ctrate_convert.cluster.scheduler.launcher import executor, submit_array, warning_s
 from ctrate_convert.cluster.scheduler.limits import ClusterLimits, cluster_limits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile, profile_from
@@ -21,6 +25,7 @@ from ctrate_convert.cluster.selection import (
     Select,
     Selection,
     arrays_of,
+    first_tasks,
     pending_selection,
     refuse_in_the_dark,
     that_fit,
@@ -43,7 +48,7 @@ from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.locks import locked
 
 _LOCK_PATIENCE_S = 300.0
-_TRIES = 5
+_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,17 @@ class Script:
 
 @dataclass(frozen=True)
 class Submitted:
-    """The result of submitting; in a dry run ``number`` is None and nothing was submitted."""
+    """The result of submitting; in a dry run ``number`` is None and nothing was submitted.
+
+    ``job_ids`` has an id for each of ``scripts``, None for an array that Slurm refused; ``refused``
+    has the scheduler's words for those.
+    """
 
     number: int | None
-    job_ids: tuple[str, ...]
+    job_ids: tuple[str | None, ...]
     scripts: tuple[Script, ...]
     notes: tuple[str, ...]
+    refused: tuple[SubmissionRejected, ...] = ()
 
 
 def submit(
@@ -106,7 +116,7 @@ def submit_selected(
     select: Select,
 ) -> Submitted:
     """Look, ``select`` and submit; look again if another submission came in between."""
-    looker = Looker(dataset, client)
+    looker = Looker(dataset, client.at(profile.clusters))
     limits: ClusterLimits | None = None
 
     def choose() -> tuple[ClusterView, Selection, ClusterLimits]:
@@ -114,7 +124,7 @@ def submit_selected(
         view = looker.look(write_answers=not dry_run)
         refuse_in_the_dark(view)
         # Asked once: another look has to ask only for what has changed.
-        limits = limits or cluster_limits(client, profile, user_name())
+        limits = limits or cluster_limits(client.at(profile.clusters), profile, user_name())
         selection = that_fit(select(view, limits), limits)
         return view, with_room(view, selection, profile), limits
 
@@ -126,18 +136,28 @@ def submit_selected(
         scripts = _scripts(files, profile, selection, client)
         return Submitted(None, (), scripts, (*selection.notes, *limits.notes))
     dataset.prepare()
+    rounds: list[Submitted] = []
+    room: int | None = None
     with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
         for _ in range(_TRIES):
             view, selection, limits = choose()
+            selection = selection if room is None else first_tasks(selection, room)
             arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
             # Everything that can be refused here is refused before the intent is written.
             intent = _intent(view, profile, command, arrays)
             scripts = _scripts(SubmissionFiles(dataset, intent), profile, selection, client)
             published = publish(dataset, intent)
-            if published is not None:
-                job_ids = _call_sbatch(published, client)
-                notes = (*selection.notes, *limits.notes)
-                return Submitted(intent.number, job_ids, scripts, notes)
+            if published is None:
+                continue
+            job_ids, refused = _call_sbatch(published, client)
+            notes = (*selection.notes, *limits.notes)
+            rounds.append(Submitted(intent.number, job_ids, scripts, notes, refused))
+            # Slurm's limits are many, and others submit too: if it names one, try less.
+            room = _less(rounds[-1])
+            if room is None:
+                return _summed_up(rounds)
+    if rounds:
+        return _summed_up(rounds)
     raise EnvironmentProblem(
         "others keep submitting from this directory",
         where=dataset.submissions,
@@ -145,38 +165,74 @@ def submit_selected(
     )
 
 
-def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]:
-    """Submit every array, then the finaliser behind them; write down each answer at once."""
+def _less(done: Submitted) -> int | None:
+    """Return how many tasks to try after a refusal that names a limit; None if it makes no sense.
+
+    Half of the array that was refused: what Slurm leaves room for can only be found by trying.
+    """
+    refused = [
+        len(script.tasks)
+        for script, job_id in zip(done.scripts, done.job_ids, strict=True)
+        if job_id is None and script.tasks
+    ]
+    if not refused or not all(error.names_a_limit for error in done.refused):
+        return None
+    return refused[0] // 2 or None
+
+
+def _summed_up(rounds: Sequence[Submitted]) -> Submitted:
+    """Return all rounds as one, with a note on the tasks that nobody accepted.
+
+    Raises:
+        SubmissionRejected: no round got anything accepted.
+    """
+    accepted = [one for one in rounds if any(one.job_ids)]
+    if not accepted:
+        raise rounds[0].refused[0]
+    wanted = sum(len(script.tasks) for script in rounds[0].scripts)
+    pairs = [
+        (script, job_id)
+        for one in accepted
+        for script, job_id in zip(one.scripts, one.job_ids, strict=True)
+    ]
+    left = wanted - sum(len(script.tasks) for script, job_id in pairs if job_id)
+    notes = dict.fromkeys(note for one in accepted for note in one.notes)
+    if left:
+        notes[f"{left} of {wanted} tasks were refused; they stay free to be submitted again"] = None
+    return Submitted(
+        accepted[-1].number,
+        tuple(job_id for _, job_id in pairs),
+        tuple(script for script, _ in pairs),
+        tuple(notes),
+        tuple({error.what: error for one in rounds for error in one.refused}.values()),
+    )
+
+
+def _call_sbatch(
+    files: SubmissionFiles, client: SlurmClient
+) -> tuple[tuple[str | None, ...], tuple[SubmissionRejected, ...]]:
+    """Submit every array, then the finaliser behind them; write down each answer at once.
+
+    Slurm may refuse one array and accept the next. What it accepted gets its finaliser.
+    """
     intent = files.submission
     profile = profile_from(intent.profile, files.folder)
-    job_ids: list[str] = []
+    job_ids: list[str | None] = []
+    refused: list[SubmissionRejected] = []
     for place, array in enumerate(intent.arrays):
-        dependency = None
-        out = os.fspath(files.out)
-        payloads: list[tuple[object, ...]]
-        if array.kind == "finalise":
-            # afterany: the finaliser reports on failures, too.
-            dependency = "afterany:" + ":".join(job_ids)
-            payloads = [(out, intent.number)]
-        else:
-            cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
-            least = profile.min_free_gb
-            payloads = [
-                (out, intent.number, task, cpus, warning, least, array.consent)
-                for task in array.tasks
-            ]
-        made = executor(
-            files.logs(place),
-            profile,
-            array,
-            client=client,
-            dependency=dependency,
-        )
+        accepted = [job_id for job_id in job_ids if job_id]
         try:
-            function = Finalise() if array.kind == "finalise" else ConvertTask()
-            job_id = submit_array(made, function, payloads)
+            if array.kind == "finalise" and not accepted:
+                raise SubmissionRejected("no array to report on was accepted")
+            job_id = _submit_one(files, place, profile, accepted, client)
         except SubmissionUnclear:
             raise  # no answer is written: the next look asks Slurm by the array's name
+        except SubmissionRejected as error:
+            files.write_answer(place, job_id=None, found_by="sbatch", words=error.one_line())
+            if array.kind == "convert" or accepted:
+                refused.append(error)
+            job_ids.append(None)
+            continue
         except EnvironmentProblem as error:
             # The arrays after this one are not submitted either; without an answer they would stay
             # open.
@@ -186,7 +242,7 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
         answer = files.write_answer(place, job_id=job_id, found_by="sbatch")
         # Another command had found neither this process nor the job, and wrote its answer first.
         if answer.job_id != job_id:
-            client.scancel([job_id])
+            client.at(profile.clusters).scancel([job_id])
             raise RefusedError(
                 "another command gave this submission up for dead meanwhile; its job was cancelled",
                 where=files.folder,
@@ -194,7 +250,31 @@ def _call_sbatch(files: SubmissionFiles, client: SlurmClient) -> tuple[str, ...]
                 next_command="give the same command again",
             )
         job_ids.append(job_id)
-    return tuple(job_ids)
+    return tuple(job_ids), tuple(refused)
+
+
+def _submit_one(
+    files: SubmissionFiles,
+    place: int,
+    profile: ClusterProfile,
+    accepted: Sequence[str],
+    client: SlurmClient,
+) -> str:
+    """Submit one array, the finaliser behind those that were ``accepted``; return its job id."""
+    array = files.submission.arrays[place]
+    number, out = files.submission.number, os.fspath(files.out)
+    if array.kind == "finalise":
+        # afterany: the finaliser reports on failures, too.
+        dependency = "afterany:" + ":".join(accepted)
+        made = executor(files.logs(place), profile, array, client=client, dependency=dependency)
+        return submit_array(made, Payload("finalise"), [(out, number)])
+    cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
+    payloads = [
+        (out, number, task, cpus, warning, profile.min_free_gb, array.consent)
+        for task in array.tasks
+    ]
+    made = executor(files.logs(place), profile, array, client=client)
+    return submit_array(made, Payload("element"), payloads)
 
 
 def _intent(

@@ -76,9 +76,9 @@ class Site:
 
     def wait_until_settled(self, timeout_s: float = 90) -> dict[str, Any]:
         """The status once nothing is live any more."""
+        ended = ("done", "failed", "cancelled", "unknown")
         return self.wait(
-            lambda facts: all(t["state"] in ("done", "failed", "unknown") for t in facts["tasks"]),
-            timeout_s,
+            lambda facts: all(task["state"] in ended for task in facts["tasks"]), timeout_s
         )
 
     def jobs_named(self) -> list[str]:

@@ -197,7 +197,7 @@ def test_without_accounting_what_squeue_forgot_is_unknown_unless_a_file_tells(
         assert seen[ERROR] == ("failed", "attempt")
         assert seen[EXIT] == ("unknown", "none")
         assert seen[2] == ("done", "record")
-        assert seen[cancelled][0] == "failed"
+        assert seen[cancelled][0] == "cancelled"
         (missing,) = facts["unavailable"]
         assert missing.startswith("sacct: ")
         assert "disabled" in missing

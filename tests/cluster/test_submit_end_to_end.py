@@ -78,11 +78,13 @@ def test_what_slurm_writes_is_as_private_as_the_dataset(six: Site) -> None:
 
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
-    promised = {"schema_number", "samples", "tasks", "unavailable", "consents", "damage"}
+    promised = {"schema_number", "samples", "planned", "tasks", "stuck", "failed_samples",
+                "unavailable", "consents", "damage"}  # fmt: skip
     assert set(before) == promised
     assert {tuple(task) for task in before["tasks"]} == {
-        ("task", "state", "reason", "evidence", "attempts", "job", "node")
+        ("task", "state", "reason", "evidence", "attempts", "job", "node", "cause")
     }
+    assert before["planned"] == sum(before["samples"].values())
     assert [task["state"] for task in before["tasks"]] == ["pending"] * 6
 
 
@@ -123,7 +125,7 @@ def test_a_run_by_hand_leaves_live_tasks_alone(six: Site) -> None:
     assert "6 tasks left to Slurm" in done.stderr
     assert not shards(six.out)
     six.ok("cancel", six.out)
-    six.wait(lambda facts: all(task["state"] == "failed" for task in facts["tasks"]))
+    six.wait(lambda facts: all(task["state"] == "cancelled" for task in facts["tasks"]))
     six.ok("run", six.out, "--num_workers", 1)
     assert set(six.states().values()) == {"done"}
 

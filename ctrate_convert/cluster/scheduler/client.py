@@ -12,8 +12,9 @@ import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from ctrate_convert.cluster.scheduler.query import (
     ACCOUNT_FORMAT,
@@ -32,11 +33,17 @@ TIMEOUT_S = 60.0
 # These variables, set by a person for their own use or by the job around this command, would change
 # what the commands print or override what the job script says.
 _DROPPED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SRUN_")
-_KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER"})
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER", "SLURM_JWT"})
 _KEPT_FOR_SBATCH = frozenset({"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"})
 
 # sbatch prints these if it lost a request that the controller may have accepted all the same.
 _UNCLEAR = re.compile(r"timed out|timeout|Zero Bytes|Transport|Connection reset", re.IGNORECASE)
+# Slurm's words for too many jobs: of a user, an account or a quality of service, or of all.
+_LIMIT = re.compile(
+    r"job submit limit|SubmitJob\w*Limit|Slurm temporarily unable to accept job", re.IGNORECASE
+)
+_TOO_WIDE = re.compile(r"too wide of a date range", re.IGNORECASE)
+_SHORTEST_WINDOW = timedelta(hours=1)
 _JOB_ID = re.compile(r"\b(?:job )?(\d+)\b")
 
 
@@ -51,6 +58,14 @@ class Unavailable:
         return f"{self.tool}: {self.why}"
 
 
+class QueuedJob(NamedTuple):
+    """By whom, and under what limits, a job in the queue was submitted."""
+
+    user: str
+    account: str
+    qos: str
+
+
 class SubmissionUnclear(EnvironmentProblem):
     """An sbatch without an answer: Slurm may have accepted the job all the same."""
 
@@ -58,16 +73,30 @@ class SubmissionUnclear(EnvironmentProblem):
 class SubmissionRejected(EnvironmentProblem):
     """A submission that Slurm refused: nothing was submitted."""
 
+    @property
+    def names_a_limit(self) -> bool:
+        """True if Slurm refused it for the number of jobs: fewer may do."""
+        return _LIMIT.search(self.what) is not None
+
 
 class SlurmClient:
-    """A client for squeue, sacct, sbatch, scontrol, sacctmgr and scancel, with a time limit each.
+    """A client for squeue, sacct, sbatch, scontrol, sinfo, sacctmgr and scancel.
 
-    ``calls`` counts the calls by command: a refresh is one squeue and one sacct.
+    Each call has a time limit. ``clusters`` names the clusters to ask, as a profile's ``clusters``
+    does; empty means the one that Slurm itself takes.
+
+    Every question is about hidden partitions, too. Slurm shows them to an ordinary user only with
+    ``--all``, and a live task that nobody sees would be run twice.
     """
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, clusters: str = "") -> None:
         self._timeout_s = timeout_s
-        self.calls: dict[str, int] = {}
+        self.clusters = clusters
+        self._window: timedelta | None = None
+
+    def at(self, clusters: str) -> SlurmClient:
+        """Return a client like this one for ``clusters``."""
+        return self if clusters == self.clusters else SlurmClient(self._timeout_s, clusters)
 
     def squeue(self, names: Iterable[str]) -> list[QueueRow] | Unavailable:
         """Return all elements of the arrays with these names that the controller still knows."""
@@ -75,29 +104,61 @@ class SlurmClient:
         if not wanted:
             return []
         text = self._ask(
-            "squeue", "-h", "-r", "-t", "all", f"--name={','.join(wanted)}", "-O", QUEUE_FORMAT
+            "squeue",
+            "-a",
+            "-h",
+            "-r",
+            "-t",
+            "all",
+            f"--name={','.join(wanted)}",
+            "-O",
+            QUEUE_FORMAT,
         )
         return text if isinstance(text, Unavailable) else parse_squeue(text)
 
     def sacct(
         self, *, job_ids: Iterable[str] = (), names: Iterable[str] = (), since: datetime
     ) -> list[AccountRow] | Unavailable:
-        """Return all runs since then, requeued ones too, of the jobs with these ids or names."""
+        """Return all runs since then, requeued ones too, of the jobs with these ids or names.
+
+        Where accounting refuses so long a time (MaxQueryTimeRange), it is asked window by window.
+        """
         ids, wanted = sorted(set(job_ids)), sorted(set(names))
         which = f"--name={','.join(wanted)}" if wanted else f"--jobs={','.join(ids)}"
         if not (ids or wanted):
             return []
-        text = self._ask(
+        now = datetime.now(UTC)
+        while True:
+            windows = _windows(since, now, self._window)
+            texts: list[str] = []
+            for first, last in windows:
+                text = self._sacct(which, first, last)
+                if isinstance(text, Unavailable):
+                    break
+                texts.append(text)
+            else:
+                # A run that reaches into two windows is in the answers to both.
+                lines = dict.fromkeys(line for text in texts for line in text.splitlines())
+                return parse_sacct("\n".join(lines))
+            too_wide = _TOO_WIDE.search(text.why)
+            if not too_wide or (self._window and self._window < 2 * _SHORTEST_WINDOW):
+                return text
+            self._window = (self._window or now - since) / 2
+
+    def _sacct(self, which: str, since: datetime, until: datetime | None) -> str | Unavailable:
+        """Ask for one window; without an end, up to now."""
+        end = () if until is None else (f"--endtime={_slurm_time(until)}",)
+        return self._ask(
             "sacct",
             "--noheader",
             "--duplicates",
             "--parsable2",
             "--allusers",
-            f"--starttime={since.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S}",
+            f"--starttime={_slurm_time(since)}",
+            *end,
             which,
             f"--format={ACCOUNT_FORMAT}",
         )
-        return text if isinstance(text, Unavailable) else parse_sacct(text)
 
     def config(self) -> dict[str, str] | Unavailable:
         """Return ``scontrol show config`` as a dictionary."""
@@ -109,7 +170,7 @@ class SlurmClient:
 
     def partitions(self) -> list[dict[str, str]] | Unavailable:
         """Return ``scontrol show partition`` as one dictionary for each partition."""
-        text = self._ask("scontrol", "-o", "show", "partition")
+        text = self._ask("scontrol", "-a", "-o", "show", "partition")
         if isinstance(text, Unavailable):
             return text
         return [
@@ -118,33 +179,53 @@ class SlurmClient:
             if line.startswith("PartitionName=")
         ]
 
-    def submit_limits(self, user: str) -> list[dict[str, str]] | Unavailable:
-        """Return the user's associations with their limits on submitted jobs."""
-        fields = ("Account", "Partition", "QOS", "MaxSubmit", "GrpSubmit")
-        text = self._ask(
-            "sacctmgr", "-nP", "show", "assoc", "where", f"user={user}",
-            f"format={','.join(fields)}",
-        )  # fmt: skip
+    def node_memory_mb(self) -> dict[str, int] | Unavailable:
+        """Return by partition the memory of its largest node, in MB."""
+        text = self._ask("sinfo", "-a", "-h", "-e", "-o", "%R|%m")
         if isinstance(text, Unavailable):
             return text
-        return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines()]
+        largest: dict[str, int] = {}
+        for line in text.splitlines():
+            name, _, memory = line.partition("|")
+            if memory.isdigit():
+                largest[name] = max(int(memory), largest.get(name, 0))
+        return largest
+
+    def associations(self, user: str) -> list[dict[str, str]] | Unavailable:
+        """Return the user's associations with their limits; of ``user`` empty, the accounts'."""
+        fields = ("Account", "ParentName", "Partition", "DefaultQOS", "MaxSubmit", "GrpSubmit")
+        return self._table(fields, "assoc", "where", f"user={user}")
+
+    def default_account(self, user: str) -> str | Unavailable:
+        """Return the account that Slurm takes if the user names none."""
+        rows = self._table(("DefaultAccount",), "user", "where", f"name={user}")
+        if isinstance(rows, Unavailable):
+            return rows
+        return rows[0]["DefaultAccount"] if rows else ""
 
     def qos_limits(self) -> list[dict[str, str]] | Unavailable:
         """Return every quality of service with its limits on submitted jobs."""
-        fields = ("Name", "MaxSubmitJobsPerUser", "GrpSubmitJobs")
-        text = self._ask("sacctmgr", "-nP", "show", "qos", f"format={','.join(fields)}")
+        fields = ("Name", "Flags", "MaxSubmitJobsPerUser", "MaxSubmitJobsPerAccount",
+                  "GrpSubmitJobs")  # fmt: skip
+        return self._table(fields, "qos")
+
+    def jobs_queued(self, *filters: str) -> list[QueuedJob] | Unavailable:
+        """Return the jobs in the queue that pass squeue's ``filters``, each array element one."""
+        text = self._ask("squeue", "-a", "-h", "-r", *filters, "-o", "%u|%a|%q")
+        if isinstance(text, Unavailable):
+            return text
+        rows = (line.split("|") for line in text.splitlines())
+        return [QueuedJob(*row) for row in rows if len(row) == 3]
+
+    def _table(self, fields: Sequence[str], *what: str) -> list[dict[str, str]] | Unavailable:
+        text = self._ask("sacctmgr", "-nP", "show", *what, f"format={','.join(fields)}")
         if isinstance(text, Unavailable):
             return text
         return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines()]
 
-    def jobs_of(self, user: str) -> int | Unavailable:
-        """Return how many jobs the user has in the queue, every array element counted."""
-        text = self._ask("squeue", "-h", "-r", f"--user={user}", "-o", "%i")
-        return text if isinstance(text, Unavailable) else len(text.splitlines())
-
     def time_left_s(self, job_id: str) -> int | None:
         """Return the seconds until the job's time limit; None if that cannot be told."""
-        text = self._ask("squeue", "-h", "-j", job_id, "-O", "TimeLeft:|")
+        text = self._ask("squeue", "-a", "-h", "-j", job_id, "-O", "TimeLeft:|")
         if isinstance(text, Unavailable):
             return None
         match = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)\|", text.strip())
@@ -199,7 +280,7 @@ class SlurmClient:
 
     def _ask(self, *command: str) -> str | Unavailable:
         try:
-            done = self._run(command, _asking_environment(os.environ))
+            done = self._run(command, _asking_environment(os.environ, self.clusters))
         except subprocess.TimeoutExpired:
             return Unavailable(command[0], f"no answer in {self._timeout_s:.0f} s")
         except OSError as error:
@@ -213,7 +294,6 @@ class SlurmClient:
     def _run(
         self, command: Sequence[str], environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        self.calls[command[0]] = self.calls.get(command[0], 0) + 1
         _log.info("%s", shlex.join(command))
         return subprocess.run(
             command,
@@ -230,9 +310,15 @@ class SlurmClient:
 _NEEDS_SLURM = "submit from a login node of the cluster; without Slurm: ctrate-convert run OUT"
 
 
-def _asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for questions: times in UTC, the ids of arrays never cut short."""
-    return _without(environment, _KEPT) | {"TZ": "UTC", "SLURM_BITSTR_LEN": "0"}
+def _asking_environment(environment: Mapping[str, str], clusters: str) -> dict[str, str]:
+    """Return an environment for questions: times in UTC, the ids of arrays never cut short.
+
+    All commands heed SLURM_CLUSTERS. sbatch does too, even before its script's own option, which is
+    why only questions get it.
+    """
+    fixed = {"TZ": "UTC", "SLURM_BITSTR_LEN": "0"}
+    where = {"SLURM_CLUSTERS": clusters} if clusters else {}
+    return _without(environment, _KEPT) | fixed | where
 
 
 def _sbatch_environment(environment: Mapping[str, str], keep: frozenset[str]) -> dict[str, str]:
@@ -246,6 +332,20 @@ def _without(environment: Mapping[str, str], kept: frozenset[str]) -> dict[str, 
         for name, value in environment.items()
         if name in kept or not name.startswith(_DROPPED)
     }
+
+
+def _slurm_time(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def _windows(
+    since: datetime, now: datetime, width: timedelta | None
+) -> list[tuple[datetime, datetime | None]]:
+    """Cut the time since then into windows of at most ``width``; the last one has no end."""
+    firsts = [since]
+    while width is not None and firsts[-1] + width < now:
+        firsts.append(firsts[-1] + width)
+    return list(zip(firsts, [*firsts[1:], None], strict=True))
 
 
 def _tidy(lines: Sequence[str]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
-from ctrate_convert.cluster.scheduler.query import minutes
+from ctrate_convert.cluster.scheduler.query import minutes, number
+from ctrate_convert.cluster.scheduler.submit_limits import Unanswered, jobs_left
 from ctrate_convert.cluster.submissions import Resources
 from ctrate_convert.errors import SettingsError
 
@@ -30,6 +32,19 @@ class PartitionLimits:
                 "mem_mb": min(wanted.mem_mb, self.mem_mb or wanted.mem_mb),
             }
         )
+
+    def cuts(self, wanted: Resources) -> list[str]:
+        """Return a note on each thing of which the partition grants less than ``wanted``."""
+        granted = self.cap(wanted)
+        pairs = (
+            ("time limit", wanted.timeout_min, granted.timeout_min, "min"),
+            ("memory", wanted.mem_mb, granted.mem_mb, "MB"),
+        )
+        return [
+            f"{what}: {want} {unit} wanted, partition {self.name} grants {grants} {unit}"
+            for what, want, grants, unit in pairs
+            if grants < want
+        ]
 
 
 @dataclass(frozen=True)
@@ -58,60 +73,39 @@ def cluster_limits(client: SlurmClient, profile: ClusterProfile, user: str) -> C
     if isinstance(config, Unavailable):
         notes.append(f"{config}; taking MaxArraySize for {_DEFAULT_MAX_ARRAY_SIZE}")
         config = {}
-    size = _number(config.get("MaxArraySize", "")) or _DEFAULT_MAX_ARRAY_SIZE
+    size = number(config.get("MaxArraySize", "")) or _DEFAULT_MAX_ARRAY_SIZE
     for word in config.get("SchedulerParameters", "").split(","):
         name, _, value = word.partition("=")
-        if name == "max_array_tasks" and _number(value):
+        if name == "max_array_tasks" and number(value):
             size = min(size, int(value))
-    accounting = config.get("AccountingStorageType", "").endswith("slurmdbd")
-    most = _submit_limit(client, profile, user, notes) if accounting else None
-    every_job = _number(config.get("MaxJobCount", ""))
-    most = min((n for n in (most, every_job) if n), default=None)
-    left = None
-    if most is not None:
-        queued = client.jobs_of(user)
+    rows = _chosen_partitions(client, profile, notes)
+    most = None
+    if config.get("AccountingStorageType", "").endswith("slurmdbd"):
+        qos = [row["QoS"] for row in rows if row.get("QoS", "N/A") != "N/A"]
+        try:
+            most = jobs_left(client, profile, user, qos)
+        except Unanswered as error:
+            notes.append(f"{error}; limits on submitted jobs are not known")
+    if (every_job := number(config.get("MaxJobCount", ""))) is not None:
+        queued = client.jobs_queued(f"--user={user}")
         if isinstance(queued, Unavailable):
             notes.append(f"{queued}; not knowing how many jobs are in the queue")
-            queued = 0
-        # Keep one for the finaliser, which is a job too.
-        left = max(0, most - queued - 1)
-    return ClusterLimits(_partition(client, profile, notes), size, left, tuple(notes))
+        else:
+            left = every_job - len(queued)
+            most = left if most is None else min(most, left)
+    # Keep one for the finaliser, which is a job too.
+    elements_now = None if most is None else max(0, most - 1)
+    return ClusterLimits(_limits_of(client, rows, notes), size, elements_now, tuple(notes))
 
 
-def _submit_limit(
-    client: SlurmClient, profile: ClusterProfile, user: str, notes: list[str]
-) -> int | None:
-    """Return the tightest limit on submitted jobs among those that may apply."""
-    limits: list[int] = []
-    qos_names = {profile.qos} if profile.qos else set()
-    associations = client.submit_limits(user)
-    if isinstance(associations, Unavailable):
-        notes.append(f"{associations}; limits on submitted jobs are not known")
-        return None
-    for row in associations:
-        if profile.account in (None, row["Account"]) and row["Partition"] in (
-            "",
-            profile.partition,
-        ):
-            limits += [n for n in (_number(row["MaxSubmit"]), _number(row["GrpSubmit"])) if n]
-            if not profile.qos:
-                qos_names |= set(row["QOS"].split(","))
-    qualities = client.qos_limits()
-    if isinstance(qualities, Unavailable):
-        notes.append(f"{qualities}; limits of the qos are not known")
-        qualities = []
-    for row in qualities:
-        if row["Name"] in qos_names:
-            cells = (row["MaxSubmitJobsPerUser"], row["GrpSubmitJobs"])
-            limits += [n for n in map(_number, cells) if n]
-    return min(limits, default=None)
-
-
-def _partition(client: SlurmClient, profile: ClusterProfile, notes: list[str]) -> PartitionLimits:
+def _chosen_partitions(
+    client: SlurmClient, profile: ClusterProfile, notes: list[str]
+) -> list[dict[str, str]]:
+    """Return the rows of the partitions that the profile names, or of the default one."""
     rows = client.partitions()
     if isinstance(rows, Unavailable):
         notes.append(f"{rows}; the partition's limits are not known")
-        return PartitionLimits(profile.partition)
+        return [{"PartitionName": name} for name in (profile.partition or "").split(",") if name]
     names = profile.partition.split(",") if profile.partition else []
     known = {row["PartitionName"]: row for row in rows}
     missing = [name for name in names if name not in known]
@@ -121,15 +115,23 @@ def _partition(client: SlurmClient, profile: ClusterProfile, notes: list[str]) -
             where="profile or --partition",
             expected=", ".join(known),
         )
-    chosen = [known[name] for name in names] or [r for r in rows if r.get("Default") == "YES"]
-    times = [m for row in chosen if (m := minutes(row.get("MaxTime", ""))) is not None]
-    memory = [m for row in chosen if (m := _number(row.get("MaxMemPerNode", "")))]
+    return [known[name] for name in names] or [r for r in rows if r.get("Default") == "YES"]
+
+
+def _limits_of(
+    client: SlurmClient, rows: Sequence[Mapping[str, str]], notes: list[str]
+) -> PartitionLimits:
+    """Return the limits that hold on each of these partitions: Slurm may choose any of them."""
+    times = [m for row in rows if (m := minutes(row.get("MaxTime", ""))) is not None]
+    memory_mb = [m for row in rows if (m := number(row.get("MaxMemPerNode", "")))]
+    # A site seldom sets MaxMemPerNode; then the largest node is the limit.
+    nodes = client.node_memory_mb() if rows else {}
+    if isinstance(nodes, Unavailable):
+        notes.append(f"{nodes}; the memory of the nodes is not known")
+    else:
+        memory_mb += [m for row in rows if (m := nodes.get(row["PartitionName"]))]
     return PartitionLimits(
-        name=",".join(row["PartitionName"] for row in chosen) or None,
+        name=",".join(row["PartitionName"] for row in rows) or None,
         timeout_min=min(times, default=None),
-        mem_mb=min(memory, default=None),
+        mem_mb=min(memory_mb, default=None),
     )
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,6 @@ from pydantic import Field, ValidationError
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.records.base import Record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Flag = str | int | float | bool
 
@@ -51,11 +46,13 @@ class ClusterProfile(Record):
         default=256, ge=1, description="How many elements of an array may run at once."
     )
     setup: tuple[str, ...] = Field(
-        default=(), description="Line for the job script before srun; may be repeated."
+        default=(),
+        description="Line for the job script before srun, after the profile's; may be repeated.",
     )
     additional_parameters: dict[str, Flag] = Field(
         default_factory=dict,
-        description="Any other option of sbatch, such as constraint=ssd; may be repeated.",
+        description="Any other option of sbatch, such as constraint=ssd, with the profile's; may "
+        "be repeated.",
     )
     warning_s: int = Field(
         default=120,
@@ -78,9 +75,28 @@ class ClusterProfile(Record):
     )
 
     def overridden(self, values: Mapping[str, Any]) -> ClusterProfile:
-        """Return this profile with every value that is not None (nor empty) taken instead."""
+        """Return this profile with every value that is not None (nor empty) taken instead.
+
+        Lines for the job script and other options of sbatch are added to the profile's, which may
+        load what every job needs. A value replaces that of the option of the same name.
+        """
         given = {name: value for name, value in values.items() if value not in (None, (), {})}
-        return _checked({**self.model_dump(), **given}, "the options")
+        lines = tuple(given.get("setup", ()))
+        # A relaunch that names the lines of the submission again does not double them.
+        is_there = self.setup[len(self.setup) - len(lines) :] == lines
+        more = {
+            "setup": self.setup if is_there else (*self.setup, *lines),
+            "additional_parameters": {
+                **self.additional_parameters,
+                **given.get("additional_parameters", {}),
+            },
+        }
+        return _checked({**self.model_dump(), **given, **more}, "the options")
+
+    @property
+    def clusters(self) -> str:
+        """The clusters that jobs go to; empty for the one that Slurm takes."""
+        return str(self.additional_parameters.get("clusters", ""))
 
 
 def load_profile(path: Path | None) -> ClusterProfile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 QUEUE_FIELDS = (
     "ArrayJobID",
@@ -42,24 +42,20 @@ ACCOUNT_FIELDS = (
 )
 ACCOUNT_FORMAT = ",".join(ACCOUNT_FIELDS)
 
-# States of an element that runs or is going to run.
-LIVE = frozenset(
+# States in which an element has certainly ended. Any other state, made up in a later version of
+# Slurm perhaps, is live: taking a live element for ended would run its task twice.
+ENDED = frozenset(
     {
-        "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT",
-        "SIGNALING", "RESIZING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
-        "SPECIAL_EXIT",
+        "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+        "PREEMPTED", "TIMEOUT",
     }
 )  # fmt: skip
+UNSUCCESSFUL = ENDED - {"COMPLETED"}
 # States of an element that is going to run, and does not yet.
-WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
-                     "SPECIAL_EXIT"})  # fmt: skip
-# States of an element that ended without success.
-UNSUCCESSFUL = frozenset(
-    {
-        "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
-        "REVOKED", "TIMEOUT",
-    }
-)  # fmt: skip
+WAITING = frozenset({"EXPEDITING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
+                     "RESV_DEL_HOLD", "SPECIAL_EXIT"})  # fmt: skip
+REVOKED = "REVOKED"
+"""A sibling of the element runs on another cluster of a federation, which is not asked."""
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
 JobKey = tuple[str, int]
@@ -90,8 +86,8 @@ class QueueRow:
 
     @property
     def live(self) -> bool:
-        """True if the element runs or is going to."""
-        return self.state in LIVE
+        """True unless the element has certainly ended."""
+        return self.state not in ENDED
 
     @property
     def waiting(self) -> bool:
@@ -104,6 +100,7 @@ class AccountRow:
     """One run of an array element in accounting: a requeued element has several.
 
     ``out_of_memory`` follows from the steps, since the job itself often says FAILED.
+    ``cancelled_by`` is the number of the user who cancelled it, if sacct tells.
     """
 
     key: JobKey
@@ -117,6 +114,7 @@ class AccountRow:
     node: str
     max_rss_bytes: int
     out_of_memory: bool
+    cancelled_by: int | None = None
 
 
 def parse_squeue(text: str) -> list[QueueRow]:
@@ -167,14 +165,15 @@ def parse_sacct(text: str) -> list[AccountRow]:
         for row in jobs
         for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), []))
     ]
-    long_ago = datetime.min.replace(tzinfo=timezone.utc)
+    long_ago = datetime.min.replace(tzinfo=UTC)
     return sorted(rows, key=lambda row: (row.key, row.submitted or long_ago))
 
 
 def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Iterator[AccountRow]:
     array, _, index = row["JobID"].partition("_")
     # sacct may add words to a state, as in CANCELLED by 1000.
-    state = row["State"].split(" ")[0]
+    state, _, words = row["State"].partition(" ")
+    user = words.removeprefix("by ")
     max_rss_bytes = max((memory_bytes(step["MaxRSS"]) for step in steps), default=0)
     states = {state, *(step["State"].split(" ")[0] for step in steps)}
     requested = memory_bytes(row["ReqMem"])
@@ -193,6 +192,7 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
             node="" if row["NodeList"] == "None assigned" else row["NodeList"],
             max_rss_bytes=max_rss_bytes,
             out_of_memory=OUT_OF_MEMORY in states or outgrown,
+            cancelled_by=int(user) if user.isdigit() else None,
         )
 
 
@@ -210,7 +210,7 @@ def _indices(text: str) -> Iterator[int]:
 
 def _time(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         return None  # Unknown, N/A, None
 
@@ -228,3 +228,8 @@ def minutes(text: str) -> int | None:
         return None
     days, hours, mins, seconds = (int(part or 0) for part in match.groups())
     return days * 1440 + hours * 60 + mins + seconds // 60
+
+
+def number(text: str) -> int | None:
+    """Return a limit that is set; None for UNLIMITED, an empty cell and the like."""
+    return int(text) if text.isdigit() else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ctrate_convert.cluster.scheduler.limits import PartitionLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.cluster.submissions import Resources
 from ctrate_convert.store.attempts import PastAttempt
@@ -36,9 +35,8 @@ def default_resources(
     tasks: Sequence[tuple[PlannedShard, ...]],
     attempts: Iterable[PastAttempt],
     profile: ClusterProfile,
-    limits: PartitionLimits,
 ) -> Resources:
-    """Return what the largest of ``tasks`` needs, within what the partition grants."""
+    """Return what the largest of ``tasks`` needs, whatever the partition grants."""
     workers = profile.cpus_per_task or min(_MOST_WORKERS, max(len(shards) for shards in tasks))
     speed = measured_bytes_per_s(ledger) or _UNMEASURED_BYTES_PER_S
     timeout_min = profile.timeout_min or _minutes(tasks, workers, speed)
@@ -48,7 +46,7 @@ def default_resources(
         if profile.mem_gb
         else _megabytes(workers, largest_bytes, attempts)
     )
-    return limits.cap(Resources(timeout_min=timeout_min, mem_mb=mem_mb, cpus_per_task=workers))
+    return Resources(timeout_min=timeout_min, mem_mb=mem_mb, cpus_per_task=workers)
 
 
 def measured_bytes_per_s(ledger: Ledger) -> float | None:

@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
-from ctrate_convert.cluster.scheduler.query import AccountRow, JobKey, QueueRow
+from ctrate_convert.cluster.scheduler.query import ENDED, AccountRow, JobKey, QueueRow
 from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, judge
 from ctrate_convert.cluster.states.scheduler_view import (
     PLAIN_JOB_NAME,
@@ -22,9 +22,11 @@ from ctrate_convert.cluster.states.scheduler_view import (
     elements_of,
     task_by_hand,
 )
+from ctrate_convert.cluster.states.stuck import Stuck, stuck_element
 from ctrate_convert.cluster.submissions import (
     ArrayAnswer,
     SubmissionFiles,
+    clusters_of,
     load_submissions,
     process_start,
 )
@@ -32,7 +34,9 @@ from ctrate_convert.store.attempts import PastAttempt, load_attempts
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import current_entries, sum_up
+from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_number
+from ctrate_convert.store.records.record import FailedSample
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Task:
     attempts: tuple[PastAttempt, ...]
     element: Element | None
     live: QueueRow | None
+    stuck: Stuck | None
     account: AccountRow | None
     samples_recorded: int
 
@@ -52,6 +57,21 @@ class Task:
     def is_held(self) -> bool:
         """True if Slurm runs the task, is going to, or may have been asked to."""
         return self.live is not None or self.verdict.evidence == "intent"
+
+    @property
+    def lives_by_accounting(self) -> bool:
+        """True if accounting calls the task's job live, which squeue does not show.
+
+        Accounting may have missed the end, or squeue may hide a partition: nobody can tell.
+        """
+        account = self.account
+        unknown = self.live is None and self.verdict.state == "unknown"
+        return unknown and account is not None and account.state not in ENDED
+
+    @property
+    def is_moving(self) -> bool:
+        """True if waiting changes the task's state, as far as anybody can know."""
+        return (self.is_held and self.stuck is None) or self.verdict.state == "running"
 
     @property
     def job(self) -> str | None:
@@ -88,6 +108,8 @@ class ClusterView:
     answers: Mapping[tuple[int, int], ArrayAnswer | None]
     unavailable: tuple[Unavailable, ...]
     taken_at: datetime
+    stuck: tuple[Stuck, ...]
+    failed_samples: Mapping[str, FailedSample]
 
     @property
     def dataset(self) -> Dataset:
@@ -122,7 +144,7 @@ class Looker:
             SettingsError: there is no plan.
             DamageError: a plan or an intent was changed.
         """
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         before = Ledger.load(self.dataset)
         submissions = load_submissions(self.dataset)
         by_task: dict[int, list[PlannedShard]] = {}
@@ -130,7 +152,7 @@ class Looker:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
         said = ask(
-            self.client,
+            self.client.at(clusters_of(submissions) or self.client.clusters),
             submissions,
             load_attempts(self.dataset, self._ended),
             _open(by_task, before.recorded),
@@ -140,9 +162,11 @@ class Looker:
         # Read after Slurm was asked: a job that Slurm calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
         ledger = Ledger(self.dataset, before.plans)
-        samples, recorded = _records(ledger)
+        entries = _sound_entries(ledger)
+        samples, recorded = _samples(ledger, entries), frozenset(entries)
         elements = elements_of(submissions, said, attempts)
         tasks = []
+        out = os.fspath(self.dataset.out.absolute())
         for number, shards in by_task.items():
             mine = tuple(a for a in attempts if number in a.start.tasks)
             tasks.append(
@@ -157,9 +181,10 @@ class Looker:
                     damaged=next(
                         (ledger.damaged[s.index] for s in shards if s.index in ledger.damaged), None
                     ),
-                    out=os.fspath(self.dataset.out.absolute()),
+                    out=out,
                 )
             )
+        stuck = [task.stuck for task in tasks if task.stuck]
         return ClusterView(
             ledger,
             tuple(submissions),
@@ -169,7 +194,39 @@ class Looker:
             said.answers,
             tuple(said.unavailable),
             now,
+            (*stuck, *_stuck_finalisers(submissions, said, stuck, out)),
+            ledger.failed_samples({number for number, entry in entries.items() if entry.failed}),
         )
+
+
+def _stuck_finalisers(
+    submissions: Sequence[SubmissionFiles],
+    said: SchedulerView,
+    stuck: Sequence[Stuck],
+    out: str,
+) -> list[Stuck]:
+    """Return the finalisers that wait in vain: by themselves, or for one of ``stuck``."""
+    by_array = {one.job.partition("_")[0]: one for one in stuck}
+    found = []
+    for files in submissions:
+        number = files.submission.number
+        places = range(len(files.submission.arrays))
+        answers = [said.answers.get((number, place)) for place in places]
+        awaited = [by_array[a.job_id] for a in answers if a and a.job_id in by_array]
+        for array in files.submission.arrays:
+            if array.kind != "finalise":
+                continue
+            for row in said.queue:
+                if row.name != array.job_name or not row.live:
+                    continue
+                alone = stuck_element(row, None, out)
+                if alone is not None:
+                    found.append(alone)
+                elif row.waiting and awaited:
+                    job = f"{row.key[0]}_{row.key[1]}"
+                    reason = f"it waits for {awaited[0].job}"
+                    found.append(Stuck(job, None, reason, awaited[0].next_command))
+    return found
 
 
 def _open(by_task: dict[int, list[PlannedShard]], recorded: frozenset[int]) -> set[int]:
@@ -205,6 +262,7 @@ def _task(
         or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
     ]
     live = [row for row in rows if row.live]
+    stuck = stuck_element(live[-1], number, out) if live else None
     newest = (element.answer.job_id, element.index) if element and element.answer else None
     accounts = tuple(row for row in said.accounts if row.key == newest)
     facts = Facts(
@@ -220,6 +278,8 @@ def _task(
         accounts=accounts,
         sign_of_life=_sign_of_life(attempts[-1]) if attempts else None,
         now=now,
+        stuck=stuck,
+        user_id=os.getuid(),
     )
     return Task(
         number,
@@ -228,6 +288,7 @@ def _task(
         attempts,
         element,
         facts.live,
+        stuck,
         accounts[-1] if accounts else None,
         sum(shard.samples for shard in shards if shard.index in recorded),
     )
@@ -242,13 +303,16 @@ def _sign_of_life(attempt: PastAttempt) -> bool | None:
     return None  # another process may have its id by now; its progress note tells
 
 
-def _records(ledger: Ledger) -> tuple[dict[str, int], frozenset[int]]:
-    """Return samples by state, and the numbers of the shards with a sound record."""
-    sound = {
+def _sound_entries(ledger: Ledger) -> dict[int, ManifestShard]:
+    """Return the manifest's entries of the shards with a sound record, by number."""
+    return {
         number: entry
         for entry in current_entries(ledger, ledger.merged)
         if (number := shard_number(entry.name)) not in ledger.damaged
     }
-    samples = sum_up(ledger.plans, tuple(sound.values())).samples
-    states = {state: number for state, number in samples.items() if state != "total"}
-    return states, frozenset(sound)
+
+
+def _samples(ledger: Ledger, entries: Mapping[int, ManifestShard]) -> dict[str, int]:
+    """Return how many samples are in each state."""
+    samples = sum_up(ledger.plans, tuple(entries.values())).samples
+    return {state: number for state, number in samples.items() if state != "total"}

@@ -2,23 +2,31 @@
 
 1. verified records of this plan for all of its shards → done
 2. the newest attempt's own end record → failed, with its reason; but not if a newer run is live
-3. live in squeue → pending or running
-4. a terminal state in sacct (or still in squeue) of that very job → failed
+3. in squeue with any state that is not known to be terminal → pending, stuck or running
+4. a terminal state in sacct (or still in squeue) of that very job → failed, or cancelled if its own
+   user cancelled it
 5. nothing → unknown: never taken for done nor for failed
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ctrate_convert.cluster.scheduler.query import OUT_OF_MEMORY, UNSUCCESSFUL, AccountRow, QueueRow
+from ctrate_convert.cluster.scheduler.query import (
+    OUT_OF_MEMORY,
+    REVOKED,
+    UNSUCCESSFUL,
+    AccountRow,
+    QueueRow,
+)
+from ctrate_convert.cluster.states.stuck import Stuck
 from ctrate_convert.cluster.submissions import ArrayAnswer, Resources
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.records.attempt import EndCause
 
-State = Literal["done", "failed", "running", "pending", "unknown"]
+State = Literal["done", "running", "pending", "stuck", "failed", "cancelled", "unknown"]
 Cause = Literal["memory", "time", "node", "other"]
 
 FRESH = timedelta(seconds=60)
@@ -71,7 +79,8 @@ class Facts:
     ``element`` is the task's newest one. ``live`` is the queue's row of any of its elements that
     runs or is going to. ``queue_asked`` tells whether the absence of rows means anything. ``ended``
     and ``accounts`` are of the newest element. ``sign_of_life`` tells whether the process of a
-    local attempt lives; None if that cannot be seen from here.
+    local attempt lives; None if that cannot be seen from here. ``stuck`` tells why ``live`` waits
+    in vain, if it does. ``user_id`` is the user who looks.
     """
 
     task: int
@@ -86,6 +95,8 @@ class Facts:
     accounts: tuple[AccountRow, ...]
     sign_of_life: bool | None
     now: datetime
+    stuck: Stuck | None = None
+    user_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class Verdict:
     reason: str = ""
     cause: Cause = "other"
 
+
+_ELSEWHERE = "REVOKED: a sibling of the job runs on another cluster of the federation"
 
 _STOPPED_AT_THE_WARNING = Verdict(
     "failed",
@@ -140,6 +153,10 @@ def judge(facts: Facts) -> Verdict:
 def _of_live(facts: Facts, row: QueueRow, last: PastAttempt | None) -> Verdict:
     job = last.start.job if last is not None else None
     mine = last if job is not None and job.name == f"{row.key[0]}_{row.key[1]}" else None
+    if row.state == REVOKED:
+        return Verdict("unknown", "squeue", _ELSEWHERE)
+    if facts.stuck is not None:
+        return Verdict("stuck", "squeue", row.reason)
     if row.waiting:
         return Verdict("pending", "squeue", _requeued(facts, row) or row.reason)
     # The attempt of a run before a requeue tells nothing of the run that is live.
@@ -150,7 +167,8 @@ def _of_live(facts: Facts, row: QueueRow, last: PastAttempt | None) -> Verdict:
             return _of_end(facts, mine)
         if end is not None:
             return Verdict("running", "squeue", "stopping")
-    return Verdict("running", "squeue", _requeued(facts, row))
+    named = "" if row.state == "RUNNING" else row.state
+    return Verdict("running", "squeue", named or _requeued(facts, row))
 
 
 def _requeued(facts: Facts, row: QueueRow) -> str:
@@ -164,6 +182,23 @@ def _requeued(facts: Facts, row: QueueRow) -> str:
 
 def _of_element(facts: Facts, element: Element, last: PastAttempt | None) -> Verdict:
     """Judge an element that is not in the queue, as far as that could be asked."""
+    verdict = _of_ended(facts, element, last)
+    failed_by_itself = last is not None and last.end is not None and last.end.outcome == "failed"
+    if verdict.state == "failed" and not failed_by_itself and _was_cancelled(facts, element):
+        return replace(verdict, state="cancelled")
+    return verdict
+
+
+def _was_cancelled(facts: Facts, element: Element) -> bool:
+    """Return True if the user, and not an administrator or Slurm itself, cancelled the element."""
+    account = facts.accounts[-1] if facts.accounts else None
+    if account is None or account.ended is None:
+        return element.cancelled
+    by_user = element.cancelled or account.cancelled_by == facts.user_id is not None
+    return account.state == "CANCELLED" and by_user
+
+
+def _of_ended(facts: Facts, element: Element, last: PastAttempt | None) -> Verdict:
     account = facts.accounts[-1] if facts.accounts else None
     if last is not None and last.end is not None and last.end.outcome == "failed":
         return _of_end(facts, last)
@@ -192,6 +227,8 @@ def _what_is_missing(facts: Facts, account: AccountRow | None) -> str:
     if not facts.queue_asked:
         said = f"; accounting said {account.state}" if account else ""
         return f"squeue could not be asked{said}"
+    if account is not None and account.state == REVOKED:
+        return _ELSEWHERE
     if account is not None:
         return f"not in the queue, though accounting says {account.state}"
     return "not in the queue, no last word, and accounting tells nothing of it"

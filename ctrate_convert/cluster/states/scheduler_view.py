@@ -68,6 +68,15 @@ def ask(
     since = min(since, *(a.started_at for a in attempts if plain), now)
     # Plain job scripts leave no trace here before they run: ask for them too if there is Slurm.
     by_hand = open_tasks and shutil.which("squeue") is not None
+    # An element of a done task may be held, and the finaliser then waits for it.
+    if shutil.which("squeue") is not None:
+        wanted |= {
+            array.job_name
+            for files in submissions
+            if files.report() is None
+            for number, array in enumerate(files.submission.arrays)
+            if (answer := said.answers[files.submission.number, number]) is None or answer.job_id
+        }
     ask = bool(wanted or plain or by_hand)
     queue = client.squeue([*wanted, PLAIN_JOB_NAME]) if ask else []
     if isinstance(queue, Unavailable):

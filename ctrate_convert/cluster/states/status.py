@@ -9,7 +9,7 @@ from datetime import datetime
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker, Task
-from ctrate_convert.cluster.states.evidence import State
+from ctrate_convert.cluster.states.evidence import Cause, State
 from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.layout import Dataset
@@ -26,6 +26,7 @@ class TaskLine:
     state: State
     evidence: str
     reason: str
+    cause: Cause | None
     attempts: int
     job: str | None
     node: str | None
@@ -54,6 +55,12 @@ class Status:
         """Return the status as ``--json`` prints it."""
         return {
             "samples": self.samples,
+            "planned": sum(self.samples.values()),
+            "stuck": self.view.stuck,
+            "failed_samples": [
+                {"key": one.key, "source": one.source, "reason": one.reason}
+                for one in self.view.failed_samples.values()
+            ],
             "tasks": [
                 {
                     "task": line.task,
@@ -63,6 +70,7 @@ class Status:
                     "attempts": line.attempts,
                     "job": line.job,
                     "node": line.node,
+                    "cause": line.cause,
                 }
                 for line in self.lines
             ],
@@ -73,9 +81,7 @@ class Status:
     @property
     def is_at_rest(self) -> bool:
         """True if it is known that nothing is going to change by itself."""
-        return self.view.queue_asked and not any(
-            task.is_held or task.verdict.state == "running" for task in self.view.tasks
-        )
+        return self.view.queue_asked and not any(task.is_moving for task in self.view.tasks)
 
 
 class StatusReader:
@@ -142,6 +148,7 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
         state=state,
         evidence=task.verdict.evidence,
         reason=task.verdict.reason + paused,
+        cause=task.verdict.cause if state == "failed" else None,
         attempts=len(task.attempts),
         job=task.job,
         node=task.node,

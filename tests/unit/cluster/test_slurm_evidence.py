@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
@@ -11,12 +11,13 @@ import pytest
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile, load_profile
 from ctrate_convert.cluster.scheduler.query import AccountRow, QueueRow
 from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, judge
+from ctrate_convert.cluster.states.stuck import Stuck
 from ctrate_convert.cluster.submissions import ArrayAnswer, Resources
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.records.attempt import AttemptEnd, AttemptStart
 
-T0 = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def after(seconds: float) -> datetime:
@@ -209,6 +210,40 @@ class TestScheduler:
             assert (verdict.state, verdict.cause) == ("failed", cause)
             assert verdict.reason.startswith(state)
 
+    @pytest.mark.parametrize("state", ["EXPEDITING", "MADE_UP_IN_2031", "?"])
+    def test_a_state_not_known_to_have_ended_outranks_accounting(self, state: str) -> None:
+        """With --requeue=expedite a job restarts at once after its node failed."""
+        verdict = judged(live=in_queue(state, 1), accounts=(in_accounting("NODE_FAIL"),))
+        assert verdict.state in ("pending", "running")
+        assert verdict.evidence == "squeue"
+
+    def test_live_but_not_running_is_named(self) -> None:
+        for state in ("SUSPENDED", "COMPLETING", "STOPPED"):
+            assert judged(live=in_queue(state)).reason == state
+
+    def test_revoked_is_unknown(self) -> None:
+        """A sibling of it runs on another cluster."""
+        for known in ({"live": in_queue("REVOKED")}, {"accounts": (in_accounting("REVOKED"),)}):
+            verdict = judged(**known)
+            assert verdict.state == "unknown"
+            assert "federation" in verdict.reason
+
+    def test_who_cancelled_it_decides(self) -> None:
+        by_me = replace(in_accounting("CANCELLED"), cancelled_by=1000)
+        assert judged(accounts=(by_me,), user_id=1000).state == "cancelled"
+        assert judged(accounts=(by_me,), user_id=0).state == "failed"
+        mine = element(cancelled=True)
+        assert judged(element=mine, accounts=(by_me,), user_id=0).state == "cancelled"
+        failed = attempt(2, "failed", "disk full")
+        assert judged(element=mine, attempts=(failed,), accounts=(by_me,)).state == "failed"
+        late = in_accounting("TIMEOUT")
+        assert judged(element=mine, accounts=(late,)).state == "failed"
+
+    def test_stuck_is_a_state(self) -> None:
+        stuck = Stuck("40_7", 3, "JobHeldUser", "scontrol release 40_7")
+        held = in_queue("PENDING", reason="JobHeldUser")
+        assert judged(live=held, stuck=stuck) == Verdict("stuck", "squeue", "JobHeldUser")
+
     def test_a_requeue_tells_what_went_before(self) -> None:
         verdict = judged(live=in_queue("PENDING", 1), accounts=(in_accounting("NODE_FAIL"),))
         assert verdict.reason == "requeued after NODE_FAIL"
@@ -220,8 +255,8 @@ class TestScheduler:
     def test_accounting_that_still_says_running_is_not_believed(self) -> None:
         assert state_of(accounts=(in_accounting("RUNNING"),)) == ("unknown", "none")
 
-    def test_a_cancelled_element_that_is_gone_is_failed_even_without_accounting(self) -> None:
-        assert state_of(element=element(cancelled=True)) == ("failed", "cancel")
+    def test_a_cancelled_element_that_is_gone_is_cancelled_even_without_accounting(self) -> None:
+        assert state_of(element=element(cancelled=True)) == ("cancelled", "cancel")
         assert state_of(element=element(cancelled=True), queue_asked=False) == ("unknown", "none")
 
     def test_an_intent_without_an_answer_is_unknown(self) -> None:

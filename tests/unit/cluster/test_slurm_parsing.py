@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -40,7 +40,7 @@ SACCT = """\
 
 
 def at(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def of(rows: list[AccountRow], index: int) -> list[AccountRow]:
@@ -87,7 +87,8 @@ def test_a_step_is_no_row_and_lends_its_memory_to_its_job() -> None:
 
 
 def test_who_cancelled_is_not_part_of_the_state() -> None:
-    assert [row.state for row in of(parse_sacct(SACCT), 5)] == ["CANCELLED"]
+    (row,) = of(parse_sacct(SACCT), 5)
+    assert (row.state, row.cancelled_by) == ("CANCELLED", 0)
 
 
 def test_every_run_of_a_requeued_element_is_kept_the_newest_last() -> None:
