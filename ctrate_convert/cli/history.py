@@ -43,6 +43,9 @@ def command(out: Path, as_json: bool) -> int:
         verified = f"{report.samples_checked} samples checked, {len(report.damage)} damaged"
         tasks = ", ".join(f"{count} {state}" for state, count in report.tasks.items())
         show.line(f"Report of {number:04d}, {report.time}: {tasks}; {verified}.")
+        if report.relaunched:
+            show.line(f"  Relaunched by itself: task {fold_numbers(report.relaunched)}.")
+        show.some(f"  For a person: {line}" for line in report.for_a_person)
     for problem in past.unavailable:
         show.line(f"Could not be asked: {problem}")
     return ExitCode.DONE

@@ -9,7 +9,13 @@ from typing import Any
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.states.cluster_view import Looker
-from ctrate_convert.cluster.submissions import FinalReport, load_submissions, now_text
+from ctrate_convert.cluster.submissions import (
+    FinalReport,
+    SubmissionFiles,
+    load_submissions,
+    now_text,
+)
+from ctrate_convert.cluster.until_done import go_on
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.merger import merge
@@ -19,13 +25,20 @@ _SAMPLES = 100
 
 
 def work(out: str, submission: int) -> dict[str, Any]:
-    """Finalise the submission and write its ``report.json``."""
-    report = finalise(Dataset(Path(out)), submission)
+    """Finalise the submission, go on if it was asked to, and write its ``report.json``."""
+    dataset = Dataset(Path(out))
+    files, report = finalise(dataset, submission)
+    if files.submission.max_attempts:
+        gone = go_on(dataset, files.submission.max_attempts)
+        report = report.model_copy(
+            update={"relaunched": gone.relaunched, "for_a_person": gone.for_a_person}
+        )
+    files.write_report(report)
     return {"samples": report.samples, "damage": len(report.damage)}
 
 
-def finalise(dataset: Dataset, submission: int) -> FinalReport:
-    """Merge, verify a hundred samples byte by byte, and write a report of what was found.
+def finalise(dataset: Dataset, submission: int) -> tuple[SubmissionFiles, FinalReport]:
+    """Merge, verify a hundred samples byte by byte, and return a report of what was found.
 
     Raises:
         SettingsError: there is no such submission.
@@ -54,5 +67,4 @@ def finalise(dataset: Dataset, submission: int) -> FinalReport:
         damage=tuple(f"{d.shard} {d.key or ''}: {d.what}" for d in verified.damage),
         unavailable=tuple(map(str, view.unavailable)),
     )
-    mine[0].write_report(report)
-    return report
+    return mine[0], report

@@ -28,6 +28,13 @@ _WHY: dict[Cause, str] = {
 
 _MEMORY_STEP_MB = 256
 
+MAX_ATTEMPTS = 5
+"""How often a finaliser that goes on submits a task at most, unless it is told otherwise."""
+
+
+class NothingToRelaunch(RefusedError):
+    """Nothing failed, or nothing that may be relaunched."""
+
 
 def latest_profile(dataset: Dataset) -> ClusterProfile:
     """Return the profile of the newest submission, or the defaults if there is none.
@@ -50,6 +57,8 @@ def relaunch(
     include_unknown: bool,
     also: frozenset[int] = frozenset(),
     keep_sources: bool = False,
+    only: frozenset[int] | None = None,
+    max_attempts: int = 0,
     client: SlurmClient | None = None,
 ) -> Submitted:
     """Submit the tasks that failed, each group of a kind as its own array.
@@ -57,9 +66,12 @@ def relaunch(
     ``given`` are the settings of this very command line; they win over what a task had before.
     ``also`` are tasks to submit although they are only pending: new shards for failed samples. Each
     task goes on under the consent that it was submitted with; with ``keep_sources``, under none.
+    ``only`` is what a finaliser may take, and only where it gives more than the task had. With
+    ``max_attempts`` the new finaliser goes on likewise; then it is enough if something is live.
 
     Raises:
-        RefusedError: nothing failed, or it cannot be known.
+        NothingToRelaunch: nothing failed.
+        RefusedError: it cannot be known.
     """
     client = client or SlurmClient()
 
@@ -72,10 +84,18 @@ def relaunch(
             include_unknown=include_unknown,
             also=also,
             keep_sources=keep_sources,
+            only=only,
+            may_wait=max_attempts > 0 and only is None,
         )
 
     return submit_selected(
-        dataset, profile, client, command="relaunch", dry_run=dry_run, select=select
+        dataset,
+        profile,
+        client,
+        command="relaunch --until_done" if max_attempts else "relaunch",
+        dry_run=dry_run,
+        select=select,
+        max_attempts=max_attempts,
     )
 
 
@@ -88,11 +108,15 @@ def failed_selection(
     include_unknown: bool,
     also: frozenset[int] = frozenset(),
     keep_sources: bool = False,
+    only: frozenset[int] | None = None,
+    may_wait: bool = False,
 ) -> Selection:
     """Select the tasks that failed, grouped by cause, new resources and consent.
 
+    With ``may_wait`` none is selected if none failed and some are live: they may fail later.
+
     Raises:
-        RefusedError: there is none.
+        NothingToRelaunch: there is none.
     """
     out = view.dataset.out
     wanted = {"failed", "cancelled"} | ({"unknown"} if include_unknown else set())
@@ -100,12 +124,17 @@ def failed_selection(
         task
         for task in view.tasks
         if not task.is_held
+        and (only is None or task.number in only)
         and (task.verdict.state in wanted or (task.number in also and _is_pending(task)))
     ]
     unknown = [t for t in view.tasks if t.verdict.state == "unknown" and t not in chosen]
     notes = notes_on_unknown(unknown)
+    moving = sum(task.is_moving for task in view.tasks)
+    if not chosen and may_wait and moving:
+        notes.append(f"nothing failed so far; the finaliser waits for {moving} live tasks")
+        return Selection((), tuple(notes))
     if not chosen:
-        raise RefusedError(
+        raise NothingToRelaunch(
             "nothing failed that could be relaunched" + "".join(f"; {note}" for note in notes),
             where=out,
             next_command=f"ctrate-convert status {out}",
@@ -125,8 +154,16 @@ def failed_selection(
         resources = limits.partition.cap(more)
         # Where the partition grants no more than before, a note below says more.
         cuts += limits.partition.cuts(more) if resources != before else []
+        if only is not None and not _gets_more(task, before, resources):
+            continue
         consent = "" if keep_sources else _consent(view, task)
         groups.setdefault((_why(task), resources, consent), []).append(task)
+    if not groups:
+        raise NothingToRelaunch(
+            "the partition grants no more than the tasks had that ran out of it",
+            where=out,
+            next_command=f"ctrate-convert relaunch {out} --partition NAME",
+        )
     notes += dict.fromkeys(cuts)
     notes += _notes_on_limits(groups, limits.partition)
     notes += _notes_on_consents(view, groups)
@@ -245,6 +282,17 @@ def _more(
         exclude = tuple(sorted({*base.exclude, task.node}))
         return base.model_copy(update={"exclude": exclude})
     return base
+
+
+def _gets_more(task: Task, before: Resources | None, now: Resources) -> bool:
+    """Return True unless the task ran out of something of which it gets no more now."""
+    if before is None:
+        return True
+    if task.verdict.cause == "memory":
+        return now.mem_mb > before.mem_mb
+    # Shards that were done within the time are not done again, so the same time may do.
+    went_on = any(one.end is not None and one.end.shards_done for one in task.attempts[-1:])
+    return task.verdict.cause != "time" or went_on or now.timeout_min > before.timeout_min
 
 
 def _notes_on_limits(

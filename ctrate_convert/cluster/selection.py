@@ -188,7 +188,7 @@ def arrays_of(
         for first in range(0, len(group.tasks), size)
     ]
     # Slurm limits each array on its own, so the arrays share the total.
-    share, more = divmod(profile.array_parallelism, len(chunks))
+    share, more = divmod(profile.array_parallelism, len(chunks) or 1)
     arrays = [
         ArrayIntent(
             job_name=job_name(token, number, place),

@@ -64,7 +64,11 @@ class ArrayIntent(Record):
 
 
 class Submission(Record):
-    """``intent.json``: everything that one command was about to submit."""
+    """``intent.json``: everything that one command was about to submit.
+
+    With ``max_attempts`` the finaliser goes on until all is done: it relaunches what failed for
+    want of memory, time or a sound node, until a task was submitted so often.
+    """
 
     schema_number: Literal[1] = 1
     number: int
@@ -78,6 +82,7 @@ class Submission(Record):
     plans: tuple[str, ...]
     profile: dict[str, Any]
     arrays: tuple[ArrayIntent, ...]
+    max_attempts: int = 0
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -120,7 +125,11 @@ class Cancel(Record):
 
 
 class FinalReport(Record):
-    """``report.json``: what the finaliser merged and verified after all arrays had ended."""
+    """``report.json``: what the finaliser merged and verified after all arrays had ended.
+
+    ``relaunched`` are the tasks that it submitted again, ``for_a_person`` a line on each that it
+    did not; both are empty unless it was asked to go on.
+    """
 
     schema_number: Literal[1] = 1
     time: str
@@ -131,6 +140,8 @@ class FinalReport(Record):
     samples_checked: int
     damage: tuple[str, ...]
     unavailable: tuple[str, ...]
+    relaunched: tuple[int, ...] = ()
+    for_a_person: tuple[str, ...] = ()
 
 
 class SubmissionFiles:

@@ -114,8 +114,12 @@ def submit_selected(
     command: str,
     dry_run: bool,
     select: Select,
+    max_attempts: int = 0,
 ) -> Submitted:
-    """Look, ``select`` and submit; look again if another submission came in between."""
+    """Look, ``select`` and submit; look again if another submission came in between.
+
+    With ``max_attempts`` the finaliser waits for all live tasks, and goes on until all is done.
+    """
     looker = Looker(dataset, client.at(profile.clusters))
     limits: ClusterLimits | None = None
 
@@ -131,7 +135,7 @@ def submit_selected(
     if dry_run:
         view, selection, limits = choose()
         arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
-        intent = _intent(view, profile, command, arrays)
+        intent = _intent(view, profile, command, arrays, max_attempts)
         files = SubmissionFiles(dataset, intent)
         scripts = _scripts(files, profile, selection, client)
         return Submitted(None, (), scripts, (*selection.notes, *limits.notes))
@@ -144,12 +148,13 @@ def submit_selected(
             selection = selection if room is None else first_tasks(selection, room)
             arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
             # Everything that can be refused here is refused before the intent is written.
-            intent = _intent(view, profile, command, arrays)
+            intent = _intent(view, profile, command, arrays, max_attempts)
             scripts = _scripts(SubmissionFiles(dataset, intent), profile, selection, client)
             published = publish(dataset, intent)
             if published is None:
                 continue
-            job_ids, refused = _call_sbatch(published, client)
+            also_awaited = _live_jobs(view) if max_attempts else ()
+            job_ids, refused = _call_sbatch(published, client, also_awaited)
             notes = (*selection.notes, *limits.notes)
             rounds.append(Submitted(intent.number, job_ids, scripts, notes, refused))
             # Slurm's limits are many, and others submit too: if it names one, try less.
@@ -208,8 +213,14 @@ def _summed_up(rounds: Sequence[Submitted]) -> Submitted:
     )
 
 
+def _live_jobs(view: ClusterView) -> tuple[str, ...]:
+    """Return the arrays with an element in the queue that waiting may bring to its end."""
+    live = [task.live for task in view.tasks if task.live is not None and task.stuck is None]
+    return tuple(sorted({row.key[0] for row in live}))
+
+
 def _call_sbatch(
-    files: SubmissionFiles, client: SlurmClient
+    files: SubmissionFiles, client: SlurmClient, also_awaited: Sequence[str] = ()
 ) -> tuple[tuple[str | None, ...], tuple[SubmissionRejected, ...]]:
     """Submit every array, then the finaliser behind them; write down each answer at once.
 
@@ -220,7 +231,7 @@ def _call_sbatch(
     job_ids: list[str | None] = []
     refused: list[SubmissionRejected] = []
     for place, array in enumerate(intent.arrays):
-        accepted = [job_id for job_id in job_ids if job_id]
+        accepted = [*filter(None, job_ids), *also_awaited]
         try:
             if array.kind == "finalise" and not accepted:
                 raise SubmissionRejected("no array to report on was accepted")
@@ -278,7 +289,11 @@ def _submit_one(
 
 
 def _intent(
-    view: ClusterView, profile: ClusterProfile, command: str, arrays: tuple[ArrayIntent, ...]
+    view: ClusterView,
+    profile: ClusterProfile,
+    command: str,
+    arrays: tuple[ArrayIntent, ...],
+    max_attempts: int,
 ) -> Submission:
     return Submission(
         number=_next_number(view),
@@ -292,6 +307,7 @@ def _intent(
         plans=tuple(plan.plan_id for plan in view.plans),
         profile=profile.model_dump(mode="json"),
         arrays=arrays,
+        max_attempts=max_attempts,
     )
 
 

@@ -34,15 +34,14 @@ def befall_the_worker():
 
     def convert_after_the_fault(dataset, plan, shard, attempt, reporter, *more, **named):
         hog = []
-        while told() == "memory":
-            hog.append(bytearray(16 << 20))
-            time.sleep(0.02)
-        if told() == "error":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(dataset.shard(shard.index)))
-        while told() in ("hang", "slow"):
-            if told() == "slow":
+        while said := told():
+            if said == "memory":
+                hog.append(bytearray(16 << 20))
+            elif said == "error":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(dataset.shard(shard.index)))
+            elif said == "slow":
                 reporter.check_stop()
-            time.sleep(0.1)
+            time.sleep(0.02 if said == "memory" else 0.1)
         return convert(dataset, plan, shard, attempt, reporter, *more, **named)
 
     worker.convert_shard = convert_after_the_fault

@@ -52,6 +52,7 @@ class Task:
     stuck: Stuck | None
     account: AccountRow | None
     samples_recorded: int
+    times_submitted: int
 
     @property
     def is_held(self) -> bool:
@@ -291,6 +292,7 @@ def _task(
         stuck,
         accounts[-1] if accounts else None,
         sum(shard.samples for shard in shards if shard.index in recorded),
+        len(elements),
     )
 
 
