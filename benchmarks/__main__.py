@@ -18,6 +18,7 @@ from benchmarks import (
     probing,
     reading,
     report,
+    scale,
     scaling,
     size,
 )
@@ -65,6 +66,10 @@ def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
 
+def _scale(work: Path, quick: bool) -> list[Table]:
+    return scale.tables(work, scale.QUICK if quick else scale.FULL)
+
+
 def _scaling(work: Path, quick: bool) -> list[Table]:
     return [scaling.table(work, scaling.QUICK if quick else scaling.FULL)]
 
@@ -83,6 +88,7 @@ SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
     "prediction": _prediction,
     "probing": _probing,
     "reading": _reading,
+    "scale": _scale,
     "scaling": _scaling,
     "size": _size,
 }

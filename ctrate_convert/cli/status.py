@@ -27,7 +27,7 @@ _COLUMNS = (">task", "=state", "evidence", "reason", ">attempts", "job", "node",
             ">MaxRSS", ">samples")  # fmt: skip
 _WIDE = (">attempts", ">elapsed", ">MaxRSS")
 _WIDE_COLUMNS = 110
-_VOLUMES = 5
+_NAMED = 5
 _ORDER: tuple[State, ...] = get_args(State)
 
 
@@ -104,10 +104,12 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
         facts.append(f"ETA {show.duration(status.eta_s)}")
     show.line(", ".join(facts) + ".")
     print_consents(status.consents, newest=_CONSENTS)
-    slow = [str(line.task) for line in status.lines if line.is_straggler]
+    slow = [line.task for line in status.lines if line.is_straggler]
     if slow and status.straggler_limit_s:
         limit = show.duration(status.straggler_limit_s)
-        show.line(f"Stragglers, over twice the median ({limit}): task {', '.join(slow)}.")
+        more = f" and {len(slow) - _NAMED:,} more" if len(slow) > _NAMED else ""
+        tasks = ", ".join(map(str, slow[:_NAMED])) + more
+        show.line(f"Stragglers, over twice the median ({limit}): task {tasks}.")
     _print_stuck(status)
     _print_failed_samples(out, status)
     for problem in status.unavailable:
@@ -153,7 +155,7 @@ def _print_failed_samples(out: Path, status: Status) -> None:
     if not failed:
         return
     show.line(f"{show.count(len(failed), 'volume')} failed; the sources stay:")
-    show.some((f"  {one.source}: {one.reason}" for one in failed.values()), most=_VOLUMES)
+    show.some((f"  {one.source}: {one.reason}" for one in failed.values()), most=_NAMED)
     show.line(f"  Mend them, then: ctrate-convert relaunch {out} --failed_samples")
 
 

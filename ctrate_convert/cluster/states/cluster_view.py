@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
-from ctrate_convert.cluster.scheduler.query import ENDED, AccountRow, JobKey, QueueRow
+from ctrate_convert.cluster.scheduler.query import ENDED, AccountRow, QueueRow
 from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, judge
 from ctrate_convert.cluster.states.scheduler_view import (
-    PLAIN_JOB_NAME,
+    RowsByTask,
     SchedulerView,
     ask,
     elements_of,
-    task_by_hand,
 )
 from ctrate_convert.cluster.states.stuck import Stuck, stuck_element
 from ctrate_convert.cluster.submissions import (
@@ -168,21 +167,24 @@ class Looker:
         elements = elements_of(submissions, said, attempts)
         tasks = []
         out = os.fspath(self.dataset.out.absolute())
+        rows = RowsByTask(said, out)
+        runs: dict[int, list[PastAttempt]] = {}
+        for attempt in attempts:
+            for number in attempt.start.tasks:
+                runs.setdefault(number, []).append(attempt)
         for number, shards in by_task.items():
-            mine = tuple(a for a in attempts if number in a.start.tasks)
             tasks.append(
                 _task(
                     number,
                     tuple(shards),
-                    mine,
+                    tuple(runs.get(number, ())),
                     elements.get(number, []),
-                    said,
+                    rows,
                     now,
                     recorded=recorded,
                     damaged=next(
                         (ledger.damaged[s.index] for s in shards if s.index in ledger.damaged), None
                     ),
-                    out=out,
                 )
             )
         stuck = [task.stuck for task in tasks if task.stuck]
@@ -243,29 +245,19 @@ def _task(
     shards: tuple[PlannedShard, ...],
     attempts: tuple[PastAttempt, ...],
     elements: Sequence[Element],
-    said: SchedulerView,
+    rows: RowsByTask,
     now: datetime,
     *,
     recorded: frozenset[int],
     damaged: str | None,
-    out: str,
 ) -> Task:
     element = elements[-1] if elements else None
-    keys: set[JobKey] = {
-        (one.answer.job_id, one.index) for one in elements if one.answer and one.answer.job_id
-    }
-    names = {one.job_name for one in elements}
-    rows = [
-        row
-        for row in said.queue
-        # Job ids are reused, so the unique name must match too.
-        if (row.key in keys and row.name in names)
-        or (row.name == PLAIN_JOB_NAME and task_by_hand(row, out) == number)
-    ]
-    live = [row for row in rows if row.live]
-    stuck = stuck_element(live[-1], number, out) if live else None
-    newest = (element.answer.job_id, element.index) if element and element.answer else None
-    accounts = tuple(row for row in said.accounts if row.key == newest)
+    queued = rows.queued(number, elements)
+    live = [row for row in queued if row.live]
+    stuck = stuck_element(live[-1], number, rows.out) if live else None
+    job_id = element.answer.job_id if element and element.answer else None
+    newest = (job_id, element.index) if element and job_id else None
+    accounts = rows.accounts.get(newest, ())
     facts = Facts(
         task=number,
         recorded=all(shard.index in recorded for shard in shards),
@@ -274,8 +266,8 @@ def _task(
         shards=frozenset(shard.index for shard in shards),
         element=element,
         live=live[-1] if live else None,
-        ended=next((row for row in rows if row.key == newest and not row.live), None),
-        queue_asked=said.queue_asked,
+        ended=next((row for row in queued if row.key == newest and not row.live), None),
+        queue_asked=rows.queue_asked,
         accounts=accounts,
         sign_of_life=_sign_of_life(attempts[-1]) if attempts else None,
         now=now,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
-from ctrate_convert.cluster.scheduler.query import AccountRow, QueueRow
+from ctrate_convert.cluster.scheduler.query import AccountRow, JobKey, QueueRow
 from ctrate_convert.cluster.states.evidence import Element
 from ctrate_convert.cluster.states.lost_answers import find_answers
 from ctrate_convert.cluster.submissions import ArrayAnswer, SubmissionFiles
@@ -174,6 +174,37 @@ def _by_hand(attempt: PastAttempt, job: SlurmJob) -> Element:
         answer,
         None,
     )
+
+
+class RowsByTask:
+    """The rows of squeue and sacct, found by task without a look at all of them.
+
+    ``accounts`` has the rows of sacct by job id and index, oldest first.
+    """
+
+    def __init__(self, said: SchedulerView, out: str) -> None:
+        self.out = out
+        self.queue_asked = said.queue_asked
+        self._queue: dict[JobKey, list[QueueRow]] = {}
+        self._by_hand: dict[int, list[QueueRow]] = {}
+        for row in said.queue:
+            self._queue.setdefault(row.key, []).append(row)
+            if row.name == PLAIN_JOB_NAME and (task := task_by_hand(row, out)) is not None:
+                self._by_hand.setdefault(task, []).append(row)
+        accounts: dict[JobKey | None, list[AccountRow]] = {}
+        for account in said.accounts:
+            accounts.setdefault(account.key, []).append(account)
+        self.accounts = {key: tuple(rows) for key, rows in accounts.items()}
+
+    def queued(self, task: int, elements: Sequence[Element]) -> list[QueueRow]:
+        """Return the queue's rows of the task's ``elements``, and of job scripts by hand."""
+        # Job ids are reused, so the unique name must match too.
+        names = {one.job_name for one in elements}
+        keys = dict.fromkeys(
+            (one.answer.job_id, one.index) for one in elements if one.answer and one.answer.job_id
+        )
+        mine = [row for key in keys for row in self._queue.get(key, ()) if row.name in names]
+        return mine + [row for row in self._by_hand.get(task, ()) if row not in mine]
 
 
 def task_by_hand(row: QueueRow, out: str) -> int | None:
