@@ -17,7 +17,8 @@ def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
     keys = failed_samples(dataset)
     if not keys:
         return frozenset()
-    # Test mode would plan only the first 100 samples.
-    settings = require_plans(dataset)[-1].settings.model_copy(update={"test_mode": False})
+    # All of them, however many samples that plan was limited to.
+    unlimited = {"test_mode": False, "limit": None}
+    settings = require_plans(dataset)[-1].settings.model_copy(update=unlimited)
     plan = make_plan(dataset, settings, retry_failed=keys).plan
     return frozenset(plan.tasks) if plan else frozenset()

@@ -21,7 +21,7 @@ def natural_order(key: str) -> tuple[int, str, int, str, int]:
 
 
 def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
-    """Return the keys in the plan's order; in test mode only the first hundred.
+    """Return the keys in the plan's order, at most ``limit``; in test mode the first hundred.
 
     The same keys and settings give the same order, in whatever order the keys come.
     """
@@ -29,7 +29,9 @@ def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:
     ordered = sorted(keys, key=natural_order)
     if settings.shuffle_seed is not None:
         random.Random(settings.shuffle_seed).shuffle(ordered)
-    return ordered[:TEST_MODE_SAMPLES] if settings.test_mode else ordered
+    most = [settings.limit] if settings.limit else []
+    most += [TEST_MODE_SAMPLES] if settings.test_mode else []
+    return ordered[: min(most)] if most else ordered
 
 
 def shard_ranges(sample_bytes: Sequence[int], settings: PlanSettings) -> list[range]:

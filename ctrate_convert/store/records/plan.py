@@ -89,6 +89,11 @@ class PlanSettings(Record):
         default=None, description="Shuffle; without it, by patient number."
     )
     test_mode: bool = Field(default=False, description="Only the first 100 samples.")
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="At most so many samples; the next plan takes those that follow.",
+    )
     dtype: DType = Field(
         default="auto", description="auto: integers stay integers, floats become float16."
     )

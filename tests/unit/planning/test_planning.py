@@ -508,6 +508,16 @@ def test_a_plan_after_test_mode_adds_the_rest(source: Source) -> None:
     assert {name: after[name] for name in before} == before
 
 
+def test_batches_of_a_limit(source: Source) -> None:
+    """Each plan takes the next ones, until none is left."""
+    source.samples(*keys(25))
+    taken = [source.plan(limit=10) for _ in range(3)]
+    assert [made(batch).samples for batch in taken] == [10, 10, 5]
+    assert [batch.left_for_later for batch in taken] == [15, 5, 0]
+    assert source.planned() == keys(25)
+    assert source.plan(limit=10).plan is None
+
+
 def test_nothing_new_writes_nothing(source: Source) -> None:
     """Planning again what is planned leaves the directory as it is, also with sources deleted."""
     source.samples(*keys(5))
