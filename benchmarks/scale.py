@@ -141,7 +141,7 @@ def _cluster_of(work: Path, tasks: int) -> dict[str, str]:
         }
         accounts.append(
             f"{100 + array}_{index}|{name}|{states.get(fate, 'FAILED')}|0:0|{times}|"
-            f"2026-11-01T00:02:00|60|n1||200M|{task}"
+            f"2026-11-01T00:02:00|60|n1||200M|{task}|00:30.000|1"
         )
     return _shims(work / "bin", {"squeue": queue, "sacct": accounts})
 

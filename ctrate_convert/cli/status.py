@@ -24,8 +24,8 @@ _REFRESH_S = 15
 _FOLD_ABOVE = 40
 _CONSENTS = 3
 _COLUMNS = (">task", "=state", "evidence", "reason", ">attempts", "job", "node", ">elapsed",
-            ">MaxRSS", ">samples")  # fmt: skip
-_WIDE = (">attempts", ">elapsed", ">MaxRSS")
+            ">time", ">CPU", ">MaxRSS", ">mem", ">samples")  # fmt: skip
+_WIDE = (">attempts", ">elapsed", ">time", ">CPU", ">MaxRSS", ">mem")
 _WIDE_COLUMNS = 110
 _NAMED = 5
 _ORDER: tuple[State, ...] = get_args(State)
@@ -39,6 +39,9 @@ _ORDER: tuple[State, ...] = get_args(State)
 @options.json_option
 def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> int:
     """One line a task: its state, the evidence for it, the reason; and what all add up to.
+
+    time, CPU and mem are shares of what was asked for: of the time limit, of all cores for that
+    time, of the memory. A terminal narrower than 110 columns leaves them out.
 
     Asks squeue once and sacct once, and says what could not be asked. --watch ends once nothing
     moves any more: with 0 if all is done, with 5 if a job is stuck in the queue, else with 2.
@@ -132,9 +135,16 @@ def _row(name: str, line: TaskLine, number: int) -> tuple[object, ...]:
         (line.job or "") if number == 1 else "",
         (line.node or "") if number == 1 else "",
         show.duration(line.elapsed_s) if line.elapsed_s is not None and number == 1 else "",
+        _percent(line.time_share) if number == 1 else "",
+        _percent(line.cpu_share) if number == 1 else "",
         show.size(line.max_rss_bytes) if line.max_rss_bytes and number == 1 else "",
+        _percent(line.memory_share) if number == 1 else "",
         f"{line.samples_done}/{line.samples}" if number == 1 else f"{number:,} tasks",
     )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _print_stuck(status: Status) -> None:

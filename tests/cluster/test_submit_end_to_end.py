@@ -79,10 +79,26 @@ def test_what_slurm_writes_is_as_private_as_the_dataset(six: Site) -> None:
 def test_json_has_exactly_the_promised_keys(six: Site) -> None:
     before = six.status()
     promised = {"schema_number", "samples", "planned", "tasks", "stuck", "failed_samples",
-                "unavailable", "consents", "damage"}  # fmt: skip
+                "unavailable", "consents", "damage", "source_bytes_per_s", "eta_s",
+                "freed_bytes"}  # fmt: skip
     assert set(before) == promised
     assert {tuple(task) for task in before["tasks"]} == {
-        ("task", "state", "reason", "evidence", "attempts", "job", "node", "cause")
+        (
+            "task",
+            "state",
+            "reason",
+            "evidence",
+            "attempts",
+            "job",
+            "node",
+            "cause",
+            "elapsed_s",
+            "time_limit_s",
+            "max_rss_bytes",
+            "requested_bytes",
+            "cpu_share",
+            "is_straggler",
+        )
     }
     assert before["planned"] == sum(before["samples"].values())
     assert [task["state"] for task in before["tasks"]] == ["pending"] * 6

@@ -39,6 +39,8 @@ ACCOUNT_FIELDS = (
     "MaxRSS",
     "ReqMem",
     "DBIndex",
+    "TotalCPU",
+    "AllocCPUS",
 )
 ACCOUNT_FORMAT = ",".join(ACCOUNT_FIELDS)
 
@@ -100,7 +102,8 @@ class AccountRow:
     """One run of an array element in accounting: a requeued element has several.
 
     ``out_of_memory`` follows from the steps, since the job itself often says FAILED.
-    ``cancelled_by`` is the number of the user who cancelled it, if sacct tells.
+    ``cancelled_by`` is the number of the user who cancelled it, if sacct tells. ``cpu_s`` is the
+    CPU time of all ``cpus``; Slurm tells it when the run has ended, and 0 before.
     """
 
     key: JobKey
@@ -115,6 +118,9 @@ class AccountRow:
     max_rss_bytes: int
     out_of_memory: bool
     cancelled_by: int | None = None
+    requested_bytes: int = 0
+    cpu_s: float = 0.0
+    cpus: int = 0
 
 
 def parse_squeue(text: str) -> list[QueueRow]:
@@ -179,9 +185,9 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
     requested = memory_bytes(row["ReqMem"])
     # If Slurm watches memory only by polling, no state says OUT_OF_MEMORY; the numbers do.
     outgrown = state in UNSUCCESSFUL and 0 < requested < max_rss_bytes
-    for number in _indices(index):
+    for place in _indices(index):
         yield AccountRow(
-            key=(array, number),
+            key=(array, place),
             name=row["JobName"],
             state=state,
             exit_code=row["ExitCode"],
@@ -193,6 +199,9 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
             max_rss_bytes=max_rss_bytes,
             out_of_memory=OUT_OF_MEMORY in states or outgrown,
             cancelled_by=int(user) if user.isdigit() else None,
+            requested_bytes=requested,
+            cpu_s=seconds(row["TotalCPU"]),
+            cpus=number(row["AllocCPUS"]) or 0,
         )
 
 
@@ -219,6 +228,15 @@ def memory_bytes(text: str) -> int:
     """Return the bytes of ``11964K``, ``200M``, or ``200Mn`` of older versions; else 0."""
     match = _MEMORY.fullmatch(text)
     return int(float(match[1]) * _MEMORY_UNITS[match[2]]) if match else 0
+
+
+def seconds(text: str) -> float:
+    """Return a CPU time (``1-02:03:04``, ``02:03:04``, ``03:04.567``) in seconds; else 0."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    if match is None:
+        return 0.0
+    days, hours, mins = (int(part or 0) for part in match.groups()[:3])
+    return ((days * 24 + hours) * 60 + mins) * 60 + float(match[4])
 
 
 def minutes(text: str) -> int | None:

@@ -14,13 +14,18 @@ from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.store.attempts import PastAttempt
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
+from ctrate_convert.store.records.manifest import MIB
 
 _STRAGGLER = 2.0  # times the median of the finished tasks
 
 
 @dataclass(frozen=True)
 class TaskLine:
-    """One task as a row of the table."""
+    """One task as a row of the table.
+
+    ``requested_bytes`` and ``time_limit_s`` are what its newest element asked for, to be compared
+    with ``max_rss_bytes`` and ``elapsed_s``. ``cpu_share`` is CPU time over cores times wall clock.
+    """
 
     task: int
     state: State
@@ -32,9 +37,26 @@ class TaskLine:
     node: str | None
     elapsed_s: float | None
     max_rss_bytes: int | None
+    requested_bytes: int | None
+    time_limit_s: int | None
+    cpu_share: float | None
     samples_done: int
     samples: int
     is_straggler: bool
+
+    @property
+    def memory_share(self) -> float | None:
+        """Peak memory over requested memory."""
+        if not self.max_rss_bytes or not self.requested_bytes:
+            return None
+        return self.max_rss_bytes / self.requested_bytes
+
+    @property
+    def time_share(self) -> float | None:
+        """Elapsed time over the time limit."""
+        if self.elapsed_s is None or not self.time_limit_s:
+            return None
+        return self.elapsed_s / self.time_limit_s
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,9 @@ class Status:
         """Return the status as ``--json`` prints it."""
         return {
             "samples": self.samples,
+            "source_bytes_per_s": self.source_bytes_per_s,
+            "eta_s": self.eta_s,
+            "freed_bytes": self.freed_bytes,
             "planned": sum(self.samples.values()),
             "stuck": self.view.stuck,
             "failed_samples": [
@@ -71,6 +96,12 @@ class Status:
                     "job": line.job,
                     "node": line.node,
                     "cause": line.cause,
+                    "elapsed_s": line.elapsed_s,
+                    "time_limit_s": line.time_limit_s,
+                    "max_rss_bytes": line.max_rss_bytes,
+                    "requested_bytes": line.requested_bytes,
+                    "cpu_share": line.cpu_share,
+                    "is_straggler": line.is_straggler,
                 }
                 for line in self.lines
             ],
@@ -142,6 +173,7 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
     if last is not None and note is not None and len(last.start.tasks) == 1:
         # An attempt counts only the samples that were left when it began.
         done = min(samples, max(done, samples - note.samples_total + note.samples_done))
+    resources = task.element.resources if task.element else None
     paused = "; paused: too little space is free at the output" if note and note.paused else ""
     return TaskLine(
         task=task.number,
@@ -154,12 +186,22 @@ def _line(task: Task, now: datetime, limit: float | None) -> TaskLine:
         node=task.node,
         elapsed_s=elapsed_s,
         max_rss_bytes=rss or None,
+        requested_bytes=resources.mem_mb * MIB if resources else None,
+        time_limit_s=resources.timeout_min * 60 if resources else None,
+        cpu_share=_cpu_share(task),
         samples_done=done,
         samples=samples,
         is_straggler=(
             state == "running" and limit is not None and elapsed_s is not None and elapsed_s > limit
         ),
     )
+
+
+def _cpu_share(task: Task) -> float | None:
+    account = task.account
+    if account is None or not (account.cpu_s and account.cpus and account.elapsed_s):
+        return None
+    return round(account.cpu_s / (account.cpus * account.elapsed_s), 3)
 
 
 def _elapsed_s(task: Task, now: datetime) -> float | None:

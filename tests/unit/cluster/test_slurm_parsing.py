@@ -12,6 +12,7 @@ from ctrate_convert.cluster.scheduler.query import (
     minutes,
     parse_sacct,
     parse_squeue,
+    seconds,
 )
 
 # An array 0-8%5 after four seconds: 0 done, 1 exit code 3, 2 out of memory, 4 requeued by hand, 5
@@ -25,17 +26,17 @@ SQUEUE = """\
 """
 
 SACCT = """\
-1_0|ctrate-t|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1||200M|1
-1_0.batch|batch|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1|11964K||1
-1_0.0|bash|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1|4704K||1
-1_2|ctrate-t|FAILED|1:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2||200M|3
-1_2.batch|batch|FAILED|1:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2|||3
-1_2.0|bash|OUT_OF_MEMORY|0:125|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2|||3
-1_3|ctrate-t|NODE_FAIL|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:46|20|c1n2||200M|4
-1_5|ctrate-t|CANCELLED by 0|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:30|4|c1n1||200M|6
-1_5.0|bash|CANCELLED|0:15|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:30|4|c1n1|4664K||6
-1_3|ctrate-t|PENDING|0:0|2026-11-22T20:42:46|Unknown|Unknown|0|None assigned||200M|21
-1_[6-7,8%2]|ctrate-t|PENDING|0:0|2026-11-22T20:42:26|Unknown|Unknown|0|None assigned||200M|22
+1_0|ctrate-t|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1||200M|1|00:01.500|1
+1_0.batch|batch|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1|11964K||1|00:01.500|1
+1_0.0|bash|COMPLETED|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c1n1|4704K||1|00:01.500|1
+1_2|ctrate-t|FAILED|1:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2||200M|3|00:01.500|1
+1_2.batch|batch|FAILED|1:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2|||3|00:01.500|1
+1_2.0|bash|OUT_OF_MEMORY|0:125|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:27|1|c1n2|||3|00:01.500|1
+1_3|ctrate-t|NODE_FAIL|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:46|20|c1n2||200M|4|00:01.500|1
+1_5|ctrate-t|CANCELLED by 0|0:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:30|4|c1n1||200M|6|00:01.500|1
+1_5.0|bash|CANCELLED|0:15|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:30|4|c1n1|4664K||6|00:01.500|1
+1_3|ctrate-t|PENDING|0:0|2026-11-22T20:42:46|Unknown|Unknown|0|None assigned||200M|21|00:01.500|1
+1_[6-7,8%2]|ctrate-t|PENDING|0:0|2026-11-22T20:42:26|Unknown|Unknown|0|None assigned||200M|22|00:01.500|1
 """  # noqa: E501
 
 
@@ -83,6 +84,7 @@ def test_the_steps_tell_that_memory_ran_out_where_the_job_says_failed() -> None:
 def test_a_step_is_no_row_and_lends_its_memory_to_its_job() -> None:
     (row,) = of(parse_sacct(SACCT), 0)
     assert (row.state, row.max_rss_bytes, row.elapsed_s) == ("COMPLETED", 11964 * 1024, 3)
+    assert (row.requested_bytes, row.cpu_s, row.cpus) == (200 * 2**20, 1.5, 1)
     assert row.out_of_memory is False
 
 
@@ -102,9 +104,9 @@ def test_compressed_ids_are_taken_apart() -> None:
 
 def test_memory_above_the_request_is_out_of_memory_where_nothing_says_so() -> None:
     text = (
-        "7_0|n|FAILED|9:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c||200M|9\n"
+        "7_0|n|FAILED|9:0|2026-11-22T20:42:26|2026-11-22T20:42:26|2026-11-22T20:42:29|3|c||200M|9|00:02.000|1\n"
         "7_0.0|b|CANCELLED by 0|0:9|2026-11-22T20:42:26|2026-11-22T20:42:26|"
-        "2026-11-22T20:42:29|3|c|250000K||9\n"
+        "2026-11-22T20:42:29|3|c|250000K||9|00:02.000|1\n"
     )
     assert parse_sacct(text)[0].out_of_memory is True
 
@@ -122,6 +124,14 @@ def test_memory_above_the_request_is_out_of_memory_where_nothing_says_so() -> No
 )
 def test_memory(text: str, size_bytes: int) -> None:
     assert memory_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "cpu_s"),
+    [("00:01.500", 1.5), ("03:04", 184), ("02:03:04", 7384), ("1-02:03:04", 93784), ("", 0)],
+)
+def test_cpu_times(text: str, cpu_s: float) -> None:
+    assert seconds(text) == cpu_s
 
 
 @pytest.mark.parametrize(
