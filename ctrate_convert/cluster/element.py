@@ -38,6 +38,7 @@ from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.merger import merge_when_due
 from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
@@ -124,7 +125,9 @@ def _convert(
         lock_patience_s=_LOCK_PATIENCE_S,
         may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
     )
-    return run_work(dataset, work, crew, consent)
+    result = run_work(dataset, work, crew, consent)
+    merge_when_due(dataset, plans, None)
+    return result
 
 
 def _believed(dataset: Dataset, name: str) -> Consent | None:

@@ -28,7 +28,7 @@ from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, planned_shards
 from ctrate_convert.store.locks import Hold, locked
-from ctrate_convert.store.merger import merge
+from ctrate_convert.store.merger import merge_when_due
 from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
@@ -228,7 +228,7 @@ def _convert(
     )
     reporter.send()
     record = published.record
-    merge(dataset, plans, anew=[record] if published.fresh else [])
+    merge_when_due(dataset, plans, record if published.fresh else None)
     return ShardDone(
         shard=shard.index,
         converted=len(record.converted),

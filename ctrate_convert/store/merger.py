@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.store.card import keep_card, lists_of
-from ctrate_convert.store.durable import replace
+from ctrate_convert.store.durable import read_regular, replace
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import (
     Ledger,
@@ -23,6 +24,8 @@ from ctrate_convert.store.records.record import ShardRecord
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
+_SMALL_BYTES = 1_000_000
+"""A manifest below this size, of some 3,000 shards, is merged after every shard."""
 
 
 def merge(
@@ -66,6 +69,35 @@ def merge(
                 raise environment_problem(error, "writing the manifest") from error
             if recorded_numbers(dataset) == ledger.recorded:
                 return merged
+
+
+def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
+    """Merge, unless the manifest is large and was just merged; return True if it was merged.
+
+    A merge reads and writes the whole manifest. Done after every shard of a large set, that would
+    cost the square of its size. So a large manifest waits a second for each megabyte between two
+    merges; what is left out until then is merged by a later call, at the latest by the finaliser
+    or at the end of a run. ``record``, if any, is one that this process has just written.
+
+    Raises:
+        EnvironmentProblem: the manifest cannot be written.
+    """
+    if _may_wait(dataset, record):
+        return False
+    merge(dataset, plans, anew=[record] if record else [])
+    return True
+
+
+def _may_wait(dataset: Dataset, record: ShardRecord | None) -> bool:
+    try:
+        data = read_regular(dataset.manifest)
+        age_s = time.time() - dataset.manifest.stat().st_mtime
+    except (OSError, DamageError):
+        return False
+    if len(data) < _SMALL_BYTES or not 0 <= age_s < len(data) / _SMALL_BYTES:
+        return False
+    # An entry of an earlier, lost record would make the new record seem damaged.
+    return record is None or f'"{shard_name(record.shard)}"'.encode() not in data
 
 
 def current_entries(ledger: Ledger, old: Mapping[str, ManifestShard]) -> list[ManifestShard]:
