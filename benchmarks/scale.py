@@ -7,12 +7,14 @@ under other numbers, and squeue and sacct are scripts that print what Slurm woul
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +31,10 @@ from ctrate_convert.cluster.submissions import (
 from ctrate_convert.store.attempts import load_attempts
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
-from ctrate_convert.store.merger import merge
-from ctrate_convert.store.plans import load_samples
-from ctrate_convert.store.records.record import ConvertedSample
+from ctrate_convert.store.merger import merge, merge_when_due
+from ctrate_convert.store.plans import load_plans, load_samples
+from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 
 _STATES = {
@@ -43,6 +46,10 @@ _STATES = {
 }
 """What accounting says of each fate of a task."""
 
+_TASKS = 4
+_MOST_MERGED = 3_000
+"""Merging after every shard takes minutes beyond."""
+
 _ARRAY = 1000
 """Elements of an array: one less than Slurm's own MaxArraySize."""
 
@@ -53,11 +60,17 @@ class Sizes:
 
     samples: tuple[int, ...]
     tasks: tuple[int, ...]
+    records: tuple[int, ...]
     shards: tuple[int, ...]
 
 
-FULL = Sizes((3_000, 10_000, 30_000, 100_000), (100, 1_000, 3_000, 10_000), (100, 300, 1_000))
-QUICK = Sizes((10, 20), (100, 110), (4, 8))
+FULL = Sizes(
+    samples=(3_000, 10_000, 30_000, 100_000),
+    tasks=(100, 1_000, 3_000, 10_000),
+    records=(1_000, 3_000, 10_000, 30_000),
+    shards=(100, 300, 1_000),
+)
+QUICK = Sizes((10, 20), (100, 110), (10, 20), (4, 8))
 
 
 def tables(work: Path, sizes: Sizes) -> list[Table]:
@@ -65,6 +78,7 @@ def tables(work: Path, sizes: Sizes) -> list[Table]:
     return [
         _planning(work / "scale", sizes.samples),
         _status(work / "scale", sizes.tasks),
+        _merging(work / "scale", sizes.records),
         _overhead(work / "scale", sizes.shards),
     ]
 
@@ -210,18 +224,22 @@ def _submit(dataset: Dataset, tasks: int) -> Submission:
 def _copy_records(dataset: Dataset, shards: Sequence[int]) -> None:
     """Write records of ``shards`` that are like the first one's, and merge them."""
     ledger = Ledger.load(dataset)
-    template = ledger.record(0)
     for index in shards:
-        plan, shard = ledger.planned[index]
-        keys = [sample.key for sample in load_samples(dataset, plan, shard)]
-        samples = tuple(
-            one.model_copy(update={"key": key})
-            for one, key in zip(template.samples, keys, strict=True)
-            if isinstance(one, ConvertedSample)
-        )
-        record = template.model_copy(update={"shard": index, "samples": samples})
-        dataset.record(index).write_bytes(record.to_pretty_json())
+        dataset.record(index).write_bytes(_like_the_first(ledger, index).to_pretty_json())
     merge(dataset, ledger.plans)
+
+
+def _like_the_first(ledger: Ledger, index: int) -> ShardRecord:
+    """Return the record of shard 0 as one of shard ``index``, with its keys."""
+    template = ledger.record(0)
+    plan, shard = ledger.planned[index]
+    keys = [sample.key for sample in load_samples(ledger.dataset, plan, shard)]
+    samples = tuple(
+        one.model_copy(update={"key": key})
+        for one, key in zip(template.samples, keys, strict=True)
+        if isinstance(one, ConvertedSample)
+    )
+    return template.model_copy(update={"shard": index, "samples": samples})
 
 
 def _shims(folder: Path, lines: dict[str, list[str]]) -> dict[str, str]:
@@ -233,6 +251,96 @@ def _shims(folder: Path, lines: dict[str, list[str]]) -> dict[str, str]:
         (folder / name).write_text(f"#!/bin/sh\nexec cat {output}\n")
         (folder / name).chmod(0o755)
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+# --- Merging --------------------------------------------------------------------------------------
+
+
+def _merging(work: Path, points: Sequence[int]) -> Table:
+    rows = []
+    for shards in points:
+        made = _made(work, shards)
+        _ran("plan", *_inputs(made, work), "--samples_per_shard", 1, "--probe", 0)
+        _ran("run", work / "out", "--task", 0, "--num_workers", 1)
+        for name, job in (("as tasks do", _finish), ("after every shard", _finish_and_merge)):
+            if job is _finish_and_merge and shards > _MOST_MERGED:
+                continue
+            _forget(Dataset(work / "out"))
+            orders = [*range(1, shards)]
+            random.Random(0).shuffle(orders)
+            parts = [(work / "out", tuple(orders[one::_TASKS])) for one in range(_TASKS)]
+            started = time.monotonic()
+            with multiprocessing.get_context("spawn").Pool(_TASKS) as pool:
+                told = pool.map(job, parts)
+            dataset = Dataset(work / "out")
+            merge(dataset, load_plans(dataset))
+            wall_s = time.monotonic() - started
+            waits = sorted(wait for part, _ in told for wait in part)
+            written = sum(size_bytes for _, size_bytes in told) / 2**20
+            rows.append(
+                [
+                    f"{shards:,}",
+                    name,
+                    f"{wall_s:.0f} s",
+                    f"{sum(waits):.0f} s",
+                    f"{1000 * waits[int(len(waits) * 0.99)]:.0f} ms",
+                    f"{written:,.0f} MiB",
+                ]
+            )
+        shutil.rmtree(work)
+    return Table(
+        f"Records merged while {_TASKS} tasks publish at random",
+        ["shards", "merged", "total", "spent on merging", "p99 of one shard", "manifests written"],
+        rows,
+        [
+            "Each task writes its records as fast as it can, and merges as an element does; at the "
+            "end all is merged once more. Total: with writing the records.",
+        ],
+    )
+
+
+Part = tuple[Path, tuple[int, ...]]
+Told = tuple[list[float], int]
+
+
+def _finish(part: Part) -> Told:
+    """Write the records of a task's shards; merge when it is due."""
+    return _publish(part, lambda dataset, plans, record: merge_when_due(dataset, plans, record))
+
+
+def _finish_and_merge(part: Part) -> Told:
+    """Write the records of a task's shards; merge after each."""
+
+    def always(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord) -> bool:
+        merge(dataset, plans, anew=[record])
+        return True
+
+    return _publish(part, always)
+
+
+def _publish(part: Part, merged: Callable[[Dataset, Sequence[Plan], ShardRecord], bool]) -> Told:
+    """Return the seconds that each shard waited for merging, and the bytes of manifests written."""
+    out, shards = part
+    dataset = Dataset(out)
+    plans = load_plans(dataset)
+    ledger = Ledger(dataset, plans)
+    waits, size_bytes = [], 0
+    for index in shards:
+        record = _like_the_first(ledger, index)
+        dataset.record(index).write_bytes(record.to_pretty_json())
+        started = time.monotonic()
+        if merged(dataset, plans, record):
+            size_bytes += dataset.manifest.stat().st_size
+        waits.append(time.monotonic() - started)
+    return waits, size_bytes
+
+
+def _forget(dataset: Dataset) -> None:
+    """Remove all records but the first, and the manifest."""
+    for path in dataset.records.glob("shard-*.json"):
+        if path != dataset.record(0):
+            path.unlink()
+    dataset.manifest.unlink(missing_ok=True)
 
 
 # --- Overhead -------------------------------------------------------------------------------------
