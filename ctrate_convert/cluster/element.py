@@ -56,10 +56,12 @@ def work(
     warning_s: int,
     min_free_gb: float = 0.0,
     consent: str = "",
+    scratch: str | None = None,
 ) -> dict[str, Any]:
     """Convert what is pending of one task; raise an error unless all its shards are published.
 
     ``consent`` names the consent under which sources are deleted; without one they stay.
+    ``scratch`` is the folder for scratch files, which may name variables of the node.
     """
     # Slurm signals every process of a step; only this one may act on the warning.
     start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
@@ -72,6 +74,7 @@ def work(
             consent,
             stop,
             scheduler_facts(os.environ) | {"submission": str(submission)},
+            _scratch_here(scratch) if scratch else None,
         )
     if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
         # submitit's own handler is in force again: it asks the payload for a checkpoint, requeues
@@ -98,6 +101,7 @@ def _convert(
     consent_name: str,
     stop: StopFlag,
     scheduler: dict[str, str],
+    scratch: Path | None,
 ) -> RunResult:
     try:
         plans = require_plans(dataset)
@@ -124,6 +128,7 @@ def _convert(
         scheduler,
         lock_patience_s=_LOCK_PATIENCE_S,
         may_start=SpaceWatch(dataset.out, round(min_free_gb * GIB), _say).may_start,
+        scratch=scratch,
     )
     result = run_work(dataset, work, crew, consent)
     merge_when_due(dataset, plans, None)
@@ -142,6 +147,15 @@ def _believed(dataset: Dataset, name: str) -> Consent | None:
     except (RefusedError, DamageError) as error:
         get_logger().warning(f"every source is kept: {error.one_line()}")
         return None
+
+
+def _scratch_here(scratch: str) -> Path | None:
+    """Return the folder for scratch files on this node; warn and return None if there is none."""
+    path = Path(os.path.expandvars(scratch))
+    if path.is_absolute() and path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+        return path
+    get_logger().warning(f"scratch files lie beside the shards: no folder {path} here ({scratch})")
+    return None
 
 
 def _say(paused: bool, free_bytes: int) -> None:

@@ -281,7 +281,7 @@ def _submit_one(
         return submit_array(made, Payload("finalise"), [(out, number)])
     cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
     payloads = [
-        (out, number, task, cpus, warning, profile.min_free_gb, array.consent)
+        (out, number, task, cpus, warning, profile.min_free_gb, array.consent, profile.scratch)
         for task in array.tasks
     ]
     made = executor(files.logs(place), profile, array, client=client)

@@ -44,6 +44,7 @@ class Crew:
     worker waits ``lock_patience_s`` for a shard that another process holds. ``may_start`` is called
     with the bytes that the shards under way will still write; while it returns False, only shards
     begin that merely let sources go. ``on_change`` is called with every message of a worker.
+    ``scratch`` is the folder for scratch files; None for the output's.
     """
 
     num_workers: int
@@ -52,6 +53,7 @@ class Crew:
     lock_patience_s: float = 0.0
     may_start: Callable[[int], bool] = lambda claimed_bytes: True
     on_change: Callable[[RunResult, Message], None] = lambda result, message: None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def run_work(
             consent=consent.name if consent and allows(consent, plan, shard) else None,
             patience_s=crew.lock_patience_s,
             releasing=shard.index in recorded,
+            scratch=crew.scratch,
         )
         # Shards that only let sources go come first: they take no space and may free some. Then the
         # largest, so that no worker is still busy with one when the others are done.

@@ -94,7 +94,8 @@ class Order:
 
     ``consent`` names the consent under which they may go; None if they stay. ``patience_s`` is how
     long to wait for a shard that another process holds: a node that went down may leave its lock
-    behind for a while. ``verified`` is the shard's file if this run has just read it.
+    behind for a while. ``verified`` is the shard's file if this run has just read it. ``scratch``
+    is the folder for scratch files; None for the output's.
     """
 
     out: Path
@@ -104,6 +105,7 @@ class Order:
     patience_s: float = 0.0
     releasing: bool = False
     verified: FileIdentity | None = None
+    scratch: Path | None = None
 
     def then_release(self, done: ShardDone) -> Order | None:
         """Return the order to let the converted shard's sources go; None if they stay."""
@@ -225,6 +227,7 @@ def _convert(
         reporter.written,
         decode=order.consent is None,  # with a consent, the gate's process decodes it
         lock_held=lock_held,
+        scratch=order.scratch,
     )
     reporter.send()
     record = published.record

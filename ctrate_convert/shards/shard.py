@@ -69,6 +69,7 @@ def convert_shard(
     *,
     decode: bool = True,
     lock_held: bool = False,
+    scratch: Path | None = None,
 ) -> PublishedShard:
     """Publish ``shard`` and its record, or find that another process has done so.
 
@@ -77,7 +78,7 @@ def convert_shard(
     when all samples are converted, before the shard is settled and re-read. Without ``decode`` the
     re-read compares only the stored bytes: another process is going to decode the arrays.
     ``lock_held``: no other process is at this shard, so a file with its name and without a record
-    was left behind.
+    was left behind. ``scratch`` is the folder for scratch files; without it the shard's own.
 
     Raises:
         EnvironmentProblem: the output cannot be written.
@@ -95,7 +96,9 @@ def convert_shard(
     samples = load_samples(dataset, plan, shard)
     try:
         with PartialFile(final) as partial:
-            outcomes, source_bytes = _convert_samples(samples, plan, partial, on_progress)
+            outcomes, source_bytes = _convert_samples(
+                samples, plan, partial, on_progress, scratch or final.parent
+            )
             converted = [s for s in outcomes if isinstance(s, ConvertedSample)]
             read_back = None
             if converted:
@@ -149,11 +152,11 @@ def _convert_samples(
     plan: Plan,
     partial: PartialFile,
     on_progress: OnProgress,
+    scratch: Path,
 ) -> tuple[list[ConvertedSample | FailedSample], int]:
     tar = TarWriter(partial)
     outcomes: list[ConvertedSample | FailedSample] = []
     source_bytes = 0
-    scratch = partial.final.parent
     for sample, following in itertools.zip_longest(samples, samples[1:]):
         start = tar.position
         if following:

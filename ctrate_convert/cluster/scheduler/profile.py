@@ -65,6 +65,11 @@ class ClusterProfile(Record):
         description="An element pauses before its next shard while less (GiB) is free at the "
         "output.",
     )
+    scratch: str | None = Field(
+        default=None,
+        description="Folder on the node for scratch files, such as $SLURM_TMPDIR; without it "
+        "they lie beside the shards.",
+    )
     memory_factor: float = Field(
         default=2.0,
         gt=1,
