@@ -19,6 +19,7 @@ from benchmarks import (
     probing,
     reading,
     report,
+    scale,
     scaling,
     size,
 )
@@ -42,6 +43,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "_TOUCHED_BYTES", 2**20)
+    monkeypatch.setattr(scale, "QUICK", scale.Sizes((3,), (100,), (6,), (2,)))
     monkeypatch.setattr(alternatives, "QUICK_ROUNDS", 1)
     monkeypatch.setattr(size, "QUICK_ROUNDS", 1)
     monkeypatch.setattr(memory, "QUICK", memory.Sizes(TINY, TINY))
