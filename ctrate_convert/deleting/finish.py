@@ -49,12 +49,14 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
 def _open_ends(journal: Sequence[JournalLine]) -> list[JournalLine]:
     """Return the newest line of each key whose file a command may have left aside or taken."""
     newest = {line.key: line for line in journal}
+    # An undecided source may still be aside: another file may have had its name at that moment.
     return [line for line in newest.values() if line.event in ("intent", "undecided")]
 
 
 def _finish(ledger: Ledger, index: int) -> None:
     dataset = ledger.dataset
     folder = Path(ledger.planned[index].plan.settings.data_folder)
+    # Read again under the lock: its last holder may have closed the intents.
     journal = read_journal(dataset, index)
     for line in _open_ends(journal):
         put_back(folder, line.source)

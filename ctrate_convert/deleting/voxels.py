@@ -129,7 +129,7 @@ class Floats:
             np.copyto(restored, ours)
         if self._scale != 1.0:
             np.multiply(restored, np.float32(self._scale), out=restored)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # infinity less infinity
             np.subtract(theirs, restored, out=restored, casting="same_kind")
         low, high = float(restored.min()), float(restored.max())
         return restored if math.isfinite(low) and math.isfinite(high) else None
@@ -165,6 +165,7 @@ class Floats:
             return
         low, high = self._spread.percentiles()
         limit = ErrorLimit.of(low, high, self._target, self._scale, self._max_error)
+        # The fast path's own rounding may have hidden that much of an error.
         lost = 3 * _SINGLE_PRECISION * max(abs(low), abs(high)) if self._fast else 0.0
         # Outliers may lose more than the bound within the spread: only a second pass can judge each
         # voxel by its own bound, since the spread is known only now.
@@ -173,6 +174,8 @@ class Floats:
             if excess:
                 yield f"a voxel differs from the source's by {excess:.6g}, past its bound"
                 return
+        # An accepted error is one number for volumes of every scale: 10 is little in HU and
+        # everything in HU/1000.
         accepted = self._max_error is not None
         if accepted and self.max_abs_error > _WORST_SHARE * (high - low):
             yield (
