@@ -63,6 +63,7 @@ def keep_card(dataset: Dataset, plans: Sequence[Plan]) -> None:
     except FileNotFoundError:
         create_once(dataset.card, wanted)
         return
+    # A card that cannot be read may be somebody else's.
     except (DamageError, OSError):
         return
     earlier = {card_of(plans[:number]) for number in range(len(plans))}

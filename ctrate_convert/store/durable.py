@@ -116,6 +116,8 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
     try:
         os.link(temporary, final, follow_symlinks=False)
     except OSError as error:
+        # Also on EEXIST: a network file system that got no answer asks again, and then finds the
+        # name taken by its own link.
         mine = os.lstat(temporary)
         with contextlib.suppress(FileNotFoundError):
             theirs = os.lstat(final)
@@ -182,6 +184,7 @@ def create_once(final: Path, data: Bytes) -> bool:
     """Create ``final`` durably with ``data`` unless it exists; return True if this call did."""
     with _temporary_with(final, data) as temporary:
         created = link_if_absent(temporary, final)
+    # Also if the file was there: the process that made it may have been killed before its fsync.
     fsync_directory(final.parent)
     return created
 
@@ -318,6 +321,8 @@ class PartialFile:
         Call `settle` first.
         """
         published = link_if_absent(self.path, self.final)
+        # Synced even if another process was faster, since that one may have been killed before its
+        # fsync.
         fsync_directory(self.final.parent)
         return published
 
@@ -382,6 +387,7 @@ def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -
 
 
 _RENAME_NOREPLACE = 1
+# The module os does not offer renameat2, and an old libc has no wrapper for it.
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
@@ -406,6 +412,7 @@ def rename_if_free(name: str, directory: int, new_name: str, new_directory: int)
     return _link_then_unlink(name, directory, new_name, new_directory)
 
 
+# EMLINK: the inode has as many names as this file system allows, which may be one.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 

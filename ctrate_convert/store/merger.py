@@ -47,6 +47,8 @@ def merge(
         EnvironmentProblem: the manifest cannot be written.
     """
     keep_private(dataset)
+    # Without the lock the merge goes on all the same: whoever writes last has listed the records
+    # again.
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:
             ledger = Ledger(dataset, plans)

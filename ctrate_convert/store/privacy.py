@@ -131,6 +131,7 @@ def narrow(dataset: Dataset, allowed: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(dataset.run.stat().st_mode)
         if mode & 0o777 & ~allowed:
+            # 0o7000 keeps the set-group-ID bit, which gives new files the folder's group.
             dataset.run.chmod(mode & (allowed | 0o7000))
             fsync_directory(dataset.run)
 
