@@ -134,6 +134,7 @@ def run_work(
         broken = error
         raise
     finally:
+        # The run stopped itself: its exit code is that of the failure, not of an interruption.
         if crew.stop.reason and crew.stop.reason != _ENVIRONMENT:
             result.stopped_by = crew.stop.reason
         attempt.progress(result.note(), force=True)
@@ -211,10 +212,13 @@ def run_pending(
     """
     plans = require_plans(dataset)
     if consent:
+        # Here too, although the gate asks again: it would refuse only when the first shard has been
+        # converted.
         require_trusted(dataset)
         if consent.trash:
             prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
+    # Before the ledger is asked: the journals tell which shards still await the gate.
     finish_deletions(dataset, plans)
     ledger = Ledger(dataset, plans)
     wanted = tasks or Tasks()

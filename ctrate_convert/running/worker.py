@@ -169,6 +169,7 @@ def main(order: Order, connection: Connection) -> None:
     reporter = _Reporter(connection, order.shard)
 
     def stop(number: int, _: object) -> None:
+        # Only noted here: `check_stop` raises it where nothing is half done.
         reporter.stop_reason = f"stopped by {signal.Signals(number).name}"
 
     signal.signal(signal.SIGTERM, stop)
