@@ -108,6 +108,7 @@ def open_dataset(
 
 
 def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
+    # A single key is a collection of its letters.
     wanted = frozenset([keys] if isinstance(keys, str) else keys)
     unknown = sorted(wanted.difference(sample.key for sample in index))
     if unknown or not wanted:

@@ -74,6 +74,7 @@ class StoredArray:
     def __array__(
         self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
     ) -> NDArray[Any]:
+        # numpy's protocol asks for this error where an array cannot be had without a copy.
         if copy is False:
             raise ValueError("a volume in a shard has to be copied into memory")
         with ShardFile(self._shard) as file:
