@@ -43,6 +43,7 @@ def user_attributes(descriptor: int) -> list[LeftOut]:
 
 def _attribute(descriptor: int, name: str) -> LeftOut:
     what = "extended attribute"
+    # The name alone suffices to keep the source.
     with contextlib.suppress(OSError):
         what += f", {len(os.getxattr(descriptor, name)):,} bytes"
     return LeftOut(os.fsencode(name).decode("utf-8", "backslashreplace"), what)

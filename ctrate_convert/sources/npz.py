@@ -103,6 +103,7 @@ class NpzSource(Source):
         if len(possible) > 1:
             what = "several arrays of 3-D or more; name one with --array_key"
             raise self._refused(what, named, array_key)
+        # One of them may be a second volume whose header is damaged: then the choice is not clear.
         if broken:
             what = "entries that cannot be read; name the volume with --array_key"
             raise self._refused(what, broken, array_key)
