@@ -59,6 +59,7 @@ def _why_not(
     tables = survey.tables
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
+    # The exclusion list wins over the keep list.
     if key in survey.exclusion_list:
         return "on_exclusion_list", "its name is on an exclusion list"
     if survey.keep_list is not None and key not in survey.keep_list:
