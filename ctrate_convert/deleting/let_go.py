@@ -158,6 +158,8 @@ def let_go(
         return Outcome(Fate.UNDECIDED, f"its path cannot be followed safely: {error}")
 
 
+# A class of its own: OSError itself would turn into FileNotFoundError if its errno is ENOENT, and
+# that means gone.
 class _CannotTell(OSError):
     """A call failed that may have done its work."""
 
@@ -216,6 +218,8 @@ def _take_aside(
         taken = True
         raise
     finally:
+        # Also after a stop or a bug in the comparison: whatever was raised, the source gets its
+        # name back.
         back = taken or give_name_back(directory, name)
     if not back:
         left = " or ".join(hidden_names(name))

@@ -156,6 +156,7 @@ def _overlay_in_memory(mount: Mount) -> str | None:
 def _below(mount: Mount) -> Mount | None:
     """Return the mount below a loop device's file or below a FUSE mount's source folder."""
     source = Path(mount.source)
+    # bindfs and others give the folder that they show as their source.
     if mount.kind.startswith("fuse") and source.is_absolute() and source.is_dir():
         return mount_of(source)
     with contextlib.suppress(OSError):

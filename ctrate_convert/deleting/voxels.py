@@ -144,6 +144,7 @@ class Floats:
         finite = np.isfinite(theirs) & np.isfinite(ours)
         odd = ~finite
         if odd.any():
+            # Without the scale, which is positive: an infinity stays what it is.
             equal = (theirs[odd] == ours[odd]) | (np.isnan(theirs[odd]) & np.isnan(ours[odd]))
             self._misplaced += int(np.count_nonzero(~equal))
         with np.errstate(invalid="ignore"):

@@ -65,6 +65,8 @@ class StoredArray:
 
     def __getitem__(self, index: Any) -> Any:
         box, rest = parse_index(index, self.shape)
+        # Opened for each access: nothing stays open that could not be pickled or shared with a
+        # fork.
         with ShardFile(self._shard) as file:
             found = self._asked.read(file, self._array, box)
         taken = found[rest]

@@ -203,6 +203,7 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased
             )
         if not mine:
             return ShardDone(shard.index, busy=True)
+        # A lock that excludes nobody does not tell whether another process is at this shard.
         lock_held = mine is Hold.HELD
         return _convert(dataset, plans, plan, shard, order, reporter, lock_held=lock_held)
 
@@ -262,7 +263,7 @@ def _release(
 
 
 def _max_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
 
 
 @contextlib.contextmanager

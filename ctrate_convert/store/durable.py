@@ -357,6 +357,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
     if not all(part not in ("", ".", "..") for part in parts):
         raise ValueError(f"{relative!r} does not lie beneath a folder")
     try:
+        # A person named ``root``, so it may be a link itself.
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:  # ENOENT would mean that the file is gone
         raise NotADirectoryError(errno.ENOTDIR, "the folder is missing", str(root)) from error

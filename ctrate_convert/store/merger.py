@@ -120,6 +120,7 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
     converted = sum(entry.samples + len(entry.superseded) for entry in outcomes)
     failed = sum(entry.failed for entry in outcomes)
     planned = sum(shard.samples for shard in once.values())
+    # A shard without samples that count is one that no reader opens.
     size_bytes = sum(entry.size_bytes for entry in entries if entry.samples)
     return Manifest(
         num_shards=sum(1 for entry in entries if entry.samples),

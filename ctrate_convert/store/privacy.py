@@ -93,6 +93,7 @@ def _permission_of(path: Path) -> Permission:
 def _has_acl(path: Path) -> bool:
     for name in _ACLS:
         with contextlib.suppress(OSError):
+            # The attribute exists only where an ACL says more than the mode does.
             os.getxattr(path, name)
             return True
     return False
@@ -102,6 +103,7 @@ def _group_of_new_files(folder: Path) -> int:
     """Return the group of a new file in ``folder``, which need not exist yet."""
     there = next(one for one in (folder, *folder.parents) if one.is_dir())
     status = there.stat()
+    # In a folder with the set-group-ID bit, new files get the folder's group.
     return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
 
 
