@@ -132,6 +132,8 @@ def make_plan(
         if not selection.keys:
             return _report(survey, selection)
         allowed = _who_may_read(dataset, settings, survey)
+        # Even without the lock no plan is overwritten: the first to give its generation the name
+        # wins.
         with (
             _prepared(dataset, allowed),
             locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),

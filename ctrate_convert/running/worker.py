@@ -176,6 +176,8 @@ def main(order: Order, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which sends SIGTERM
     begin_work(Dataset(order.out))
     try:
+        # A bug is not caught: its traceback goes to standard error, and the parent sees a worker
+        # that died.
         message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
     except CtrateError as error:
         message = ShardFailed(order.shard, error, traceback.format_exc())

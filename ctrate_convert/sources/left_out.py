@@ -11,6 +11,7 @@ BYTES_BEFORE = "bytes-before"
 BYTES_BETWEEN = "bytes-between"
 BYTES_AFTER = "bytes-after"
 
+# Attributes with other prefixes are the system's, such as security labels and ACLs, and no content.
 _USER_ATTRIBUTE = "user."
 
 

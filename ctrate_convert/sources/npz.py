@@ -124,6 +124,7 @@ class NpzSource(Source):
     def _divide(
         self, others: list[Look], inventory: Inventory
     ) -> tuple[list[Look], tuple[LeftOut, ...]]:
+        # The zip's comment travels with the entries and counts like them.
         travelling, left_out = divide(others, MAX_EXTRA_BYTES - len(inventory.comment))
         left_out += inventory.loose
         return travelling, (*left_out, *user_attributes(self._descriptor))

@@ -36,6 +36,7 @@ _WRITE_BACK_BYTES = 2**23
 
 def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte of ``data``; a short write is continued."""
+    # As bytes: `os.write` counts bytes, and a view of voxels would be cut by voxels.
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
@@ -176,7 +177,7 @@ def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
         os.fsync(descriptor)
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)  # `replace` has renamed it
         os.close(descriptor)
 
 
@@ -231,6 +232,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
     """Create directory ``final`` with ``files``, all or nothing; return False if it exists."""
     with scratch_directory(final) as temporary:
         for name, data in files.items():
+            # Each file is durable before the folder gets the name by which readers find it.
             create_once(temporary / name, data)
         try:
             # rename(2) replaces an empty directory and fails with ENOTEMPTY on any other.

@@ -102,6 +102,8 @@ class StorageReader:
 
     def close(self) -> None:
         """Wait for the block being read and switch O_DIRECT off; the file stays open."""
+        # The caller closes the descriptor next: a read that is still under way could meet another
+        # file under its number.
         self._threads.shutdown()
         self._set_direct(False)
 
