@@ -207,6 +207,8 @@ def _is_home(folder: Path, source: str, moved: Identity) -> bool:
         open_beneath(folder, source) as (home, name),
     ):
         if is_the_file(fresh_status(name, home), moved):
+            # A killed call may have moved it without coming to this fsync, and the journal is about
+            # to say that it is back.
             fsync_open_directory(home)
             return True
     return False

@@ -161,6 +161,8 @@ class Floats:
         if self._misplaced:
             yield f"NaN or infinity stands elsewhere in the shard, at {self._misplaced:,} voxels"
             return
+        # Where nearly all voxels have one value, the few others lie outside the percentiles, and
+        # the bound there might let all of them become that value.
         if self._source_varies and not self._shard_varies:
             yield "the shard's volume is constant, and the source's is not"
             return

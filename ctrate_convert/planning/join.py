@@ -92,6 +92,7 @@ def _why_not(
 def _bad_name(key: str, files: tuple[FoundFile, ...], listed: list[str]) -> str | None:
     if not files:
         return name_problem(key)
+    # A volume that a table names is one, whatever its name.
     if files[0].problem is None and not listed and parse_key(key) is None:
         return "it is not named as CT-RATE names volumes, and stands in no table"
     return files[0].problem

@@ -85,6 +85,7 @@ def open_dataset(
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
     asked = Asked(units, axes)
+    # Checked at once, and not in a worker process an hour later.
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
     index = Index(out)

@@ -115,6 +115,7 @@ def run_work(
         crew.on_change(result, message)
 
     def may_begin(order: Order) -> bool:
+        # It takes no space and may free some: to wait for space would be to wait for itself.
         if order.releasing:
             return True
         may = crew.may_start(tally.claimed_bytes())

@@ -233,6 +233,8 @@ def _affine(
             matrix[:3] *= mm
             if code > 0 and is_usable(matrix):
                 return rows_of(matrix), f"NIfTI {name}, code {code}"
+    # Some readers make up an affine from the shape here. What the header does not state is not
+    # claimed.
     return (), ""
 
 

@@ -148,6 +148,7 @@ class NpzSource(Source):
         member = Member(self._descriptor, look.entry, self.path)
         header = member.read(look.header.size_bytes) if look.header else b""
         content = member.read(look.content_bytes)
+        # A damaged entry fails the sample: otherwise it would be gone with its source.
         member.check_end()
         return header, content
 

@@ -441,5 +441,7 @@ def _look_then_rename(name: str, directory: int, new_name: str, new_directory: i
     with contextlib.suppress(FileNotFoundError):
         os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
         return False
+    # Another process may take the name since that look. Such a file system offers nothing that
+    # looks and renames in one step.
     os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
     return True

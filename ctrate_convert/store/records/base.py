@@ -32,6 +32,8 @@ class Record(BaseModel):
     """A frozen record. Reading one refuses unknown keys, wrong types and NaN."""
 
     # pydantic's default regex engine has no look-ahead, which `RelativePath` needs.
+    # Unknown keys are refused: they may be conditions of a later version, such as those of a
+    # consent.
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
     )
