@@ -171,6 +171,7 @@ def _not_synced(folder: Path) -> str | None:
     except OSError as error:
         return f"{folder} cannot be opened: {error.strerror}"
     try:
+        # Besides the test, this makes names durable that a killed process left here unsynced.
         os.fsync(descriptor)
     except OSError as error:
         # fsync(2) fails with EINVAL if the file system cannot sync folders.

@@ -53,8 +53,7 @@ def header_bytes(
     struct.pack_into("<i", header, 0, HEADER_BYTES)  # sizeof_hdr
     struct.pack_into("<8h", header, 40, 3, *shape, 1, 1, 1, 1)  # dim
     struct.pack_into("<2h", header, 70, code, dtype.itemsize * 8)  # datatype, bitpix
-    # pixdim. Its first number is the sign of the third axis in a qform, which this header has none
-    # of.
+    # pixdim. Its first number matters to a qform alone, and this header has none.
     struct.pack_into("<8f", header, 76, 1.0, *(spacing_of(affine) or (1.0, 1.0, 1.0)), *(0.0,) * 4)
     # vox_offset, scl_slope, scl_inter
     struct.pack_into("<3f", header, 108, VOXELS_OFFSET, *scaling)

@@ -154,8 +154,10 @@ def storage_is_ours(dataset: Dataset) -> str | None:
 def doubt_about(status: os.stat_result) -> str | None:
     """Return why somebody else could have written this file or folder; None if nobody could."""
     mode = stat.S_IMODE(status.st_mode)
+    # A link may lead elsewhere tomorrow.
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
+    # Its owner may change a file whatever its mode is.
     if status.st_uid != os.geteuid():
         return f"belongs to user {status.st_uid}, not to user {os.geteuid()}"
     if mode & _WRITABLE:
@@ -165,6 +167,8 @@ def doubt_about(status: os.stat_result) -> str | None:
 
 def _trusted(dataset: Dataset) -> Iterator[Path]:
     """Yield all paths that a deletion depends on."""
+    # Not the output folder itself: on clusters a group may often write there, and the shards in it
+    # are read anew.
     yield from (
         dataset.run,
         dataset.plans,

@@ -64,7 +64,7 @@ class StorageReader:
                 self._ahead = None
             skipped = offset % mmap.PAGESIZE
             self._offset = offset - skipped
-            # A read at an unaligned offset, as after the end of the file, has switched it off.
+            # A read at an unaligned offset, as after the end of the file, may have switched it off.
             self._set_direct(True)
             # Do not read ahead: a caller that seeks often wants one small member in this block.
             self._piece = self._next_block(read_ahead=False)
