@@ -71,6 +71,7 @@ def _finish(ledger: Ledger, index: int) -> None:
         if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
             # First the folder, then the journal: a power loss must not undo what the journal says.
             _sync_folder_of(folder, source.source)
+            # Under the consent that the intent names: nobody is asked anew.
             noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
         append_lines(dataset.journal(index), noted)

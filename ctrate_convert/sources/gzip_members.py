@@ -19,6 +19,7 @@ MAX_RATIO = 1032
 GZIP_FIELDS = "gzip-fields"
 
 _MAGIC = b"\x1f\x8b\x08"
+# The time, the deflater's own flags and the system are passed over: they are no content.
 _HEADER = struct.Struct("<3sB4x2x")
 _TRAILER = struct.Struct("<2L")
 _HEADER_CRC_FLAG, _EXTRA_FLAG, _NAME_FLAG, _COMMENT_FLAG = 2, 4, 8, 16

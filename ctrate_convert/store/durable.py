@@ -389,7 +389,7 @@ def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -
     return moved
 
 
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE = 1  # of linux/fs.h
 # The module os does not offer renameat2, and an old libc has no wrapper for it.
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
