@@ -124,6 +124,7 @@ def _differences_in_description(
         yield f"the source's shape is {volume.array.shape}, the shard's {array.shape}"
     if _are_integers(array, volume) and array.value_scale != 1.0:
         yield f"the source holds integers, and the shard scales them by {array.value_scale:g}"
+    # Whoever reads the plain tar knows the JSON alone, so it must agree with the record.
     expected = {
         "key": pair.sample.key,
         "shape": list(array.shape),

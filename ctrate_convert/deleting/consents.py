@@ -80,6 +80,7 @@ def load_consent(dataset: Dataset, name: str) -> Consent:
             f"the consent to delete cannot be read: {error.strerror}", where=path
         ) from error
     others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    # `fresh_status` follows no link, so a link that leads to a consent is refused here too.
     if status.st_uid != os.geteuid() or others or not stat.S_ISREG(status.st_mode):
         raise RefusedError(
             "the consent to delete is somebody else's, or others can write to it",

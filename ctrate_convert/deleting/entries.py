@@ -79,6 +79,8 @@ class Entries:
         if key in open_intents(self.lines):
             self.gone(key, source)
             return True
+        # Every command finds it missing again. Without this check each one would append the same
+        # line.
         told = [line.reason for line in self.lines if line.key == key][-1:] == [_MISSING]
         if not (told or self.told_gone(key)):
             self.kept("kept", key, source, _MISSING)

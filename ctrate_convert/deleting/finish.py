@@ -49,12 +49,14 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
 def _open_ends(journal: Sequence[JournalLine]) -> list[JournalLine]:
     """Return the newest line of each key whose file a command may have left aside or taken."""
     newest = {line.key: line for line in journal}
+    # An undecided source may still be aside: another file may have had its name at that moment.
     return [line for line in newest.values() if line.event in ("intent", "undecided")]
 
 
 def _finish(ledger: Ledger, index: int) -> None:
     dataset = ledger.dataset
     folder = Path(ledger.planned[index].plan.settings.data_folder)
+    # Read again under the lock: its last holder may have closed the intents.
     journal = read_journal(dataset, index)
     for line in _open_ends(journal):
         put_back(folder, line.source)
@@ -69,6 +71,7 @@ def _finish(ledger: Ledger, index: int) -> None:
         if presence(folder, source.source, inodes.get(key, 0)) is Presence.GONE:
             # First the folder, then the journal: a power loss must not undo what the journal says.
             _sync_folder_of(folder, source.source)
+            # Under the consent that the intent names: nobody is asked anew.
             noted.append(gone_line(journal, index, key, source, authorised_by=line.authorised_by))
     if noted:
         append_lines(dataset.journal(index), noted)

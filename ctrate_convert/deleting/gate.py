@@ -99,6 +99,8 @@ def _sound_identity(release: Release) -> FileIdentity:
     tar = release.record.tar
     try:
         now = FileIdentity.of(fresh_status(path))
+        # The identity includes the change time, which nobody can set: if it is equal, the file
+        # still has the bytes that this run has read.
         if tar is None or now == release.verified:
             return now
         # The digests of the stored bytes suffice here: the comparison decodes every voxel later.
@@ -115,6 +117,7 @@ def _sound_identity(release: Release) -> FileIdentity:
             seen=f"SHA-256 {read.sha256[:16]}…",
             expected=f"{tar.sha256[:16]}…",
         )
+    # Not ``now``: another file may have taken the name before this one was opened.
     return read.identity
 
 
@@ -146,10 +149,14 @@ class _Releasing:
     def run(self) -> Deletion:
         """Let go every source that may go, and journal the outcome of each."""
         ready = [sample for sample in self._release.record.converted if self._may_go(sample)]
+        # One append, and so one fsync, for all intents of the shard. After a stop the rest stay
+        # open, and the next command closes them.
         self._entries.write_intents([(sample.key, sample.source) for sample in ready])
         try:
             for sample in ready:
                 self._check_stop()
+                # Before the attempt: if an exception leaves open whether the file went, its folder
+                # is synced all the same.
                 self._touched.add(sample.source.source)
                 self._note(sample, self._let_go(sample))
         finally:
@@ -169,13 +176,18 @@ class _Releasing:
         source = sample.source.source
         if sample.key in self._release.superseded:
             return False
+        # A forged record could name any file below the data folder. The plan says which one this
+        # sample was made from.
         if self._planned.get(sample.key) != source:
             self._keep(sample, "kept", "the plan does not name this source for this sample")
             return False
+        # A killed command may have left it aside, and a source that the checks below keep must have
+        # its own name again.
         put_back(self._folder, source)
         seen = presence(self._folder, source, self._entries.folder_inodes.get(sample.key, 0))
         if seen is Presence.GONE:
             if self._entries.missing(sample.key, sample.source):
+                # The killed process that took it may not have come to the fsync of its folder.
                 self._touched.add(source)
             return False
         if seen is Presence.UNSEEN:

@@ -137,6 +137,8 @@ def let_go(
     """
     try:
         with open_beneath(data_folder, source) as (directory, name):
+            # After a kill the source may still bear a hidden name. Without this call it would seem
+            # to be missing.
             in_the_way = put_back_in(directory, name)
             if in_the_way:
                 return Outcome(Fate.UNDECIDED, in_the_way)
@@ -156,6 +158,8 @@ def let_go(
         return Outcome(Fate.UNDECIDED, f"its path cannot be followed safely: {error}")
 
 
+# A class of its own: OSError itself would turn into FileNotFoundError if its errno is ENOENT, and
+# that means gone.
 class _CannotTell(OSError):
     """A call failed that may have done its work."""
 
@@ -214,6 +218,8 @@ def _take_aside(
         taken = True
         raise
     finally:
+        # Also after a stop or a bug in the comparison: whatever was raised, the source gets its
+        # name back.
         back = taken or give_name_back(directory, name)
     if not back:
         left = " or ".join(hidden_names(name))
@@ -233,6 +239,7 @@ def _compare_and_take(
         with contextlib.suppress(OSError):  # the lock tells `put_back` that this process lives
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _flush_mapped_writes(descriptor)
+        # Only after the flush, which may itself set the times for stores that were made earlier.
         before = fresh_status_of(descriptor)
         doubt = _compared(descriptor, compare) or _doubt_about_clock(before)
         if doubt is not None:
@@ -258,6 +265,7 @@ def _flush_mapped_writes(descriptor: int) -> None:
 
 def _doubt_about_clock(status: FreshStatus) -> Outcome | None:
     """Return a doubt if the times would not show a change made during the comparison."""
+    # The file server's clock may be ahead of this node's, so the age may be below zero.
     age_ns = time.time_ns() - status.st_mtime_ns
     # A change time without a fraction: the file system most likely stores whole seconds only.
     whole_seconds = status.st_ctime_ns % _NS_A_SECOND == 0
@@ -271,6 +279,7 @@ def _doubt_about_clock(status: FreshStatus) -> Outcome | None:
 def _compared(descriptor: int, compare: Compare) -> Outcome | None:
     try:
         reason = compare(descriptor)
+    # UnreadableSource is a SampleError too, but its cause may pass: it must be caught first.
     except (UnreadableSource, EnvironmentProblem) as error:
         return Outcome(Fate.UNDECIDED, error.one_line())
     except (SampleError, DamageError) as error:
@@ -289,6 +298,8 @@ def _take(
     reason = last_look()
     if reason:
         return Outcome(Fate.UNDECIDED, reason)
+    # By the name, not by the open descriptor: another file may have taken the hidden name
+    # meanwhile.
     now = fresh_status(aside, directory)
     if now != before:
         return Outcome(Fate.UNDECIDED, "it was changed while it was compared")
@@ -315,6 +326,8 @@ def _take(
 
 def _is_seen(directory: int, name: str) -> bool:
     try:
+        # What cannot be looked at may be gone. The caller then leaves the intent open, and the next
+        # command can tell.
         return status_of(name, directory) is not None
     except OSError:
         return False

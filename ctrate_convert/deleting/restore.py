@@ -105,6 +105,7 @@ def _candidates(dataset: Dataset, index: int) -> list[JournalLine]:
     journal = read_journal(dataset, index)
     moved = {key: line for key, line in last_lines(journal).items() if line.event == "trashed"}
     meant = {key: line for key, line in open_intents(journal).items() if line.trash}
+    # Where both name a key, its open intent is the newer line.
     return list({**moved, **meant}.values())
 
 
@@ -119,6 +120,7 @@ def _restore_shard(
     index = shard.index
     sources = _sources(dataset, plan, shard)
     trashes = {consent.trash for consent in load_consents(dataset)}
+    # An intent alone does not say that the file ever came to the trash.
     lines = [line for line in lines if line.event == "trashed" or _was_moved(line, index, sources)]
     done = []
     with locked(dataset.lock(f"shard-{index:06d}"), timeout_s=_LOCK_PATIENCE_S):
@@ -177,6 +179,8 @@ def _move_back(
     if source is None or source.source != line.source or trash is None:
         return "the journal and the shard's record disagree on it"
     folder, moved = Path(plan.settings.data_folder), identity_at(line, source)
+    # A forged journal could call any file of this user the moved one. The record vouches for the
+    # file that was converted, a consent for the folder that the gate moved it to.
     if moved != Identity.recorded(source) and str(trash) not in trashes:
         return f"no consent names its trash, and it is not the file that was converted: {trash}"
     try:
@@ -203,6 +207,8 @@ def _is_home(folder: Path, source: str, moved: Identity) -> bool:
         open_beneath(folder, source) as (home, name),
     ):
         if is_the_file(fresh_status(name, home), moved):
+            # A killed call may have moved it without coming to this fsync, and the journal is about
+            # to say that it is back.
             fsync_open_directory(home)
             return True
     return False

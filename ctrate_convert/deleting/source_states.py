@@ -79,6 +79,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
                 sample.key, sample.source, sample.source_size_bytes, "pending",
                 "not converted yet", index, dtype=sample.header.dtype if sample.header else "",
             )  # fmt: skip
+    # The newest plan's list holds for the whole dataset.
     for excluded in _readable(load_excluded, dataset, plans[-1]):
         if excluded.source is not None:
             yield Source(
@@ -132,6 +133,7 @@ def _of_record(
         name, size_bytes = sample.source.source, sample.source.size_bytes
         seen = presence(folder, name, inodes.get(sample.key, 0))
         state: State
+        # Before UNSEEN: a folder that the deletion emptied may have been removed since.
         if sample.key in deleted and seen is not Presence.THERE:
             state, reason = "deleted", "deleted after it was compared with its shard"
             if newest[sample.key].event == "trashed":
@@ -139,6 +141,8 @@ def _of_record(
         elif seen is Presence.UNSEEN:
             state, reason = "kept", "the folder that it is in cannot be seen now"
         elif (
+            # As at the gate: if the moved file still lies in the trash, the file here is another
+            # one.
             seen is Presence.THERE
             and sample.key in restored
             and not lies_in_trash(restored[sample.key], record.shard, sample.source)

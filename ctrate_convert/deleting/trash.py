@@ -187,6 +187,8 @@ def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
                 expected=f"a folder outside {inside}, on the same file system",
             )
     there = next(folder for folder in (trash, *trash.parents) if folder.exists())
+    # This finds most cases before anybody is asked. Where a rename fails all the same, the gate
+    # keeps the source.
     if there.stat().st_dev != data_folder.stat().st_dev:
         raise SettingsError(
             "the trash is on another file system than the sources, so that moving would copy",

@@ -12,6 +12,7 @@ from ctrate_convert.errors import RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.privacy import storage_is_ours
 
+# rootfs is the file system that the kernel starts with, a ramfs or a tmpfs.
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs", "hugetlbfs", "rootfs"))
 _MEMORY_DEVICES = ("/dev/ram", "/dev/zram")
 _OVERLAYS = frozenset(("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs"))
@@ -79,6 +80,7 @@ def require_not_in_memory(shard: Path) -> None:
 
 def why_not_trusted(dataset: Dataset) -> str | None:
     """Return why the output cannot be relied on; None if it can."""
+    # Each of them may be a mount point of its own.
     folders = (dataset.out, dataset.run, dataset.records)
     return (
         next(filter(None, map(_memory, folders)), None)
@@ -91,6 +93,7 @@ def mount_of(folder: Path) -> Mount | None:
     """Return the mount that ``folder`` is on; of several with one mount point, the newest."""
     folder = folder.resolve()
     found = None
+    # Names of mount points are bytes and need not be UTF-8.
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         mount = _parsed(line)
         if mount is None or not folder.is_relative_to(mount.point):
@@ -137,6 +140,7 @@ def _overlay_in_memory(mount: Mount) -> str | None:
     options = dict(o.partition("=")[::2] for o in mount.options.split(","))
     if "volatile" in options or options.get("fsync") == "volatile":  # as of Linux 6.18
         return f"the output lies in an overlay on {mount.point} that is volatile: it syncs nothing"
+    # An overlay without an upper layer names none, and Path("") would be the current folder.
     upper = Path(_unescaped(options.get("upperdir", "")) or "/nonexistent")
     if not upper.is_dir():
         return f"the output lies in an overlay on {mount.point} whose upper layer cannot be seen"
@@ -152,6 +156,7 @@ def _overlay_in_memory(mount: Mount) -> str | None:
 def _below(mount: Mount) -> Mount | None:
     """Return the mount below a loop device's file or below a FUSE mount's source folder."""
     source = Path(mount.source)
+    # bindfs and others give the folder that they show as their source.
     if mount.kind.startswith("fuse") and source.is_absolute() and source.is_dir():
         return mount_of(source)
     with contextlib.suppress(OSError):
@@ -166,6 +171,7 @@ def _not_synced(folder: Path) -> str | None:
     except OSError as error:
         return f"{folder} cannot be opened: {error.strerror}"
     try:
+        # Besides the test, this makes names durable that a killed process left here unsynced.
         os.fsync(descriptor)
     except OSError as error:
         # fsync(2) fails with EINVAL if the file system cannot sync folders.

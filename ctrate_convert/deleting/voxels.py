@@ -129,7 +129,7 @@ class Floats:
             np.copyto(restored, ours)
         if self._scale != 1.0:
             np.multiply(restored, np.float32(self._scale), out=restored)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # infinity less infinity
             np.subtract(theirs, restored, out=restored, casting="same_kind")
         low, high = float(restored.min()), float(restored.max())
         return restored if math.isfinite(low) and math.isfinite(high) else None
@@ -144,6 +144,7 @@ class Floats:
         finite = np.isfinite(theirs) & np.isfinite(ours)
         odd = ~finite
         if odd.any():
+            # Without the scale, which is positive: an infinity stays what it is.
             equal = (theirs[odd] == ours[odd]) | (np.isnan(theirs[odd]) & np.isnan(ours[odd]))
             self._misplaced += int(np.count_nonzero(~equal))
         with np.errstate(invalid="ignore"):
@@ -160,11 +161,14 @@ class Floats:
         if self._misplaced:
             yield f"NaN or infinity stands elsewhere in the shard, at {self._misplaced:,} voxels"
             return
+        # Where nearly all voxels have one value, the few others lie outside the percentiles, and
+        # the bound there might let all of them become that value.
         if self._source_varies and not self._shard_varies:
             yield "the shard's volume is constant, and the source's is not"
             return
         low, high = self._spread.percentiles()
         limit = ErrorLimit.of(low, high, self._target, self._scale, self._max_error)
+        # The fast path's own rounding may have hidden that much of an error.
         lost = 3 * _SINGLE_PRECISION * max(abs(low), abs(high)) if self._fast else 0.0
         # Outliers may lose more than the bound within the spread: only a second pass can judge each
         # voxel by its own bound, since the spread is known only now.
@@ -173,6 +177,8 @@ class Floats:
             if excess:
                 yield f"a voxel differs from the source's by {excess:.6g}, past its bound"
                 return
+        # An accepted error is one number for volumes of every scale: 10 is little in HU and
+        # everything in HU/1000.
         accepted = self._max_error is not None
         if accepted and self.max_abs_error > _WORST_SHARE * (high - low):
             yield (

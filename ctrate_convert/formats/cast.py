@@ -228,6 +228,7 @@ class Caster:
         if self._target.kind == "i":
             raise SampleError("NaN or infinite voxels do not fit an integer type")
         if finite.any():
+            # Only for what it measures; the whole block is cast below.
             self._cast(values[finite])
         with np.errstate(over="ignore"):
             return values.astype(self._target)
@@ -256,6 +257,7 @@ class Caster:
 
         Rounding keeps order, so it is enough to cast the smallest and the largest value.
         """
+        # Without an error no two values have become one.
         if self._error == 0.0 or not self._min < self._max:
             return False
         ends = np.array([self._min, self._max], self._source)

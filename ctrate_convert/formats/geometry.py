@@ -43,6 +43,8 @@ def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
     """
     own = header.geometry or NO_GEOMETRY
     table = _Table(_sizes(metadata), tuple(table_spacing_mm(metadata)))
+    # The table describes the scan as it was before: a resampled array has other sizes without any
+    # contradiction.
     if not table.sizes or len(header.shape) != 3 or own.grid == "resampled":
         return own
     axes = [order for order in _orders() if _in_order(table.sizes, order) == header.shape]

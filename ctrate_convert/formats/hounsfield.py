@@ -145,6 +145,7 @@ class IntensityHistogram:
     def _count(self) -> None:
         some = self._waiting[: self._num_waiting]
         _count_into(self._counts, some)
+        # Integers cannot hold HU/1000.
         if self._floats:
             with np.errstate(over="ignore"):
                 _count_into(self._of_thousandfold, some * np.float32(1000))

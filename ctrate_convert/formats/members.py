@@ -123,6 +123,7 @@ def _description(
         "key": sample.key,
         "volume_name": sample.volume_name,
         "split": name.split if name else "",
+        # Numbers as text: an unknown one is empty, and a key has one type in all samples.
         "patient": str(name.patient) if name else "",
         "scan": name.scan if name else "",
         "reconstruction": str(name.reconstruction) if name else "",

@@ -48,15 +48,19 @@ def header_bytes(
             seen=f"{dtype.name} {'×'.join(map(str, shape))}",
             expected=f"integers or float32, at most {_MOST_VOXELS_ALONG} along an axis",
         )
+    # The offsets are those of the fields in nifti1.h.
     header = bytearray(VOXELS_OFFSET)
-    struct.pack_into("<i", header, 0, HEADER_BYTES)
-    struct.pack_into("<8h", header, 40, 3, *shape, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, code, dtype.itemsize * 8)
+    struct.pack_into("<i", header, 0, HEADER_BYTES)  # sizeof_hdr
+    struct.pack_into("<8h", header, 40, 3, *shape, 1, 1, 1, 1)  # dim
+    struct.pack_into("<2h", header, 70, code, dtype.itemsize * 8)  # datatype, bitpix
+    # pixdim. Its first number matters to a qform alone, and this header has none.
     struct.pack_into("<8f", header, 76, 1.0, *(spacing_of(affine) or (1.0, 1.0, 1.0)), *(0.0,) * 4)
+    # vox_offset, scl_slope, scl_inter
     struct.pack_into("<3f", header, 108, VOXELS_OFFSET, *scaling)
-    header[123] = _MM
+    header[123] = _MM  # xyzt_units
     if affine:
-        struct.pack_into("<2h", header, 252, 0, _SCANNER_COORDINATES)
+        struct.pack_into("<2h", header, 252, 0, _SCANNER_COORDINATES)  # qform_code, sform_code
+        # srow_x, srow_y, srow_z
         struct.pack_into("<12f", header, 280, *(number for row in affine[:3] for number in row))
-    header[344:348] = b"n+1\0"
+    header[344:348] = b"n+1\0"  # magic
     return bytes(header)

@@ -86,6 +86,7 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     raw = read(length)
     if len(raw) < length:
         raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
+    # Version 3 differs from version 2 in this encoding alone.
     text = raw.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")
     fields = _fields(text)
     return NpyHeader(

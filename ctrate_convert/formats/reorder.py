@@ -82,6 +82,7 @@ class FortranReorder:
                 self._flush(self._box)
 
     def _flush(self, box: Box) -> None:
+        # The elements came with the first axis fastest, which is C order of the reversed axes.
         slab = self._slab[: self._filled].reshape(box_shape(box)[::-1])
         write_all(self._descriptor, np.ascontiguousarray(slab.transpose(2, 1, 0)).data)
         self._slabs.append((box, self._written))

@@ -35,6 +35,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "labels_file": (VOLUME_NAME, *LABEL_NAMES),
     "meta_file": (VOLUME_NAME, "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"),
 }
+# pandas writes a column that had gaps as 0.0 and 1.0.
 _LABEL_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 _COLUMNS_SHOWN = 50
 
@@ -151,6 +152,7 @@ def _keys_in(data: bytes) -> frozenset[str]:
     for line in text.splitlines():
         entry = line.strip()
         if entry and not entry.startswith("#"):
+            # The list may come from another machine, with its paths.
             name = entry.replace("\\", "/").rstrip("/").rpartition("/")[2]
             keys.add(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npz"))
     return frozenset(keys)
@@ -199,6 +201,7 @@ def _parse(data: bytes, path: Path, setting: str) -> Iterator[tuple[str, ...]]:
     """Return the file's rows, the header first, all of one length."""
     save_again = "save the table again as comma-separated UTF-8 text"
     _check_text(data, path, setting, save_again)
+    # csv itself must see the line ends, since a quoted cell may hold some.
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     shared: dict[str, str] = {}  # one string for all equal cells
     width = 0

@@ -116,6 +116,7 @@ def draft_of(
         ),
         probe=prediction.probe(output_bytes) if prediction else None,
     )
+    # The id is the hash of the plan as it will be read back, with every field set.
     plan = plan.as_stored()
     plan = plan.model_copy(update={"plan_id": plan.content_id()})
     return Draft(

@@ -59,6 +59,7 @@ def _why_not(
     tables = survey.tables
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
+    # The exclusion list wins over the keep list.
     if key in survey.exclusion_list:
         return "on_exclusion_list", "its name is on an exclusion list"
     if survey.keep_list is not None and key not in survey.keep_list:
@@ -91,6 +92,7 @@ def _why_not(
 def _bad_name(key: str, files: tuple[FoundFile, ...], listed: list[str]) -> str | None:
     if not files:
         return name_problem(key)
+    # A volume that a table names is one, whatever its name.
     if files[0].problem is None and not listed and parse_key(key) is None:
         return "it is not named as CT-RATE names volumes, and stands in no table"
     return files[0].problem

@@ -132,6 +132,8 @@ def make_plan(
         if not selection.keys:
             return _report(survey, selection)
         allowed = _who_may_read(dataset, settings, survey)
+        # Even without the lock no plan is overwritten: the first to give its generation the name
+        # wins.
         with (
             _prepared(dataset, allowed),
             locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
@@ -293,7 +295,9 @@ def _select(
     if retry_failed is not None:
         mended |= retry_failed & before.failed.keys() & survey.found.files.keys()
     joined = join(survey, before.keys - mended)
+    # A failed sample that would be excluded now stays failed: no key is both planned and excluded.
     excluded = tuple(sample for sample in joined.excluded if sample.key not in mended)
+    # With earlier plans it is no mistake that nothing new was found.
     if not earlier and not joined.samples:
         raise nothing_to_convert(survey, excluded)
     wanted = {k: v for k, v in joined.samples.items() if retry_failed is None or k in retry_failed}

@@ -159,6 +159,7 @@ def _plain_bytes(candidate: Candidate, volume: Volume) -> int:
         target = np.dtype(output_dtype(volume.dtype.str, candidate.dtype))
     except SampleError:
         return 0
+    # Every shape gives a header of the same length, which is padded.
     return len(header_bytes(target, (volume.voxels, 1, 1))) + volume.voxels * target.itemsize
 
 

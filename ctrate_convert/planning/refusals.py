@@ -35,6 +35,7 @@ def refuse_foreign(
         RefusedError: they are in use.
     """
     first_free, _ = next_numbers(earlier)
+    # Lower numbers are planned: a tar or a record with such a number is that of a plan here.
     foreign = [numbers[number] for number in sorted(numbers) if number >= first_free]
     if foreign:
         raise RefusedError(

@@ -70,6 +70,7 @@ def _peak(plan: Plan, row: ProbeRow, workers: int, *, deleting: bool) -> int:
     """Return the plan's peak with the shards as large as this way would make them."""
     if row.chosen:
         return peak_extra_bytes(plan.shards, deleting=deleting, workers=workers)
+    # The plan's shards were estimated for the chosen way; another one keeps their proportions.
     scale = row.output_bytes / max(1, plan.estimate.output_bytes)
     shards = [
         shard.model_copy(

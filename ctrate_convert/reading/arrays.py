@@ -28,6 +28,7 @@ def read_box(file: ShardFile, array: ArrayMember, box: Box) -> Array:
         DamageError: the shard does not hold what its record says.
         EnvironmentProblem: it cannot be read.
     """
+    # The encodings take no empty boxes, which an index may well ask for.
     if 0 in shape_of(box):
         return np.empty(shape_of(box), array.dtype)
     (found,) = read_boxes(file, array, [box])

@@ -95,6 +95,7 @@ class Asked:
         # The record's ``value_min`` is in the source's unit.
         stored = array.value_min / array.value_scale
         if self.units == "stored":
+            # The division above may miss the integer by a rounding error.
             return round(stored) if np.dtype(array.dtype).kind == "i" else stored
         slope, intercept = self._to_units(array)
         return stored * slope + intercept

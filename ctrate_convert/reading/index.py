@@ -148,6 +148,7 @@ class Index:
     def _leave_out(self, shard: ManifestShard, error: DamageError | OSError) -> None:
         reason = error.one_line() if isinstance(error, DamageError) else f"its record: {error}"
         self.damaged[shard.name] = reason
+        # Level 4 is the caller's own line, through `sound_shards` and `open_dataset`.
         warnings.warn(
             f"{shard.name} is left out, with {shard.samples} samples: {reason}. Next: {self._mend}",
             DamagedShardWarning,

@@ -85,6 +85,7 @@ def open_dataset(
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
     asked = Asked(units, axes)
+    # Checked at once, and not in a worker process an hour later.
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
     index = Index(out)
@@ -108,6 +109,7 @@ def open_dataset(
 
 
 def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
+    # A single key is a collection of its letters.
     wanted = frozenset([keys] if isinstance(keys, str) else keys)
     unknown = sorted(wanted.difference(sample.key for sample in index))
     if unknown or not wanted:

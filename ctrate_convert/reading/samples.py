@@ -82,6 +82,7 @@ def _extra_value(entry: dict[str, Any]) -> Any:
     if not entry["header_base64"]:
         return content
     header = base64.b64decode(entry["header_base64"], validate=True)
+    # numpy allocates what a header asks for before it looks at what follows.
     if read_header(io.BytesIO(header).read).data_bytes != len(content):
         raise ValueError("an array has another size than its header says")
     return np.lib.format.read_array(io.BytesIO(header + content), allow_pickle=False)

@@ -27,6 +27,8 @@ class ShardFile:
             raise shard.damage("a published shard is missing") from error
         except OSError as error:
             raise environment_problem(error, "opening a shard") from error
+        # A shard of another length was cut short or replaced, and recorded places in it may hold
+        # anything.
         size_bytes = os.fstat(self._descriptor).st_size
         if size_bytes != shard.size_bytes:
             os.close(self._descriptor)

@@ -65,6 +65,8 @@ class StoredArray:
 
     def __getitem__(self, index: Any) -> Any:
         box, rest = parse_index(index, self.shape)
+        # Opened for each access: nothing stays open that could not be pickled or shared with a
+        # fork.
         with ShardFile(self._shard) as file:
             found = self._asked.read(file, self._array, box)
         taken = found[rest]
@@ -74,6 +76,7 @@ class StoredArray:
     def __array__(
         self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
     ) -> NDArray[Any]:
+        # numpy's protocol asks for this error where an array cannot be had without a copy.
         if copy is False:
             raise ValueError("a volume in a shard has to be copied into memory")
         with ShardFile(self._shard) as file:

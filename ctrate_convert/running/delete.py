@@ -54,6 +54,7 @@ def with_interrupted(proposal: Proposal | None, work: Sequence[Planned]) -> Prop
     plans = {plan.plan_id: plan for plan, _ in work}
     shards = tuple(sorted(shard.index for _, shard in work))
     if proposal is None:
+        # No files: under such a consent the gate closes intents and lets nothing go.
         return Proposal(tuple(plans.values()), shards, 0, 0, (), (), "")
     plans = {plan.plan_id: plan for plan in proposal.plans} | plans
     return dataclasses.replace(proposal, plans=tuple(plans.values()), shards=shards)

@@ -78,6 +78,8 @@ def _start(function: Callable[[T], R]) -> tuple[Connection, BaseProcess]:
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(function, there), daemon=True)
     process.start()
+    # While this process holds the worker's end too, the pipe never reports that the worker has
+    # died.
     there.close()
     return here, process
 
@@ -116,7 +118,9 @@ def _died(code: int | None) -> WorkerDied:
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
     """Answer the parent's questions in the worker process until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which kills us
+    # SIGTERM keeps its default: these processes change nothing, so they may end anywhere.
     hear_signals()
+    # The kernel ends this process with the command only if the main thread started the fork server.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

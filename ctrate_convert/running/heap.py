@@ -7,6 +7,7 @@ import ctypes
 # The numbers are those of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+# mallopt(3) takes no larger threshold on 64-bit systems.
 _LARGEST_BLOCK_BYTES = 2**25
 
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -45,6 +45,7 @@ def ignore() -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
+    # Not print or sys.exit: the signal may have come in the middle of either, or of an import.
     os.write(2, b"error: interrupted\n")
     os._exit(130)
 
@@ -54,6 +55,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
     An import may swallow the exception, or turn it into another one.
     """
+    # An import further out counts too: the code at hand runs inside it, and so would the exception.
     while frame is not None:
         if frame.f_code.co_filename == _IMPORT:
             _end(number, frame)

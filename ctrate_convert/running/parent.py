@@ -22,7 +22,7 @@ from ctrate_convert.running.heap import keep_freed_memory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.privacy import keep_private
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
 
 _TIE = "ctrate_convert.running.forkserver_tie"

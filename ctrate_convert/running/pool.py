@@ -80,6 +80,8 @@ class _Running:
 
 def _has_room(running: Collection[_Running], num_workers: int) -> bool:
     """Return True if another worker may start; one that reads its shard back does not count."""
+    # At most one more, however many read back: estimates of disk space count one shard more than
+    # workers.
     return len(running) - any(one.written for one in running) < num_workers
 
 
@@ -124,6 +126,8 @@ def run_orders(
             # No worker runs, and `may_start` refused the next order: ask again in a while.
             if not running:
                 time.sleep(_POLL_S)
+            # A time limit, because neither a signal nor free space ends the wait: Python resumes it
+            # after a handler.
             for ready in wait(list(running), timeout=_POLL_S):
                 follow = _receive(running, ready, on_message)  # type: ignore[arg-type]
                 if follow is not None:
@@ -140,6 +144,8 @@ def _start(context: multiprocessing.context.ForkServerContext, order: Order) -> 
     process = context.Process(target=worker.main, args=(order, there), daemon=True)
     with signals_held():
         process.start()
+    # While this process holds the worker's end too, the pipe never reports that the worker has
+    # died.
     there.close()
     return _Running(order, process, here)
 

@@ -116,12 +116,14 @@ class Tally:
             result.samples_done += message.samples
             result.array_bytes += message.array_bytes
             return
+        # Written, done or failed: from here on the shard takes no more space.
         self._writing.discard(message.shard)
         if isinstance(message, Written):
             return
         # Take the partial count back: `_count_shard` adds all samples of a finished shard.
         result.samples_done -= self._samples_done.pop(message.shard, 0)
         if isinstance(message, ShardFailed):
+            # A worker that was told to stop has not failed.
             if not isinstance(message.error, Interrupted):
                 result.failed_shards[message.shard] = message
             return

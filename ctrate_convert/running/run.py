@@ -118,6 +118,7 @@ def run_work(
         crew.on_change(result, message)
 
     def may_begin(order: Order) -> bool:
+        # It takes no space and may free some: to wait for space would be to wait for itself.
         if order.releasing:
             return True
         may = crew.may_start(tally.claimed_bytes())
@@ -137,6 +138,7 @@ def run_work(
         broken = error
         raise
     finally:
+        # The run stopped itself: its exit code is that of the failure, not of an interruption.
         if crew.stop.reason and crew.stop.reason != _ENVIRONMENT:
             result.stopped_by = crew.stop.reason
         attempt.progress(result.note(), force=True)
@@ -214,10 +216,13 @@ def run_pending(
     """
     plans = require_plans(dataset)
     if consent:
+        # Here too, although the gate asks again: it would refuse only when the first shard has been
+        # converted.
         require_trusted(dataset)
         if consent.trash:
             prepare_trash_for(Path(consent.trash), plans, dataset.out)
     dataset.prepare()
+    # Before the ledger is asked: the journals tell which shards still await the gate.
     finish_deletions(dataset, plans)
     ledger = Ledger(dataset, plans)
     wanted = tasks or Tasks()

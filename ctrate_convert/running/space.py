@@ -76,6 +76,8 @@ def require_room(
 
     def peak_bytes(workers: int, *, only_certain: bool) -> int:
         shards = [_weighed(*one, back, only_certain=only_certain) for one in unwritten]
+        # Their ``source_bytes`` are what they give back, 0 without a deletion: so one formula
+        # serves for both.
         peak = peak_extra_bytes(shards, deleting=True, workers=min(workers, len(shards)))
         return max(0, peak - before)
 

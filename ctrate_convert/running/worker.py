@@ -171,12 +171,15 @@ def main(order: Order, connection: Connection) -> None:
     reporter = _Reporter(connection, order.shard)
 
     def stop(number: int, _: object) -> None:
+        # Only noted here: `check_stop` raises it where nothing is half done.
         reporter.stop_reason = f"stopped by {signal.Signals(number).name}"
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which sends SIGTERM
     begin_work(Dataset(order.out))
     try:
+        # A bug is not caught: its traceback goes to standard error, and the parent sees a worker
+        # that died.
         message: ShardDone | SourcesReleased | ShardFailed = _carry_out(order, reporter)
     except CtrateError as error:
         message = ShardFailed(order.shard, error, traceback.format_exc())
@@ -204,6 +207,7 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased
             )
         if not mine:
             return ShardDone(shard.index, busy=True)
+        # A lock that excludes nobody does not tell whether another process is at this shard.
         lock_held = mine is Hold.HELD
         return _convert(dataset, plans, plan, shard, order, reporter, lock_held=lock_held)
 
@@ -264,7 +268,7 @@ def _release(
 
 
 def _max_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
 
 
 @contextlib.contextmanager

@@ -122,6 +122,8 @@ def read_shard(
     with opened as stream:
         # Before the first byte is read: a change during the pass then shows as another identity.
         status = fresh_status_of(stream.fileno())
+        # `parse` reads the tar headers through the page cache, and these must come from storage
+        # too.
         drop_page_cache(stream.fileno())
         reader = _ShardReader(path.name, layout)
         found = reader.parse(stream)
@@ -268,6 +270,8 @@ class _ShardReader:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("npy version")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        # numpy tokenizes a header that is no literal, since Python 2 wrote sizes as 5L, and lets
+        # the tokenizer's errors through.
         except (ValueError, SyntaxError, tokenize.TokenError) as error:
             return self._note(key, f"member {member.name} has a damaged npy header: {error}")
         if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):

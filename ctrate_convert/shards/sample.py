@@ -98,6 +98,7 @@ def _convert_as(
             written = writer.finish()
         measured = caster.measured()
         look_again = functools.partial(largest_excess, volume, caster, on_bytes=on_bytes)
+        # Only after the array was written: the bound follows from the spread of all voxels.
         measured.check(settings.max_error, look_again)
         header = volume.header
         hounsfield = to_hounsfield(
@@ -128,6 +129,7 @@ def _convert_as(
         ]
         return ConvertedSample(
             key=sample.key,
+            # After the last read, since it raises if the source was changed while it was read.
             source=volume.fingerprint(sample.source),
             source_header=header,
             geometry=about.geometry,

@@ -188,6 +188,7 @@ def _failed(sample: PlannedSample, plan: Plan, error: Exception) -> FailedSample
     )
     mtime_ns = ctime_ns = 0
     with contextlib.suppress(OSError):
+        # A later plan tries the sample again if one of these times has changed.
         status = os.stat(Path(plan.settings.data_folder) / sample.source)
         mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
     return FailedSample(

@@ -132,7 +132,7 @@ def json_text(header: NpyHeader | None, content: bytes) -> str:
             json.loads(text, parse_constant=_refuse)
             return text
     except (ValueError, RecursionError):
-        pass
+        pass  # the entry still travels as base64
     return ""
 
 

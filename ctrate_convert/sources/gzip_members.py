@@ -19,6 +19,7 @@ MAX_RATIO = 1032
 GZIP_FIELDS = "gzip-fields"
 
 _MAGIC = b"\x1f\x8b\x08"
+# The time, the deflater's own flags and the system are passed over: they are no content.
 _HEADER = struct.Struct("<3sB4x2x")
 _TRAILER = struct.Struct("<2L")
 _HEADER_CRC_FLAG, _EXTRA_FLAG, _NAME_FLAG, _COMMENT_FLAG = 2, 4, 8, 16
@@ -114,6 +115,7 @@ class GzipMembers:
             self._field_bytes += self._take_text()
         if flags & _HEADER_CRC_FLAG:
             self._take(2, "header")
+        # Not DECOMP_GZIP, which would pass over the header's fields that `left_out` must name.
         self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
         self._crc32 = self._member_bytes = 0
         self._members += 1
@@ -124,6 +126,7 @@ class GzipMembers:
         crc32, size_bytes = _TRAILER.unpack(self._take(_TRAILER.size, "trailer"))
         if crc32 != self._crc32:
             raise self._broken("gzip CRC-32 wrong", f"{self._crc32:08x}", f"{crc32:08x}")
+        # The format keeps the length modulo 2**32.
         if size_bytes != self._member_bytes % 2**32:
             raise self._broken("gzip length wrong", self._member_bytes % 2**32, size_bytes)
 

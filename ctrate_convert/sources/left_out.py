@@ -11,6 +11,7 @@ BYTES_BEFORE = "bytes-before"
 BYTES_BETWEEN = "bytes-between"
 BYTES_AFTER = "bytes-after"
 
+# Attributes with other prefixes are the system's, such as security labels and ACLs, and no content.
 _USER_ATTRIBUTE = "user."
 
 
@@ -43,6 +44,7 @@ def user_attributes(descriptor: int) -> list[LeftOut]:
 
 def _attribute(descriptor: int, name: str) -> LeftOut:
     what = "extended attribute"
+    # The name alone suffices to keep the source.
     with contextlib.suppress(OSError):
         what += f", {len(os.getxattr(descriptor, name)):,} bytes"
     return LeftOut(os.fsencode(name).decode("utf-8", "backslashreplace"), what)

@@ -126,6 +126,7 @@ def read_nifti_header(read: Callable[[int], bytes], most_bytes: int) -> tuple[Ni
 
 
 def _recognised(raw: bytes) -> tuple[str, _Version]:
+    # The header's own size comes first, and tells byte order and version.
     for order in "<>":
         version = _VERSIONS.get(struct.unpack(order + "i", raw)[0]) if len(raw) == 4 else None
         if version is not None:
@@ -194,6 +195,7 @@ def _shape(dim: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _voxels_offset(offset: float, header_bytes: int) -> int:
     least = header_bytes + _EXTENSION_FLAG_BYTES
+    # Version 1 holds the offset as a float.
     if not (math.isfinite(offset) and offset == int(offset) and offset >= least):
         raise SampleError(
             "NIfTI voxels begin inside the header", seen=f"byte {offset:g}", expected=f"≥ {least}"
@@ -231,6 +233,8 @@ def _affine(
             matrix[:3] *= mm
             if code > 0 and is_usable(matrix):
                 return rows_of(matrix), f"NIfTI {name}, code {code}"
+    # Some readers make up an affine from the shape here. What the header does not state is not
+    # claimed.
     return (), ""
 
 
@@ -255,6 +259,7 @@ def _from_quaternion(
     """
     b, c, d, *offset = quaternion
     square = b * b + c * c + d * d
+    # With ``not``, so that NaN, for which every comparison is false, ends here too.
     if not (square <= 1 + _ROUNDING and min(pixdim[1:4]) > 0):
         return np.zeros((4, 4))
     a = math.sqrt(max(0.0, 1.0 - square))
@@ -268,6 +273,7 @@ def _from_quaternion(
     left_handed = -1.0 if pixdim[0] < 0 else 1.0
     zooms = np.array([pixdim[1], pixdim[2], pixdim[3] * left_handed], np.float64)
     matrix = np.eye(4)
+    # A quaternion that rounding has made a trifle longer than 1 is brought back to that length.
     matrix[:3, :3] = rotation / max(1.0, square) * zooms
     matrix[:3, 3] = offset
     return matrix

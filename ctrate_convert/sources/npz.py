@@ -103,6 +103,7 @@ class NpzSource(Source):
         if len(possible) > 1:
             what = "several arrays of 3-D or more; name one with --array_key"
             raise self._refused(what, named, array_key)
+        # One of them may be a second volume whose header is damaged: then the choice is not clear.
         if broken:
             what = "entries that cannot be read; name the volume with --array_key"
             raise self._refused(what, broken, array_key)
@@ -123,6 +124,7 @@ class NpzSource(Source):
     def _divide(
         self, others: list[Look], inventory: Inventory
     ) -> tuple[list[Look], tuple[LeftOut, ...]]:
+        # The zip's comment travels with the entries and counts like them.
         travelling, left_out = divide(others, MAX_EXTRA_BYTES - len(inventory.comment))
         left_out += inventory.loose
         return travelling, (*left_out, *user_attributes(self._descriptor))
@@ -146,6 +148,7 @@ class NpzSource(Source):
         member = Member(self._descriptor, look.entry, self.path)
         header = member.read(look.header.size_bytes) if look.header else b""
         content = member.read(look.content_bytes)
+        # A damaged entry fails the sample: otherwise it would be gone with its source.
         member.check_end()
         return header, content
 

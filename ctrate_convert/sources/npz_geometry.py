@@ -47,6 +47,8 @@ def entries_with_geometry(looks: list[Look]) -> list[Look]:
 
 def stated_geometry(looks: list[Look], read: Read) -> Geometry | None:
     """Return what the entries ``looks`` state; None if they state nothing that can be used."""
+    # The metadata come before the bare affine, since they also tell whether the array was
+    # resampled.
     for look in sorted(looks, key=lambda one: one.entry.name == _AFFINE):
         try:
             header, content, text = read(look)

@@ -67,6 +67,8 @@ class Source(abc.ABC):
     ) -> None:
         self.path = path
         try:
+            # The copy shares the file's offset with the original. That does no harm: all kinds of
+            # sources read at explicit offsets.
             self._descriptor = open_source_file(path) if descriptor is None else os.dup(descriptor)
         except OSError as error:
             raise unreadable(path, error) from error

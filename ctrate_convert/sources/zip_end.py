@@ -81,6 +81,7 @@ def _find_end(descriptor: int, file_bytes: int, where: object) -> tuple[int, byt
     The record is searched for in the way that all zip readers do.
     """
     last = read_at(descriptor, max(0, file_bytes - _END.size), _END.size)
+    # The common case, in which no comment follows the record: one small read instead of 64 KiB.
     if len(last) == _END.size and last[:4] == b"PK\x05\x06" and last[-2:] == b"\0\0":
         return file_bytes - _END.size, last
     # Perhaps a comment follows: the record is the last signature in the longest possible tail.

@@ -25,6 +25,7 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _EXTRA = struct.Struct("<2H")
 _ZIP64 = 0x0001
+# 0x5455 are extended time stamps; 0x5855 and 0x7875 are Info-ZIP's Unix fields, old and new.
 _LARGEST_EXTRA_BYTES = {_ZIP64: 28, 0x5455: 13, 0x5855: 12, 0x7875: 19}
 """The largest sizes of extra fields without user data: zip64 sizes, times, Unix ids."""
 
@@ -108,9 +109,11 @@ def _parse_directory(raw: bytes, prefix_bytes: int) -> Iterator[_Listed]:
         flags, method = fields[3:5]
         crc32, packed_bytes, size_bytes, *lengths, disk, _, _, offset = fields[7:]
         name, extra, comment = _cut(raw, place + _ENTRY.size, lengths)
+        # Only so that a name that cannot be decoded is found here, as damage of the directory.
         _decoded(name, flags)
         sizes64, loose_bytes = _read_extra(extra)
         size_bytes, packed_bytes, offset = _widened((size_bytes, packed_bytes, offset), sizes64)
+        # 2**16 - 1 says that the number is in the zip64 field.
         if disk not in (0, 2**16 - 1):
             raise Broken("an entry lies on another disk")
         yield _Listed(
@@ -157,6 +160,7 @@ def _read_extra(extra: bytes) -> tuple[list[int], int]:
 
 def _widened(values: tuple[int, ...], sizes64: list[int]) -> list[int]:
     """Return the values, with each that refers to the zip64 field replaced by its number there."""
+    # The field holds only the numbers that are referred to it, in this order.
     rest = iter(sizes64)
     try:
         return [next(rest) if value == IN_ZIP64 else value for value in values]

@@ -63,8 +63,11 @@ def keep_card(dataset: Dataset, plans: Sequence[Plan]) -> None:
     except FileNotFoundError:
         create_once(dataset.card, wanted)
         return
+    # A card that cannot be read may be somebody else's.
     except (DamageError, OSError):
         return
+    # A worker that began before the newest plan must not put an older card in the place of a newer
+    # one.
     earlier = {card_of(plans[:number]) for number in range(len(plans))}
     if seen != wanted and seen in earlier and not dataset.card.is_symlink():
         replace(dataset.card, wanted)

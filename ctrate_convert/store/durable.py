@@ -36,6 +36,7 @@ _WRITE_BACK_BYTES = 2**23
 
 def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte of ``data``; a short write is continued."""
+    # As bytes: `os.write` counts bytes, and a view of voxels would be cut by voxels.
     view = memoryview(data).cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
@@ -116,6 +117,8 @@ def link_if_absent(temporary: Path, final: Path) -> bool:
     try:
         os.link(temporary, final, follow_symlinks=False)
     except OSError as error:
+        # Also on EEXIST: a network file system that got no answer asks again, and then finds the
+        # name taken by its own link.
         mine = os.lstat(temporary)
         with contextlib.suppress(FileNotFoundError):
             theirs = os.lstat(final)
@@ -174,7 +177,7 @@ def _temporary_with(final: Path, data: Bytes) -> Iterator[Path]:
         os.fsync(descriptor)
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)  # `replace` has renamed it
         os.close(descriptor)
 
 
@@ -182,6 +185,7 @@ def create_once(final: Path, data: Bytes) -> bool:
     """Create ``final`` durably with ``data`` unless it exists; return True if this call did."""
     with _temporary_with(final, data) as temporary:
         created = link_if_absent(temporary, final)
+    # Also if the file was there: the process that made it may have been killed before its fsync.
     fsync_directory(final.parent)
     return created
 
@@ -228,6 +232,7 @@ def publish_directory(files: dict[str, bytes], final: Path) -> bool:
     """Create directory ``final`` with ``files``, all or nothing; return False if it exists."""
     with scratch_directory(final) as temporary:
         for name, data in files.items():
+            # Each file is durable before the folder gets the name by which readers find it.
             create_once(temporary / name, data)
         try:
             # rename(2) replaces an empty directory and fails with ENOTEMPTY on any other.
@@ -318,6 +323,8 @@ class PartialFile:
         Call `settle` first.
         """
         published = link_if_absent(self.path, self.final)
+        # Synced even if another process was faster, since that one may have been killed before its
+        # fsync.
         fsync_directory(self.final.parent)
         return published
 
@@ -352,6 +359,7 @@ def open_beneath(root: Path, relative: str, *, make: bool = False) -> Iterator[t
     if not all(part not in ("", ".", "..") for part in parts):
         raise ValueError(f"{relative!r} does not lie beneath a folder")
     try:
+        # A person named ``root``, so it may be a link itself.
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:  # ENOENT would mean that the file is gone
         raise NotADirectoryError(errno.ENOTDIR, "the folder is missing", str(root)) from error
@@ -381,7 +389,8 @@ def move_if_free(name: str, directory: int, new_name: str, new_directory: int) -
     return moved
 
 
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE = 1  # of linux/fs.h
+# The module os does not offer renameat2, and an old libc has no wrapper for it.
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
@@ -406,6 +415,7 @@ def rename_if_free(name: str, directory: int, new_name: str, new_directory: int)
     return _link_then_unlink(name, directory, new_name, new_directory)
 
 
+# EMLINK: the inode has as many names as this file system allows, which may be one.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -431,5 +441,7 @@ def _look_then_rename(name: str, directory: int, new_name: str, new_directory: i
     with contextlib.suppress(FileNotFoundError):
         os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
         return False
+    # Another process may take the name since that look. Such a file system offers nothing that
+    # looks and renames in one step.
     os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
     return True

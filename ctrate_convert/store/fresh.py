@@ -110,6 +110,7 @@ def _look(directory: int, name: str, flags: int) -> FreshStatus:
         ):
             return _of_statx(found)
         number = ctypes.get_errno()
+        # The libc may have a wrapper for a call that the kernel lacks.
         if number != errno.ENOSYS:
             raise OSError(number, os.strerror(number), name or None)
     return _of_stat(directory, name)

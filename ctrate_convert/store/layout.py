@@ -118,6 +118,7 @@ class Dataset:
         ``.run`` may have; an existing ``.run`` is narrowed to it.
         """
         if allowed is not None:
+            # Before anything is made: a new ``.run`` gets its mode from the umask.
             privacy.forbid(~allowed)
         privacy.keep_private(self)
         make_directories(*self._folders)

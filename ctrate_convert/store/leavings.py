@@ -22,6 +22,8 @@ def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
     freed_bytes = 0
     for path in directory.glob(f".*{PARTIAL_SUFFIX}"):
         name, _, _ = path.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")
+        # Some network mounts keep locks local: a file of another host may be locked there and seem
+        # free here.
         own = name.endswith(f".{socket.gethostname()}")
         with contextlib.suppress(OSError):
             status = path.lstat()
@@ -30,6 +32,8 @@ def remove_stale_partials(directory: Path, published: frozenset[str]) -> int:
                     shutil.rmtree(path)
             # The name is .STEM.HOST.HEX.partial. Nobody needs the partial file of a published
             # shard.
+            # O_RDWR, because NFS grants an exclusive lock only to a descriptor that is open for
+            # writing.
             elif stat.S_ISREG(status.st_mode) and (
                 name.split(".")[1] in published or (own and _writer_is_dead(path, os.O_RDWR))
             ):

@@ -172,8 +172,10 @@ class Ledger:
         """
         failed: dict[str, FailedSample] = {}
         for plan in self.plans:
+            # The outcome of the retry counts instead.
             for key in plan.retries:
                 failed.pop(key, None)
+            # A sample whose repair failed still counts where it was converted.
             for shard in plan.shards if not plan.repairs else ():
                 if shard.index in shards:
                     with contextlib.suppress(DamageError, OSError):

@@ -35,6 +35,7 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
     except filelock.Timeout:
         yield Hold.BUSY
         return
+    # A planted link also ends here, since filelock follows none: the work goes on without the lock.
     except (NotImplementedError, OSError):
         yield Hold.NO_SERVICE
         return

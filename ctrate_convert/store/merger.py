@@ -50,6 +50,8 @@ def merge(
         EnvironmentProblem: the manifest cannot be written.
     """
     keep_private(dataset)
+    # Without the lock the merge goes on all the same: whoever writes last has listed the records
+    # again.
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:
             ledger = Ledger(dataset, plans)
@@ -150,6 +152,7 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
     converted = sum(entry.samples + len(entry.superseded) for entry in outcomes)
     failed = sum(entry.failed for entry in outcomes)
     planned = sum(shard.samples for shard in once.values())
+    # A shard without samples that count is one that no reader opens.
     size_bytes = sum(entry.size_bytes for entry in entries if entry.samples)
     return Manifest(
         num_shards=sum(1 for entry in entries if entry.samples),

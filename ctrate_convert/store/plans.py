@@ -103,6 +103,7 @@ def check_lines(dataset: Dataset, plan: Plan, shard: PlannedShard) -> bytes:
     path = dataset.plan(plan.generation) / SAMPLES_FILE
     try:
         with open_regular(path) as stream:
+            # Fewer bytes, of a file that was cut short, fail the check of the hash.
             data = os.pread(stream.fileno(), shard.lines_size_bytes, shard.lines_offset)
     except FileNotFoundError as error:
         raise _missing(path) from error

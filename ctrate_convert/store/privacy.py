@@ -93,6 +93,7 @@ def _permission_of(path: Path) -> Permission:
 def _has_acl(path: Path) -> bool:
     for name in _ACLS:
         with contextlib.suppress(OSError):
+            # The attribute exists only where an ACL says more than the mode does.
             os.getxattr(path, name)
             return True
     return False
@@ -102,6 +103,7 @@ def _group_of_new_files(folder: Path) -> int:
     """Return the group of a new file in ``folder``, which need not exist yet."""
     there = next(one for one in (folder, *folder.parents) if one.is_dir())
     status = there.stat()
+    # In a folder with the set-group-ID bit, new files get the folder's group.
     return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
 
 
@@ -131,6 +133,7 @@ def narrow(dataset: Dataset, allowed: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(dataset.run.stat().st_mode)
         if mode & 0o777 & ~allowed:
+            # 0o7000 keeps the set-group-ID bit, which gives new files the folder's group.
             dataset.run.chmod(mode & (allowed | 0o7000))
             fsync_directory(dataset.run)
 
@@ -151,8 +154,10 @@ def storage_is_ours(dataset: Dataset) -> str | None:
 def doubt_about(status: os.stat_result) -> str | None:
     """Return why somebody else could have written this file or folder; None if nobody could."""
     mode = stat.S_IMODE(status.st_mode)
+    # A link may lead elsewhere tomorrow.
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
+    # Its owner may change a file whatever its mode is.
     if status.st_uid != os.geteuid():
         return f"belongs to user {status.st_uid}, not to user {os.geteuid()}"
     if mode & _WRITABLE:
@@ -162,6 +167,8 @@ def doubt_about(status: os.stat_result) -> str | None:
 
 def _trusted(dataset: Dataset) -> Iterator[Path]:
     """Yield all paths that a deletion depends on."""
+    # Not the output folder itself: on clusters a group may often write there, and the shards in it
+    # are read anew.
     yield from (
         dataset.run,
         dataset.plans,

@@ -64,6 +64,7 @@ class StorageReader:
                 self._ahead = None
             skipped = offset % mmap.PAGESIZE
             self._offset = offset - skipped
+            # A read at an unaligned offset, as after the end of the file, may have switched it off.
             self._set_direct(True)
             # Do not read ahead: a caller that seeks often wants one small member in this block.
             self._piece = self._next_block(read_ahead=False)
@@ -78,6 +79,7 @@ class StorageReader:
 
     def _read_block(self) -> memoryview:
         block = self._blocks[0]
+        # The caller still holds the other block, while this one is filled in the background.
         self._blocks.reverse()
         try:
             got = os.preadv(self._descriptor, [block], self._offset)
@@ -100,6 +102,8 @@ class StorageReader:
 
     def close(self) -> None:
         """Wait for the block being read and switch O_DIRECT off; the file stays open."""
+        # The caller closes the descriptor next: a read that is still under way could meet another
+        # file under its number.
         self._threads.shutdown()
         self._set_direct(False)
 

@@ -254,6 +254,7 @@ def _file(
         files = {
             LIST_FILE: listed,
             SUMMARY_FILE: stored,
+            # The page has a command with the folder's path, whose bytes need not be UTF-8.
             PAGE_FILE: text.encode(errors="surrogateescape"),
         }
         if publish_directory(files, folder):

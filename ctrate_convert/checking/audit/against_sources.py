@@ -90,6 +90,7 @@ def choose(
     """
     # A trifle less, so that a rounding error in the product does not choose one more.
     number = max(1, math.ceil(share * len(samples) - 1e-9))
+    # By a hash and not by the module random: anyone can repeat the choice, with whatever program.
     ordered = sorted(samples, key=lambda one: sha256_hex(f"{seed} {one[0]} {one[1]}".encode()))
     return frozenset(ordered[:number])
 

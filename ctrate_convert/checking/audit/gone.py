@@ -104,6 +104,8 @@ def _look(
     # If the journal says that the source went, look again: a run may have deleted it since the
     # first look.
     states = {evidence.presence(folder, name, anew=done) for name in names}
+    # A folder that a deletion emptied may have been removed since, and then its sources cannot be
+    # seen.
     if Presence.GONE not in states and not (done and states == {Presence.UNSEEN}):
         if Presence.UNSEEN in states:
             what = "it cannot be looked at, so that whether it is gone is not known"

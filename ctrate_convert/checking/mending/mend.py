@@ -127,6 +127,8 @@ def _rebuild(
             raise _Busy
         record = rebuild_record(dataset, plan, shard, merged_sha256)
         path = dataset.record(shard.index)
+        # A kill between the two steps leaves no record, and the next call rebuilds it from the
+        # shard again.
         with contextlib.suppress(FileNotFoundError):
             aside = set_aside(path)
             done.aside.append(f"{path.parent.name}/{aside.name}")

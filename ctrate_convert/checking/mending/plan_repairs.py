@@ -47,6 +47,7 @@ def plan_repairs(dataset: Dataset, damaged: Collection[int]) -> tuple[Plan, ...]
 
 def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None:
     numbers = numbers_in_use(dataset)
+    # Again for each plan: the repair of the one before has taken numbers.
     plans = load_plans(dataset)
     refuse_foreign(dataset, plans, numbers)
     found = _repairable(dataset, plans, original, damaged)

@@ -104,6 +104,7 @@ def _array(
                 "offset": stored.offset,
                 "size_bytes": stored.size_bytes,
                 "shape": tuple(facts.get("shape") or ()),
+                # Replaced below: of an array the digest is that of its elements alone.
                 "blake3": stored.blake3,
                 "stored_blake3": None if is_plain else stored.blake3,
                 "value_min": facts.get("value_min"),

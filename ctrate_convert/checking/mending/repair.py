@@ -89,6 +89,7 @@ def repair(
         layout = plan.settings.layout
         wrong = check_samples(dataset.shard(index), one.record, layout, live, whole=False).wrong
         for sample in live:
+            # Under None are findings on the whole shard, which hold for each of its samples.
             if not {None, sample.key} & wrong.keys():
                 continue
             folder = Path(plan.settings.data_folder)

@@ -138,6 +138,7 @@ class _Writer(ArrayWriter):
                 nthreads=1,
                 filters=[blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
                 filters_meta=[0, 0],
+                # Each byte of an element in a stream of its own: smaller, by benchmarks/RESULTS.md.
                 splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
             ),
             dparams=blosc2.DParams(nthreads=1),
@@ -224,6 +225,8 @@ class _Writer(ArrayWriter):
         if not isinstance(array, blosc2.NDArray) or array.shape != self._target.shape:
             raise ValueError("the frame is not the one that was written")
         for number in range(array.schunk.nchunks):
+            # This reads little of a chunk and finds one that is missing. Wrong bytes are found when
+            # the shard is read back.
             array.schunk.get_lazychunk(number)
 
     def close(self) -> None:
@@ -283,6 +286,7 @@ class B2nd(Codec):
 
         try:
             frame = blosc2.ndarray_from_cframe(data)
+            # More threads would wait for cores that other workers use.
             frame.schunk.dparams = blosc2.DParams(nthreads=1)
             _check_size(frame)
             what = f"{frame.dtype.name} {'×'.join(map(str, frame.shape))}"

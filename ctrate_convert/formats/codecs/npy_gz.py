@@ -96,6 +96,7 @@ class NpyGz(Codec):
         The writer uses igzip, so that writing and checking rest on two implementations.
         """
         header = header_bytes(dtype, shape)
+        # The stream must end with the member, because gzip takes what follows for a further member.
         with io.BufferedReader(_Slice(path, offset, size_bytes), _BLOCK_BYTES) as raw:
             try:
                 with gzip.GzipFile(fileobj=raw) as stream:

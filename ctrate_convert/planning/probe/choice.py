@@ -115,6 +115,7 @@ def by_stratum(population: Sequence[Volume]) -> Mapping[Stratum, list[Volume]]:
     for volume in population:
         strata.setdefault(volume.stratum, []).append(volume)
     for volumes in strata.values():
+        # By key as well, so that volumes of one size always come in the same order.
         volumes.sort(key=lambda volume: (volume.packed_bytes, volume.key))
     weights = {stratum: _array_bytes(volumes) for stratum, volumes in strata.items()}
     return dict(sorted(strata.items(), key=lambda item: (-weights[item[0]], item[0])))
@@ -136,6 +137,7 @@ def choose(population: Sequence[Volume], wanted: int | None) -> list[Volume]:
         read_bytes += typical_bytes
         converted_bytes += min(typical_bytes, PART_BYTES)
         too_much = read_bytes > _MOST_READ_BYTES or converted_bytes > _MOST_CONVERTED_BYTES
+        # At least one volume is chosen, however large it is.
         if wanted is None and order and too_much:
             break
         counts[stratum] += 1

@@ -168,6 +168,7 @@ def _take_plane(
 
 def _box_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
     """Return the rows and columns of a box; the columns divide the axis with little left over."""
+    # The window sees the voxels as stored, and those of wider sources take two bytes.
     least = max(2 * _BOX_COLUMNS, _WINDOW_BYTES // (shape[2] * min(itemsize, 2)))
     cells = max(1, shape[1] // least)
     columns = -(-shape[1] // (cells * _BOX_COLUMNS)) * _BOX_COLUMNS

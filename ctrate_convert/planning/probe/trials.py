@@ -156,6 +156,7 @@ def _try_volume(
     failed: list[tuple[Candidate, str]] = []
     same: dict[Candidate, Trial] = {}
     for candidate in found.candidates:
+        # The plan's own way is tried on every volume, since the plan tells how many fail in it.
         if candidate in found.failures and candidate != found.candidates[0]:
             continue  # one failure rules it out
         update = {"encoding": candidate.encoding, "dtype": candidate.dtype, "step": candidate.step}
@@ -220,5 +221,6 @@ def _convert(
         tar = TarWriter(partial)
         converted = convert_sample(sample, settings, tar, folder, lambda _: None)
         tar.finish()
+        # A run reads its shards back too, so this time belongs to the forecast.
         read_shard(partial.path, [converted], settings.layout).require_sound()
     return converted.array, time.process_time() - clock

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from ctrate_convert.errors import DamageError, SettingsError
 from ctrate_convert.store.durable import read_regular
 
+# ``\Z`` and not ``$``, which also matches before a line end; so in the patterns below.
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
 """A sample's key: the VolumeName without ``.nii.gz``. No dot or slash, as readers split at dots."""
 
@@ -20,6 +21,7 @@ Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
 """A size or an offset in bytes that a file can have."""
 
+# ``(?s)``: a name may hold a line end, and the look-ahead must see what follows it.
 RelativePath = Annotated[
     str, StringConstraints(pattern=r"(?s)^(?!.*(^|/)\.{0,2}(/|\Z))[^\x00]+\Z", max_length=4096)
 ]
@@ -29,6 +31,9 @@ RelativePath = Annotated[
 class Record(BaseModel):
     """A frozen record. Reading one refuses unknown keys, wrong types and NaN."""
 
+    # pydantic's default regex engine has no look-ahead, which `RelativePath` needs.
+    # Unknown keys are refused: they may be conditions of a later version, such as those of a
+    # consent.
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
     )

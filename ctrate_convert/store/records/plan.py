@@ -209,6 +209,8 @@ class PlannedSample(Record):
 class ExcludedSample(Record):
     """One line of ``excluded.jsonl``: a volume or table row that is not converted, and why."""
 
+    # Not `Key`, nor `RelativePath` below: what is excluded may have any name, and its source may
+    # lie in an earlier plan's data folder.
     key: str
     reason: ExclusionReason
     detail: str
