@@ -35,7 +35,7 @@ from ctrate_convert.store.presence import Presence, presence
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.journal import Event
 from ctrate_convert.store.records.plan import Plan, PlannedShard
-from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, TarRecord
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,15 @@ def release_sources(
     consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
     require_trusted(dataset)
     require_not_in_memory(dataset.shard(shard.index))
-    identity = _sound_identity(release)
-    if release.record.tar is None:
+    tar = release.record.tar
+    if tar is None:  # every sample failed: no file was published, and no source may go
         return Deletion()
-    no_copy = why_no_copy(dataset.shard(shard.index), release.record.tar.sha256, consent.copies)
+    identity = _sound_identity(release, tar)
+    no_copy = why_no_copy(dataset.shard(shard.index), tar.sha256, consent.copies)
     if no_copy:
         raise RefusedError(no_copy, where=dataset.shard(shard.index))
     try:
-        readable = recorded_shard(dataset, shard.index, release.record.tar)
+        readable = recorded_shard(dataset, shard.index, tar)
         with StoredShard(readable) as opened:
             one = _Releasing(release, consent, opened, identity, check_stop, why_stop)
             return one.run()
@@ -93,15 +94,14 @@ def release_sources(
         ) from error
 
 
-def _sound_identity(release: Release) -> FileIdentity:
+def _sound_identity(release: Release, tar: TarRecord) -> FileIdentity:
     """Return the published file's identity after reading it whole and checking it by its record."""
     path = release.dataset.shard(release.shard.index)
-    tar = release.record.tar
     try:
         now = FileIdentity.of(fresh_status(path))
         # The identity includes the change time, which nobody can set: if it is equal, the file
         # still has the bytes that this run has read.
-        if tar is None or now == release.verified:
+        if now == release.verified:
             return now
         # The digests of the stored bytes suffice here: the comparison decodes every voxel later.
         read = read_shard(

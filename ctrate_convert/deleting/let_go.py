@@ -241,7 +241,10 @@ def _compare_and_take(
         _flush_mapped_writes(descriptor)
         # Only after the flush, which may itself set the times for stores that were made earlier.
         before = fresh_status_of(descriptor)
-        doubt = _compared(descriptor, compare) or _doubt_about_clock(before)
+        # The age of a change counts as of now: one of this very second could be followed by another
+        # that whole seconds do not tell from it, however long the comparison takes.
+        doubtful_clock = _doubt_about_clock(before)
+        doubt = _compared(descriptor, compare) or doubtful_clock
         if doubt is not None:
             return doubt
         return _take(directory, name, before, last_look, take)

@@ -56,7 +56,7 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
     Sources described by damaged lines of a plan are left out; `find_damage` names those lines.
     """
     ledger = Ledger(dataset, plans)
-    retried = {key for plan in plans for key in plan.retries}
+    retried = {key: plan.generation for plan in plans for key in plan.retries}
     for index, (plan, shard) in ledger.planned.items():
         if index in ledger.recorded:
             try:
@@ -120,8 +120,12 @@ def _of_damaged_record(
 
 
 def _of_record(
-    dataset: Dataset, plan: Plan, record: ShardRecord, retried: set[str]
+    dataset: Dataset, plan: Plan, record: ShardRecord, retried: Mapping[str, int]
 ) -> Iterator[Source]:
+    """Yield the sources of a recorded shard; a sample is listed where it was planned last.
+
+    ``retried`` has the last generation that tried a failed sample again, by key.
+    """
     journal = read_journal(dataset, record.shard)
     newest = last_lines(journal)
     deleted = {key for key, line in newest.items() if is_done(line)}
@@ -164,7 +168,7 @@ def _of_record(
             sample.source_header.dtype, sample.array.max_abs_error,
         )  # fmt: skip
     for failure in record.failed:
-        if failure.key not in retried:
+        if retried.get(failure.key, 0) <= plan.generation:
             size_bytes = 0
             if (folder / failure.source).is_file():
                 size_bytes = (folder / failure.source).stat().st_size

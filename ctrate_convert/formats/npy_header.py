@@ -98,6 +98,24 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
     )
 
 
+def small_array(data: bytes) -> np.ndarray[Any, Any]:
+    """Return the array of a whole ``.npy`` file in memory, as ``numpy.load`` does.
+
+    numpy's own readers evaluate the header in the calling thread, see `literal`.
+
+    Raises:
+        SampleError: not an ``.npy`` file of numbers, or of another size than its header says.
+    """
+    header = read_header(io.BytesIO(data).read)
+    content = data[header.size_bytes :]
+    # numpy allocates what a header asks for before it looks at what follows.
+    if header.dtype.hasobject or header.data_bytes != len(content):
+        raise SampleError("an array of another size than its header says", seen=str(header))
+    order: Any = "F" if header.fortran_order else "C"
+    # A copy, since a view of bytes cannot be written to.
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order=order).copy(order)
+
+
 def _without_blanks(text: str) -> str:
     """Return the text of the fields without differences in quotes, blanks and the last comma."""
     return "".join(text.split()).replace('"', "'").replace(",}", "}")

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import tarfile
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -22,14 +21,18 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.errors import DamageError, RefusedError
+from ctrate_convert.errors import DamageError, RefusedError, SampleError
 from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.members import LAYOUTS
+from ctrate_convert.formats.npy_header import read_header
 from ctrate_convert.store.durable import drop_page_cache, open_regular
 from ctrate_convert.store.fresh import FreshStatus, fresh_status_of
 from ctrate_convert.store.records.plan import Layout
 from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, MemberRecord
 from ctrate_convert.store.storage_reader import StorageReader
+
+_NPY_VERSION = b"\x01\x00"
+"""The only version that this program writes."""
 
 _NPY_HEADER_BYTES = 128
 """Bytes of the header that numpy writes for every array of at most three dimensions."""
@@ -267,15 +270,17 @@ class _ShardReader:
         self._advance(min(member.offset + _NPY_HEADER_BYTES, end), stream.write)
         stream.seek(0)
         try:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("npy version")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        # numpy tokenizes a header that is no literal, since Python 2 wrote sizes as 5L, and lets
-        # the tokenizer's errors through.
-        except (ValueError, SyntaxError, tokenize.TokenError) as error:
-            return self._note(key, f"member {member.name} has a damaged npy header: {error}")
-        if (shape, fortran, dtype.name) != (member.shape, False, member.dtype):
-            self._note(key, f"member {member.name} is {dtype.name} {shape}, not as recorded")
+            if stream.getvalue()[6:8] != _NPY_VERSION:
+                raise SampleError("npy version", seen=stream.getvalue()[6:8].hex(" "))
+            header = read_header(stream.read)
+        except SampleError as error:
+            what = f"member {member.name} has a damaged npy header: {error.one_line()}"
+            return self._note(key, what)
+        seen = (header.shape, header.fortran_order, header.dtype.name)
+        if seen != (member.shape, False, member.dtype):
+            self._note(
+                key, f"member {member.name} is {header.dtype.name} {header.shape}, not as recorded"
+            )
         return None
 
     def _advance(

@@ -7,13 +7,10 @@ an index of the array, in the order of its own axes, to RAS+ mm.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
-
-import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import (
@@ -24,6 +21,7 @@ from ctrate_convert.formats.affines import (
     rows_of,
     spacing_of,
 )
+from ctrate_convert.formats.npy_header import small_array
 from ctrate_convert.sources.extra import Look
 from ctrate_convert.store.records.geometry import Axes, Geometry
 
@@ -65,10 +63,10 @@ def stated_geometry(looks: list[Look], read: Read) -> Geometry | None:
 
 def _from_affine(header: bytes, content: bytes) -> Geometry | None:
     try:
-        matrix = np.load(io.BytesIO(header + content), allow_pickle=False)
-    except (ValueError, EOFError):
+        matrix = small_array(header + content)
+    except SampleError:
         return None
-    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiu":
+    if matrix.dtype.kind not in "fiu":
         return None
     return _geometry(rows_of(matrix), "entry affine") if is_usable(matrix) else None
 

@@ -219,14 +219,20 @@ class Ledger:
         ]
 
     def _deletion_closed(self, shard: PlannedShard) -> bool:
-        """Return True if the journal closes the deletion of every sample of the shard.
+        """Return True if the journal closes the deletion of every converted sample of the shard.
 
         A superseded sample counts as closed: its source belongs to the shard that holds the new
-        copy.
+        copy. A failed one has no source that could go.
         """
         superseded = self.superseded.get(shard.index, frozenset())
         closed = superseded | closed_keys(read_journal(self.dataset, shard.index))
-        return bool(closed) and len(closed) >= shard.samples
+        if len(closed) >= shard.samples:
+            return True  # without a look at the record
+        try:
+            converted = self.record(shard.index).converted
+        except (DamageError, OSError):
+            return False
+        return closed >= {one.key for one in converted}
 
     def _merged_as_superseded(self, plan: Plan) -> set[str]:
         return {

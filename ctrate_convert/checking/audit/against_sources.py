@@ -21,7 +21,7 @@ from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.running.each_process import each_in_a_process
 from ctrate_convert.store.durable import drop_page_cache
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.presence import Presence, aside_name
+from ctrate_convert.store.presence import Presence, hidden_names
 from ctrate_convert.store.records.audit import ComparedSource, SourcesCompared
 from ctrate_convert.store.records.base import sha256_hex
 from ctrate_convert.store.records.plan import PlanSettings, shard_name
@@ -136,8 +136,8 @@ def _compare_source(
 
 
 def _open(source: Path) -> int:
-    """Open the source under its own or its hidden name; try its own once more at the end."""
-    for path in (source, source.with_name(aside_name(source.name))):
+    """Open the source under its own or a hidden name; try its own once more at the end."""
+    for path in (source, *map(source.with_name, hidden_names(source.name))):
         try:
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:

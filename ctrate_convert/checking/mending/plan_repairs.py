@@ -55,7 +55,8 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
         return
     draft = draft_of(
         (sample for sample, _ in found.values()),
-        original.settings.model_copy(update={"delete_source_files": False}),
+        # The place for sources that go belongs to the proposal.
+        original.settings.model_copy(update={"delete_source_files": False, "trash": None}),
         table_sha256=original.table_sha256,
         lists=original.lists,
         excluded=load_excluded(dataset, plans[-1]),

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import webdataset
 import ctrate_convert
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.plans import load_plans
+from ctrate_convert.synthetic import SyntheticCtRate
 from tests.promises.test_corruption import (
     BAD,
     GOOD,
@@ -32,6 +34,7 @@ from tests.promises.test_corruption import (
 from tests.support import (
     Converted,
     command,
+    convert_here,
     expected_volume,
     input_words,
     read_shard_file,
@@ -42,6 +45,7 @@ from tests.support import (
 )
 
 NEW = "shard-000002.tar"
+Make = Callable[..., SyntheticCtRate]
 
 
 def repair(converted: Converted) -> Any:
@@ -81,6 +85,23 @@ def test_every_damage_is_repaired_into_new_shards(converted: Converted, damage: 
     assert again.code == ExitCode.DONE
     if damage is not remove_the_shard:
         assert f"Note: {BAD}: all its samples were repaired into other shards" in again.stdout
+
+
+def test_a_plan_with_a_trash_is_repaired(make_ctrate: Make, tmp_path: Path) -> None:
+    """The repair proposes no deletion, and so names no place for what is deleted."""
+    made, trash = make_ctrate(8), tmp_path / "trash"
+    trash.mkdir()
+    converted = convert_here(
+        made, tmp_path / "out", samples_per_shard=4, delete_source_files=True, trash=str(trash)
+    )
+    flip_in_array(converted)
+    done = repair(converted)
+    assert done.code == ExitCode.DONE, done.text
+    assert "Repaired 4 samples" in done.stdout
+    require_every_sample_once(converted)
+    deleted = run_here("delete", converted.out, "--yes", "--trash", trash)
+    assert deleted.code == ExitCode.DONE, deleted.text
+    assert sources_left(made) == set()
 
 
 def test_counts_stay_those_of_the_samples(converted: Converted) -> None:

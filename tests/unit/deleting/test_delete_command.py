@@ -6,10 +6,13 @@ import re
 import subprocess
 from pathlib import Path
 
+from ctrate_convert.cluster.failed_samples import plan_failed_samples
+from ctrate_convert.deleting.consents import load_consents
+from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.journals import read_journal
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import load_manifest
+from ctrate_convert.store.ledger import Ledger, load_manifest
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
 from tests.support import (
@@ -104,6 +107,45 @@ def test_failed_and_excluded_sources_stay(make_ctrate: Make, tmp_path: Path) -> 
     assert manifest.samples == states
     assert delete(Converted(made, Dataset(out), {})).code == ExitCode.DONE
     assert sources_left(made) == set(made.faults)
+
+
+def test_what_failed_keeps_no_shard_open(make_ctrate: Make, tmp_path: Path) -> None:
+    """Under a consent, a shard whose converted samples are gone has nothing left to do.
+
+    Of two shards one has a failed sample beside sound ones, the other nothing but a failed one.
+    """
+    made = make_ctrate(5, kinds=("data",), faults=("corrupt",))
+    broken = next(iter(made.faults))
+    last = made.keys[-1]
+    made.sources[last].write_bytes(b"no archive")
+    out = tmp_path / "out"
+    words = ("--samples_per_shard", 4, *DELETE)
+    done = run_here(*convert_words(made, out, *words))
+    assert done.code == ExitCode.SAMPLES_FAILED
+    assert sources_left(made) == {broken, last}
+    dataset = Dataset(out)
+    (consent,) = load_consents(dataset)
+    assert Ledger.load(dataset).pending(consent) == []
+    plans = load_plans(dataset)
+    shard = plans[0].shards[-1]
+    record = Ledger(dataset, plans).record(shard.index)
+    assert record.tar is None
+    release = Release(dataset, plans[0], shard, record, consent.name)
+    assert release_sources(release).kept == []
+
+
+def test_a_sample_that_fails_again_is_listed(make_ctrate: Make, tmp_path: Path) -> None:
+    """It counts where it was planned last, in whatever generation that is."""
+    made = make_ctrate(4, kinds=("data",), faults=("corrupt",))
+    out = tmp_path / "out"
+    run_here(*convert_words(made, out))
+    for _ in range(2):
+        assert plan_failed_samples(Dataset(out))
+        run_here("run", out)
+        sources = run_here("delete", out, "--dry_run", "--json").json()["sources"]
+        states = {source["key"]: source["state"] for source in sources}
+        assert len(sources) == len(states) == 4
+        assert states[next(iter(made.faults))] == "failed"
 
 
 def test_two_deletions_at_once(converted: Converted) -> None:
