@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -28,20 +27,33 @@ class Ran:
         return [f"{self.wall_s:.1f} s", f"{self.peak_mib:,.0f} MiB"]
 
 
+# A process counts the memory of the one that started it as its own, so a small one starts it.
+_STARTER = """
+import os, sys
+
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+words = [sys.executable, *sys.argv[1:]]
+child = os.posix_spawn(sys.executable, words, os.environ, file_actions=quiet)
+_, status, usage = os.wait4(child, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def ran(*words: object, environment: dict[str, str] | None = None) -> Ran:
     """Run a command; its workers do not count as its memory."""
     started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ctrate_convert", *map(str, words)],
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _STARTER, "-m", "ctrate_convert", *map(str, words)],
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{words[0]} ended with exit code {process.returncode}")
-    return Ran(time.monotonic() - started, usage.ru_maxrss / 1024)
+    if done.returncode:
+        raise RuntimeError(f"{words[0]} ended with exit code {done.returncode}")
+    return Ran(time.monotonic() - started, int(done.stdout) / 1024)
 
 
 def made_at(work: Path, samples: int) -> SyntheticCtRate:

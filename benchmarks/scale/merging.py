@@ -94,7 +94,7 @@ def _publish(part: Part, merged: Callable[[Dataset, Sequence[Plan], ShardRecord]
     waits, size_bytes = [], 0
     for index in shards:
         record = like_the_first(ledger, index)
-        dataset.record(index).write_bytes(record.to_pretty_json())
+        dataset.record(index).write_bytes(record.to_json())
         started = time.monotonic()
         if merged(dataset, plans, record):
             size_bytes += dataset.manifest.stat().st_size

@@ -160,7 +160,7 @@ def _copy_records(dataset: Dataset, shards: Sequence[int]) -> None:
     """Write records of ``shards`` that are like the first one's, and merge them."""
     ledger = Ledger.load(dataset)
     for index in shards:
-        dataset.record(index).write_bytes(like_the_first(ledger, index).to_pretty_json())
+        dataset.record(index).write_bytes(like_the_first(ledger, index).to_json())
     merge(dataset, ledger.plans)
 
 

@@ -97,7 +97,7 @@ class Attempt:
         create_once(self.folder / "end.json", end.to_pretty_json())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PastAttempt:
     """An attempt as read back from disk.
 

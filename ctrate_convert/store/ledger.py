@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -72,12 +72,14 @@ class Ledger:
 
     The records are listed when ``recorded`` is first asked for, unless ``listed`` has them: a task
     that only wants its own shard costs no listing of all. Each record is read on demand, since a
-    published record never changes.
+    published record never changes. ``sound`` is a cache that the caller may keep between ledgers: a
+    record that was found sound is read again only if its file or its entry has changed.
     """
 
     dataset: Dataset
     plans: Sequence[Plan]
     listed: frozenset[int] | None = None
+    sound: MutableMapping[int, tuple[object, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, dataset: Dataset) -> Ledger:
@@ -193,8 +195,17 @@ class Ledger:
         for index, (plan, shard) in self.planned.items():
             entry = self.merged.get(shard.name)
             try:
-                data = read_regular(self.dataset.record(index))
+                path = self.dataset.record(index)
+                status = path.stat(follow_symlinks=False)
+                seen = (
+                    status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+                    entry and entry.record_sha256,
+                )  # fmt: skip
+                if self.sound.get(index) == seen:
+                    continue
+                data = read_regular(path)
                 if entry is not None and sha256_hex(data) == entry.record_sha256:
+                    self.sound[index] = seen
                     continue
                 record = load_record(self.dataset, plan, index)
             except FileNotFoundError:

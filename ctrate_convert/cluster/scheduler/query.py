@@ -72,7 +72,7 @@ _MEMORY = re.compile(r"([0-9.]+)([KMGTP]?)[nc]?")
 _MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QueueRow:
     """One array element as the controller knows it now."""
 
@@ -97,7 +97,7 @@ class QueueRow:
         return self.state in WAITING
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AccountRow:
     """One run of an array element in accounting: a requeued element has several.
 

@@ -38,7 +38,7 @@ from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_number
 from ctrate_convert.store.records.record import FailedSample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One task, with its verdict and what led to it."""
 
@@ -134,6 +134,7 @@ class Looker:
     dataset: Dataset
     client: SlurmClient
     _ended: dict[str, PastAttempt] = field(default_factory=dict)
+    _sound: dict[int, tuple[object, ...]] = field(default_factory=dict)
 
     def look(self, *, write_answers: bool = False) -> ClusterView:
         """Return everything as it is now.
@@ -161,7 +162,7 @@ class Looker:
         )
         # Read after Slurm was asked: a job that Slurm calls ended has published by now.
         attempts = load_attempts(self.dataset, self._ended)
-        ledger = Ledger(self.dataset, before.plans)
+        ledger = Ledger(self.dataset, before.plans, sound=self._sound)
         entries = _sound_entries(ledger)
         samples, recorded = _samples(ledger, entries), frozenset(entries)
         elements = elements_of(submissions, said, attempts)

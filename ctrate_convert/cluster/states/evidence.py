@@ -41,7 +41,7 @@ _CAUSES: dict[str, Cause] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Element:
     """An array element that a submission made, or was about to make, for a task.
 
@@ -72,7 +72,7 @@ class Element:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known of one task.
 
@@ -99,7 +99,7 @@ class Facts:
     user_id: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The state of a task, the rung of evidence that it rests on, and the reason.
 

@@ -19,7 +19,7 @@ from ctrate_convert.store.records.manifest import MIB
 _STRAGGLER = 2.0  # times the median of the finished tasks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskLine:
     """One task as a row of the table.
 
