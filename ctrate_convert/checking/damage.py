@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ctrate_convert.errors import DamageError
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PlanFile, plan_files
@@ -18,6 +17,7 @@ from ctrate_convert.store.plans import (
     check_excluded,
     check_lines,
 )
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from ctrate_convert.checking.damage import told
 from ctrate_convert.errors import DamageError
 from ctrate_convert.formats.npy_header import header_bytes
-from ctrate_convert.shards.readback import Damage, header_size, read_shard, stored_digest
+from ctrate_convert.shards.readback import header_size, read_shard, stored_digest
 from ctrate_convert.store.durable import drop_page_cache, open_regular
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Recorded
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import Layout
 from ctrate_convert.store.records.record import (
     ArrayRecord,

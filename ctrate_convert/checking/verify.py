@@ -28,9 +28,9 @@ from ctrate_convert.checking.verify_shard import (
 from ctrate_convert.errors import DamageError, ExitCode
 from ctrate_convert.planning.intensity import Scale, intensity_notes
 from ctrate_convert.running.each_process import each_in_a_process
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, Recorded, manifest_shards
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.record import ConvertedSample
 from ctrate_convert.store.set_aside import aside_notes

@@ -17,7 +17,6 @@ from ctrate_convert.checking.damage import (
     told,
 )
 from ctrate_convert.errors import DamageError
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.journals import is_done
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import (
@@ -28,6 +27,7 @@ from ctrate_convert.store.plans import (
     load_samples,
 )
 from ctrate_convert.store.records.base import parse
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.journal import JournalLine
 from ctrate_convert.store.records.plan import Plan
 

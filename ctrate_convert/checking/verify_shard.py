@@ -12,8 +12,8 @@ from ctrate_convert.deleting.stored_shard import recorded_shard
 from ctrate_convert.errors import CtrateError
 from ctrate_convert.reading.index import stored_sample
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import PlanSettings
 from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, SourceFingerprint
 

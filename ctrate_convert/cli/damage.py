@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ctrate_convert.cli import show
 from ctrate_convert.errors import ExitCode
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.set_aside import aside_notes
 
 

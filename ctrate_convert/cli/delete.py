@@ -25,10 +25,10 @@ from ctrate_convert.running.delete import (
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.damage import Damage
 
 _MEANING = {
     "deletable": "converted; may go if it equals what its shard holds",

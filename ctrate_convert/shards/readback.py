@@ -27,6 +27,7 @@ from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.formats.npy_header import read_header
 from ctrate_convert.store.durable import drop_page_cache, open_regular
 from ctrate_convert.store.fresh import FreshStatus, fresh_status_of
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import Layout
 from ctrate_convert.store.records.record import ArrayRecord, ConvertedSample, MemberRecord
 from ctrate_convert.store.storage_reader import StorageReader
@@ -58,15 +59,6 @@ class FileIdentity:
     def is_file_of(self, other: FileIdentity) -> bool:
         """Return True if both are one file with one content, even if it gained or lost a name."""
         return dataclasses.replace(self, ctime_ns=other.ctime_ns) == other
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A defect that was found: the affected sample (None: the whole shard), and a description."""
-
-    shard: str
-    key: str | None
-    what: str
 
 
 _ONLY_READ_SHARD = object()

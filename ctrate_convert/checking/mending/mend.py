@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from ctrate_convert.checking.mending.rebuild import rebuild_record
 from ctrate_convert.checking.verify import UNKNOWN_SHARD, VerifyReport
 from ctrate_convert.errors import DamageError, environment_problem
-from ctrate_convert.shards.readback import Damage
 from ctrate_convert.store.durable import create_once
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
@@ -18,6 +17,7 @@ from ctrate_convert.store.locks import locked
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plan_copies import restore_plan_files
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 from ctrate_convert.store.set_aside import set_aside
 
