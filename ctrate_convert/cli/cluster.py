@@ -42,8 +42,8 @@ def _pair(text: str) -> tuple[str, Flag]:
     name, equals, value = text.partition("=")
     if not name:
         raise SettingsError("--additional_parameters wants NAME=VALUE", seen=text)
-    # A name alone, such as exclusive, is a flag of sbatch.
-    return name.strip("-"), value if equals else True
+    # A name alone, such as exclusive, is a flag of sbatch. NAME= takes one of the profile back.
+    return name.strip("-"), (value or False) if equals else True
 
 
 def print_submitted(dataset: Dataset, done: Submitted, *, as_json: bool) -> None:

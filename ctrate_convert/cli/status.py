@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cluster.states.evidence import State
 from ctrate_convert.cluster.states.status import Status, StatusReader, TaskLine, fold, fold_numbers
 from ctrate_convert.cluster.states.stuck import Stuck
+from ctrate_convert.cluster.submissions import SubmissionFiles
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
 
@@ -44,7 +46,8 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
     time, of the memory. A terminal narrower than 110 columns leaves them out.
 
     Asks squeue once and sacct once, and says what could not be asked. --watch ends once nothing
-    moves any more: with 0 if all is done, with 5 if a job is stuck in the queue, else with 2.
+    moves any more: with 0 if all is done, with 5 if a job is stuck in the queue or Slurm cannot
+    be asked, else with 2.
 
     \b
     Examples:
@@ -67,14 +70,16 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
                 click.clear()
             print_status(out, status, failed=failed, long=long)
             print_damage(damage)
-        if not watch or status.is_at_rest:
+        # Without Slurm's commands nothing is ever going to be known here.
+        blind = not status.view.queue_asked and shutil.which("squeue") is None
+        if not watch or status.is_at_rest or blind:
             return with_damage(_code(status) if watch else ExitCode.DONE, damage)
         time.sleep(_REFRESH_S)
 
 
 def _code(status: Status) -> int:
     """Return how a watch ends: 0 only if every task is done and no job is stuck."""
-    if status.view.stuck:
+    if status.view.stuck or not status.view.queue_asked:
         return ExitCode.ENVIRONMENT
     is_done = all(line.state == "done" for line in status.lines)
     return ExitCode.DONE if is_done else ExitCode.SAMPLES_FAILED
@@ -114,6 +119,7 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
         tasks = ", ".join(map(str, slow[:_NAMED])) + more
         show.line(f"Stragglers, over twice the median ({limit}): task {tasks}.")
     _print_stuck(status)
+    _print_without_finaliser(out, status)
     _print_failed_samples(out, status)
     for problem in status.unavailable:
         show.line(f"Could not be asked: {problem}")
@@ -153,11 +159,48 @@ def _print_stuck(status: Status) -> None:
     for stuck in status.view.stuck:
         alike.setdefault((stuck.task is None, stuck.reason), []).append(stuck)
     for (is_finaliser, reason), some in alike.items():
-        first = some[0]
+        plural = "s" if len(some) > 1 else ""
+        jobs = ", ".join(stuck.job for stuck in some[:_NAMED])
+        jobs += f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
         tasks = fold_numbers([stuck.task for stuck in some if stuck.task is not None])
-        who = "finaliser" if is_finaliser else f"task{'s' if len(some) > 1 else ''} {tasks}"
-        each = "Mend each as the first" if len(some) > 1 else "Mend it"
-        show.line(f"Stuck: {who}, job {first.job}: {reason}. {each}: {first.next_command}")
+        who = f"finaliser{plural}" if is_finaliser else f"task{plural} {tasks}"
+        show.line(f"Stuck: {who}, job{plural} {jobs}: {reason}.")
+        show.line(f"  {'Mend each as the first' if plural else 'Mend it'}: {_mend(some)}")
+
+
+def _mend(some: Sequence[Stuck]) -> str:
+    """Return the command for the first; a task's cancellation takes all tasks at once."""
+    first = some[0]
+    tasks = " ".join(str(stuck.task) for stuck in some)
+    return first.next_command.replace(f" {first.task}; ", f" {tasks}; ", 1)
+
+
+def _print_without_finaliser(out: Path, status: Status) -> None:
+    """Print which submissions have arrays, but no job that merges, verifies and reports."""
+    without = [
+        f"{files.submission.number:04d}"
+        for files in status.view.submissions
+        if files.report() is None and _has_no_finaliser(status, files)
+    ]
+    if without and any(line.state != "done" for line in status.lines):
+        numbers = ", ".join(without)
+        show.line(f"No finaliser has submission {numbers}: merge by: ctrate-convert merge {out}")
+
+
+def _has_no_finaliser(status: Status, files: SubmissionFiles) -> bool:
+    number, arrays = files.submission.number, files.submission.arrays
+    answers = [status.view.answers.get((number, place)) for place in range(len(arrays))]
+    born = [
+        array.kind
+        for array, answer in zip(arrays, answers, strict=True)
+        if answer is not None and answer.job_id
+    ]
+    unborn = [
+        array.kind
+        for array, answer in zip(arrays, answers, strict=True)
+        if answer is not None and not answer.job_id
+    ]
+    return "convert" in born and "finalise" in unborn
 
 
 def _print_failed_samples(out: Path, status: Status) -> None:

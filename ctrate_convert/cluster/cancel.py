@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.selection import refuse_in_the_dark
-from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker
+from ctrate_convert.cluster.states.cluster_view import Looker
 from ctrate_convert.cluster.submissions import clusters_of
 from ctrate_convert.errors import RefusedError, SettingsError
 from ctrate_convert.store.layout import Dataset
@@ -42,11 +42,12 @@ def cancel(
     if unknown:
         raise SettingsError(f"no task {unknown[0]}", where=dataset.out, expected=f"0-{max(known)}")
     chosen = [
-        task for task in view.tasks if task.live is not None and (not tasks or task.number in tasks)
+        task for task in view.tasks if task.jobs_in_queue and (not tasks or task.number in tasks)
     ]
-    jobs = [task.job for task in chosen if task.job]
+    # A task may have several: one that is held, say, and one of a job script by hand.
+    jobs = [job for task in chosen for job in task.jobs_in_queue]
     if not tasks:
-        jobs += _finalisers(view)
+        jobs += view.finalisers
     if not jobs:
         raise RefusedError(
             "nothing is live that could be cancelled",
@@ -60,19 +61,8 @@ def cancel(
             if task.element and task.element.submission == files.submission.number
         ]
         if mine:
-            files.write_cancel([t.number for t in mine], [t.job for t in mine if t.job])
+            files.write_cancel(
+                [task.number for task in mine], [job for task in mine for job in task.jobs_in_queue]
+            )
     client.at(clusters_of(view.submissions)).scancel(jobs)
     return Cancelled(tuple(task.number for task in chosen), tuple(jobs))
-
-
-def _finalisers(view: ClusterView) -> list[str]:
-    """Return the job ids of the finalisers that have not reported yet."""
-    return [
-        answer.job_id
-        for files in view.submissions
-        if files.report() is None
-        for place, array in enumerate(files.submission.arrays)
-        if array.kind == "finalise"
-        and (answer := view.answers[files.submission.number, place]) is not None
-        and answer.job_id
-    ]

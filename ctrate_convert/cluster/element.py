@@ -16,6 +16,7 @@ from submitit.core.logger import get_logger
 
 from ctrate_convert.cluster.scheduler.client import SlurmClient
 from ctrate_convert.cluster.scheduler.here import scheduler_facts
+from ctrate_convert.cluster.submissions import load_submissions
 from ctrate_convert.deleting.consents import load_consent
 from ctrate_convert.errors import (
     CtrateError,
@@ -63,6 +64,7 @@ def work(
     ``consent`` names the consent under which sources are deleted; without one they stay.
     ``scratch`` is the folder for scratch files, which may name variables of the node.
     """
+    _refuse_if_given_up(Dataset(Path(out)), submission, task)
     # Slurm signals every process of a step; only this one may act on the warning.
     start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
     with stop_on_signals(StopFlag(), (TIME_LIMIT_WARNING, signal.SIGTERM)) as stop:
@@ -91,6 +93,28 @@ def work(
         "converted": result.converted,
         "failed_samples": len(result.failed_samples),
     }
+
+
+def _refuse_if_given_up(dataset: Dataset, submission: int, task: int) -> None:
+    """Raise if this element's array counts as never accepted, for its task may run elsewhere.
+
+    A controller that stalls may accept a request long after everybody gave it up.
+
+    Raises:
+        RefusedError: the array was given up.
+    """
+    for files in load_submissions(dataset):
+        if files.submission.number != submission:
+            continue
+        for place, array in enumerate(files.submission.arrays):
+            answer = files.answer(place) if task in array.tasks else None
+            if answer is not None and answer.job_id is None:
+                raise RefusedError(
+                    "this array was given up before the scheduler accepted it; its tasks were free "
+                    "to be submitted again",
+                    where=files.folder,
+                    next_command=f"ctrate-convert status {dataset.out}",
+                )
 
 
 def _convert(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.cluster.scheduler.client import SlurmClient
-from ctrate_convert.cluster.states.cluster_view import Looker
+from ctrate_convert.cluster.states.cluster_view import Looker, Task
 from ctrate_convert.cluster.submissions import (
     FinalReport,
     SubmissionFiles,
@@ -52,19 +52,27 @@ def finalise(dataset: Dataset, submission: int) -> tuple[SubmissionFiles, FinalR
     verified = verify(
         dataset, num_samples=_SAMPLES, check_precision=False, full=False, num_workers=1
     )
-    tasks = [task for task in view.tasks if task.number in mine[0].submission.tasks]
+    # Slurm may have refused some of the arrays: their tasks are not this submission's.
+    accepted = {
+        task
+        for place, array in enumerate(mine[0].submission.arrays)
+        if (answer := mine[0].answer(place)) is None or answer.job_id is not None
+        for task in array.tasks
+    }
+    tasks = [task for task in view.tasks if task.number in accepted]
     report = FinalReport(
         time=now_text(),
         samples=view.samples,
         tasks=dict(Counter(task.verdict.state for task in tasks)),
-        not_done=tuple(
-            f"task {task.number}: {task.verdict.state}, {task.verdict.reason}"
-            for task in tasks
-            if task.verdict.state != "done"
-        ),
+        not_done=tuple(_words(task) for task in tasks if task.verdict.state != "done"),
         shards_checked=verified.shards,
         samples_checked=verified.samples_checked,
         damage=tuple(f"{d.shard} {d.key or ''}: {d.what}" for d in verified.damage),
         unavailable=tuple(map(str, view.unavailable)),
     )
     return mine[0], report
+
+
+def _words(task: Task) -> str:
+    verdict = task.verdict
+    return f"task {task.number}: " + ", ".join(filter(None, (verdict.state, verdict.reason)))

@@ -129,6 +129,9 @@ def failed_selection(
     ]
     unknown = [t for t in view.tasks if t.verdict.state == "unknown" and t not in chosen]
     notes = notes_on_unknown(unknown)
+    stuck = sum(task.stuck is not None for task in view.tasks)
+    if stuck:
+        notes.append(f"{stuck} stuck in the queue; see: ctrate-convert status {out}")
     moving = sum(task.is_moving for task in view.tasks)
     if not chosen and may_wait and moving:
         notes.append(f"nothing failed so far; the finaliser waits for {moving} live tasks")

@@ -58,10 +58,11 @@ def pending_selection(
     stuck = [task for task in held if task.stuck is not None]
     if stuck:
         notes.append(f"{_count(stuck)} stuck in the queue; see: ctrate-convert status {out}")
+    held = [task for task in held if task.stuck is None]
     if held:
         jobs = sorted({task.job.partition("_")[0] for task in held if task.job})
-        at = f", job {', '.join(jobs)}" if jobs else ", a submission that is under way"
-        notes.append(f"{_count(held)} live or being submitted{at}")
+        at = f", job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}" if jobs else ""
+        notes.append(f"{_count(held)} live or being submitted{at or ', by another command'}")
     for state, command in (
         ("failed", f"ctrate-convert relaunch {out}"),
         ("cancelled", f"ctrate-convert relaunch {out}"),

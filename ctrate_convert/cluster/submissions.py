@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ctrate_convert.cluster.scheduler.profile import cluster_names
 from ctrate_convert.store.durable import create_once, make_directories, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.base import Record, read
@@ -90,9 +91,9 @@ class Submission(Record):
         return tuple(task for array in self.arrays for task in array.tasks)
 
     @property
-    def clusters(self) -> str:
-        """The clusters that its jobs went to; empty for the one that Slurm took."""
-        return str(self.profile.get("additional_parameters", {}).get("clusters", ""))
+    def clusters(self) -> tuple[str, ...]:
+        """The clusters that its jobs went to; an empty name for the one that Slurm took."""
+        return cluster_names(self.profile.get("additional_parameters", {}))
 
     @property
     def created_at(self) -> datetime:
@@ -243,10 +244,9 @@ def load_submissions(dataset: Dataset) -> list[SubmissionFiles]:
     ]
 
 
-def clusters_of(submissions: Sequence[SubmissionFiles]) -> str:
-    """Return all clusters that the submissions went to, as Slurm's commands take them."""
-    names = (name for one in submissions for name in one.submission.clusters.split(","))
-    return ",".join(sorted({name.strip() for name in names} - {""}))
+def clusters_of(submissions: Sequence[SubmissionFiles]) -> tuple[str, ...]:
+    """Return all clusters that the submissions went to; an empty name for Slurm's own choice."""
+    return tuple(sorted({name for one in submissions for name in one.submission.clusters}))
 
 
 def publish(dataset: Dataset, submission: Submission) -> SubmissionFiles | None:

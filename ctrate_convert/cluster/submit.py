@@ -43,7 +43,7 @@ from ctrate_convert.cluster.submissions import (
     publish,
     user_name,
 )
-from ctrate_convert.errors import EnvironmentProblem, RefusedError
+from ctrate_convert.errors import CtrateError, EnvironmentProblem, RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.locks import locked
 
@@ -66,15 +66,15 @@ class Script:
 class Submitted:
     """The result of submitting; in a dry run ``number`` is None and nothing was submitted.
 
-    ``job_ids`` has an id for each of ``scripts``, None for an array that Slurm refused; ``refused``
-    has the scheduler's words for those.
+    ``job_ids`` has an id for each of ``scripts``, None for an array that Slurm refused or gave no
+    clear answer about; ``refused`` has the reasons.
     """
 
     number: int | None
     job_ids: tuple[str | None, ...]
     scripts: tuple[Script, ...]
     notes: tuple[str, ...]
-    refused: tuple[SubmissionRejected, ...] = ()
+    refused: tuple[CtrateError, ...] = ()
 
 
 def submit(
@@ -118,8 +118,13 @@ def submit_selected(
 ) -> Submitted:
     """Look, ``select`` and submit; look again if another submission came in between.
 
+    A SLURM_CLUSTERS of the caller's is written into the profile, since whoever looks later must ask
+    there.
+
     With ``max_attempts`` the finaliser waits for all live tasks, and goes on until all is done.
     """
+    if profile.clusters == ("",) and (mine := os.environ.get("SLURM_CLUSTERS")):
+        profile = profile.overridden({"additional_parameters": {"clusters": mine}})
     looker = Looker(dataset, client.at(profile.clusters))
     limits: ClusterLimits | None = None
 
@@ -144,7 +149,12 @@ def submit_selected(
     room: int | None = None
     with locked(dataset.lock("submit"), timeout_s=_LOCK_PATIENCE_S):
         for _ in range(_TRIES):
-            view, selection, limits = choose()
+            try:
+                view, selection, limits = choose()
+            except CtrateError as error:
+                if not any(any(one.job_ids) for one in rounds):
+                    raise
+                return _summed_up(rounds, error)  # what was accepted before is told
             selection = selection if room is None else first_tasks(selection, room)
             arrays = arrays_of(selection, limits, profile, new_token(), _next_number(view))
             # Everything that can be refused here is refused before the intent is written.
@@ -180,36 +190,42 @@ def _less(done: Submitted) -> int | None:
         for script, job_id in zip(done.scripts, done.job_ids, strict=True)
         if job_id is None and script.tasks
     ]
-    if not refused or not all(error.names_a_limit for error in done.refused):
+    named = [isinstance(one, SubmissionRejected) and one.names_a_limit for one in done.refused]
+    if not refused or not all(named):
         return None
     return refused[0] // 2 or None
 
 
-def _summed_up(rounds: Sequence[Submitted]) -> Submitted:
+def _summed_up(rounds: Sequence[Submitted], error: CtrateError | None = None) -> Submitted:
     """Return all rounds as one, with a note on the tasks that nobody accepted.
 
+    ``error`` ended the last round before it began.
+
     Raises:
-        SubmissionRejected: no round got anything accepted.
+        SubmissionRejected, SubmissionUnclear: no round got anything accepted.
     """
     accepted = [one for one in rounds if any(one.job_ids)]
     if not accepted:
         raise rounds[0].refused[0]
     wanted = sum(len(script.tasks) for script in rounds[0].scripts)
+    # What a round was refused, the next one tried again: only the last refusals stand.
     pairs = [
         (script, job_id)
-        for one in accepted
+        for one in rounds
         for script, job_id in zip(one.scripts, one.job_ids, strict=True)
+        if job_id or (one is rounds[-1] and error is None)
     ]
     left = wanted - sum(len(script.tasks) for script, job_id in pairs if job_id)
-    notes = dict.fromkeys(note for one in accepted for note in one.notes)
+    notes = list(rounds[0].notes)
     if left:
-        notes[f"{left} of {wanted} tasks were refused; they stay free to be submitted again"] = None
+        notes.append(f"{left} of {wanted} tasks were not accepted; they stay free, unless unclear")
+    reasons = {one.what: one for one in (*rounds[-1].refused, *filter(None, [error]))}
     return Submitted(
         accepted[-1].number,
         tuple(job_id for _, job_id in pairs),
         tuple(script for script, _ in pairs),
         tuple(notes),
-        tuple({error.what: error for one in rounds for error in one.refused}.values()),
+        tuple(reasons.values()),
     )
 
 
@@ -221,23 +237,31 @@ def _live_jobs(view: ClusterView) -> tuple[str, ...]:
 
 def _call_sbatch(
     files: SubmissionFiles, client: SlurmClient, also_awaited: Sequence[str] = ()
-) -> tuple[tuple[str | None, ...], tuple[SubmissionRejected, ...]]:
+) -> tuple[tuple[str | None, ...], tuple[CtrateError, ...]]:
     """Submit every array, then the finaliser behind them; write down each answer at once.
 
-    Slurm may refuse one array and accept the next. What it accepted gets its finaliser.
+    Slurm may refuse one array and accept the next. What it accepted gets its finaliser. After an
+    unclear answer no further array is tried: the controller is in trouble.
     """
     intent = files.submission
     profile = profile_from(intent.profile, files.folder)
     job_ids: list[str | None] = []
-    refused: list[SubmissionRejected] = []
+    refused: list[CtrateError] = []
+    unclear = False
     for place, array in enumerate(intent.arrays):
         accepted = [*filter(None, job_ids), *also_awaited]
         try:
             if array.kind == "finalise" and not accepted:
                 raise SubmissionRejected("no array to report on was accepted")
+            if array.kind == "convert" and unclear:
+                raise SubmissionRejected("not tried, since sbatch gave no clear answer before")
             job_id = _submit_one(files, place, profile, accepted, client)
-        except SubmissionUnclear:
-            raise  # no answer is written: the next look asks Slurm by the array's name
+        except SubmissionUnclear as error:
+            # No answer is written: the next look asks Slurm by the array's name.
+            unclear = True
+            refused.append(error)
+            job_ids.append(None)
+            continue
         except SubmissionRejected as error:
             files.write_answer(place, job_id=None, found_by="sbatch", words=error.one_line())
             if array.kind == "convert" or accepted:

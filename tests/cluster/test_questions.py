@@ -55,6 +55,47 @@ def test_a_cluster_named_in_the_profile_is_asked_by_every_command(
     assert {line.split()[-2] for line in asked[first:]} == {"clusters=testbed"}
 
 
+def test_another_cluster_hides_no_task_of_the_first(two: Site) -> None:
+    """Each cluster that a submission went to is asked, the default one too."""
+    two.submit("--setup", "sleep 30")
+    two.ok("cancel", two.out, 1)
+    two.wait(lambda facts: facts["tasks"][1]["state"] == "cancelled")
+    two.ok("relaunch", two.out, "--additional_parameters", "clusters=testbed")
+    told = two.status()["tasks"]
+    assert {task["evidence"] for task in told} == {"squeue"}
+    assert "2 tasks left to Slurm" in two.ok("run", two.out, "--num_workers", 1).stderr
+    two.ok("cancel", two.out)
+    two.wait(lambda facts: {task["state"] for task in facts["tasks"]} == {"cancelled"})
+
+
+def test_the_callers_own_cluster_is_kept_for_whoever_looks_later(two: Site) -> None:
+    two.environment["SLURM_CLUSTERS"] = "testbed"
+    two.submit("--setup", "sleep 5")
+    (intent,) = two.dataset.submissions.glob("*/intent.json")
+    assert json.loads(intent.read_text())["profile"]["additional_parameters"] == {
+        "clusters": "testbed"
+    }
+    del two.environment["SLURM_CLUSTERS"]
+    assert {task["state"] for task in two.wait_until_settled()["tasks"]} == {"done"}
+
+
+def test_an_array_that_was_given_up_does_nothing(two: Site) -> None:
+    """A stalled controller may accept it long after its tasks were submitted again."""
+    two.submit("--setup", "sleep 6")
+    answer = two.dataset.submissions / "0001" / "array-00.json"
+    facts = json.loads(answer.read_text())
+    answer.write_text(json.dumps({**facts, "job_id": None, "found_by": "nobody"}))
+    assert {task["state"] for task in two.status()["tasks"]} == {"pending"}
+    two.submit()
+    told = two.wait_until_settled()["tasks"]
+    assert {task["state"] for task in told} == {"done"}
+    two.wait(lambda _: not two.cluster.run("squeue", "-h").stdout)
+    assert [task["attempts"] for task in two.status()["tasks"]] == [1, 1]
+    logs = two.dataset.logs / "0001" / "00"
+    said = "".join(path.read_text() for path in logs.glob("*_log.out"))
+    assert "was given up before the scheduler accepted it" in said
+
+
 def test_a_token_reaches_the_commands(two: Site, tmp_path: Path) -> None:
     """Some clusters tell users apart by it alone."""
     notes = note_questions(two, tmp_path / "bin")

@@ -34,12 +34,25 @@ def test_a_held_task_is_stuck_until_it_is_released(three: Site) -> None:
     code, text = watched(three)
     assert code == 5
     assert "Tasks: 3 stuck." in text
-    assert "Stuck: tasks 0-2, job" in text
+    assert "Stuck: tasks 0-2, jobs" in text
     assert "Mend each as the first: scontrol release" in text
 
     assert three.cli("submit", three.out).code == 4  # it lives, and so is not submitted again
     for command in (*jobs.values(), *(one["next_command"] for one in told["stuck"])):
         subprocess.run(command.split(), env=three.env, check=True)
+    assert {task["state"] for task in three.wait_until_settled()["tasks"]} == {"done"}
+
+
+def test_an_option_of_the_profile_can_be_taken_back(three: Site) -> None:
+    """Else what was held once would be held again by every relaunch."""
+    three.submit("--additional_parameters", "hold")
+    three.wait(lambda facts: {task["state"] for task in facts["tasks"]} == {"stuck"})
+    three.ok("cancel", three.out)
+    three.wait(lambda facts: {task["state"] for task in facts["tasks"]} == {"cancelled"})
+    again = three.cli("cancel", three.out)
+    assert again.code == 4, again.text  # the finaliser is gone, too, and its job's id is not used
+    assert "nothing is live" in again.stderr
+    three.ok("relaunch", three.out, "--additional_parameters", "hold=")
     assert {task["state"] for task in three.wait_until_settled()["tasks"]} == {"done"}
 
 

@@ -56,6 +56,13 @@ def test_the_quality_of_service_of_the_partition(ten: Site) -> None:
     assert not takes(ten, 5, "-p", "short")
     assert room(ten, "--partition", "short") == 3  # and the finaliser
     assert room(ten) == 10
+    held = ten.cluster.run("sbatch", "--hold", "-p", "short", "--array=0-1", "--wrap", "true")
+    try:  # jobs there count under it, whatever their own quality of service is
+        assert takes(ten, 2, "-p", "short")
+        assert not takes(ten, 3, "-p", "short")
+        assert room(ten, "--partition", "short") == 1
+    finally:
+        ten.cluster.run("scancel", held.stdout.split()[-1])
 
 
 def test_an_account_above(ten: Site) -> None:
@@ -86,6 +93,21 @@ def test_the_default_quality_of_service_and_not_the_least_of_all(ten: Site) -> N
     assert room(ten, "--account", "several", "--qos", "normal") == 10
 
 
+def test_limits_that_slurm_does_not_enforce(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_account("unenforced", "MaxSubmitJobs=2")
+    with site(cluster, tmp_path, tasks=4) as one:
+        assert takes(one, 4, "-A", "unenforced")
+        assert room(one, "--account", "unenforced") == 4
+
+
+def test_the_partition_of_the_environment(ten: Site) -> None:
+    """sbatch heeds SBATCH_PARTITION where the profile names none; so do the limits."""
+    ten.environment["SBATCH_PARTITION"] = "short"
+    done = ten.ok("submit", ten.out, "--timeout_min", 60, "--dry_run")
+    assert "#SBATCH --time=5\n" in done.stdout
+    assert "partition short grants 5 min" in done.stdout
+
+
 @pytest.fixture
 def blind(ten: Site, tmp_path: Path) -> Site:
     """A site whose limits nobody can ask for."""
@@ -105,7 +127,7 @@ def test_after_a_refusal_for_a_limit_less_is_tried_and_all_of_it_told(blind: Sit
                      "--mem_gb", 0.25)  # fmt: skip
     assert done.code == 5, done.text
     assert "limits on submitted jobs are not known" in done.stdout
-    assert "tasks were refused; they stay free to be submitted again" in done.stdout
+    assert "tasks were not accepted; they stay free" in done.stdout
     assert "Not submitted: " in done.stdout
     lives = sum(task["evidence"] != "plan" for task in blind.status()["tasks"])
     assert 6 <= lives <= 8
@@ -136,7 +158,7 @@ def test_one_array_that_is_refused_does_not_stop_the_others(blind: Site, tmp_pat
     done = blind.cli("relaunch", blind.out)
     assert done.code == 5, done.text
     assert "REFUSED: 1 task (ran out of memory)" in done.stdout
-    assert "1 of 2 tasks were refused" in done.stdout
+    assert "1 of 2 tasks were not accepted" in done.stdout
     assert "finaliser" in done.stdout
     blind.wait(lambda facts: facts["tasks"][4]["state"] == "done")
     assert blind.states()[5] == "failed"

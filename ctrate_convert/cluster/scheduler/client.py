@@ -5,6 +5,7 @@ A question that got no answer is a value, not an exception.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from ctrate_convert.errors import EnvironmentProblem
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
+SBATCH_TIMEOUT_S = 180.0
+"""sbatch itself tries again for two minutes while the controller takes no more jobs."""
 
 # These variables, set by a person for their own use or by the job around this command, would change
 # what the commands print or override what the job script says.
@@ -38,9 +41,12 @@ _KEPT_FOR_SBATCH = frozenset({"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"
 
 # sbatch prints these if it lost a request that the controller may have accepted all the same.
 _UNCLEAR = re.compile(r"timed out|timeout|Zero Bytes|Transport|Connection reset", re.IGNORECASE)
-# Slurm's words for too many jobs: of a user, an account or a quality of service, or of all.
+# Slurm's words for too many jobs: of a user, an account or a quality of service, or of all. The
+# name of the limit comes first; the sentence after it is the same for limits on time and size.
+_NAMED_LIMIT = re.compile(r"\b(?:QOS|Assoc)\w+")
+_TOO_MANY = re.compile(r"Submit")
 _LIMIT = re.compile(
-    r"job submit limit|SubmitJob\w*Limit|Slurm temporarily unable to accept job", re.IGNORECASE
+    r"job submit limit|temporarily unable|Resource temporarily unavailable", re.IGNORECASE
 )
 _TOO_WIDE = re.compile(r"too wide of a date range", re.IGNORECASE)
 _SHORTEST_WINDOW = timedelta(hours=1)
@@ -64,6 +70,7 @@ class QueuedJob(NamedTuple):
     user: str
     account: str
     qos: str
+    partition: str
 
 
 class SubmissionUnclear(EnvironmentProblem):
@@ -76,45 +83,46 @@ class SubmissionRejected(EnvironmentProblem):
     @property
     def names_a_limit(self) -> bool:
         """True if Slurm refused it for the number of jobs: fewer may do."""
+        named = _NAMED_LIMIT.findall(self.what)
+        if named:
+            return any(_TOO_MANY.search(name) for name in named)
         return _LIMIT.search(self.what) is not None
 
 
 class SlurmClient:
     """A client for squeue, sacct, sbatch, scontrol, sinfo, sacctmgr and scancel.
 
-    Each call has a time limit. ``clusters`` names the clusters to ask, as a profile's ``clusters``
-    does; empty means the one that Slurm itself takes.
+    Each call has a time limit. ``clusters`` are the clusters to ask; an empty name stands for the
+    one that Slurm itself takes. Each is asked on its own: of several at once, squeue leaves out
+    without a word one whose controller is down.
 
     Every question is about hidden partitions, too. Slurm shows them to an ordinary user only with
     ``--all``, and a live task that nobody sees would be run twice.
     """
 
-    def __init__(self, timeout_s: float = TIMEOUT_S, clusters: str = "") -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, clusters: Sequence[str] = ("",)) -> None:
         self._timeout_s = timeout_s
-        self.clusters = clusters
+        self.clusters = tuple(clusters) or ("",)
         self._window: timedelta | None = None
 
-    def at(self, clusters: str) -> SlurmClient:
+    def at(self, clusters: Sequence[str]) -> SlurmClient:
         """Return a client like this one for ``clusters``."""
-        return self if clusters == self.clusters else SlurmClient(self._timeout_s, clusters)
+        same = tuple(clusters) == self.clusters
+        return self if same else SlurmClient(self._timeout_s, clusters)
 
     def squeue(self, names: Iterable[str]) -> list[QueueRow] | Unavailable:
         """Return all elements of the arrays with these names that the controller still knows."""
         wanted = sorted(set(names))
         if not wanted:
             return []
-        text = self._ask(
-            "squeue",
-            "-a",
-            "-h",
-            "-r",
-            "-t",
-            "all",
-            f"--name={','.join(wanted)}",
-            "-O",
-            QUEUE_FORMAT,
-        )
-        return text if isinstance(text, Unavailable) else parse_squeue(text)
+        question = ("squeue", "-a", "-h", "-r", "-t", "all", f"--name={','.join(wanted)}")
+        rows: list[QueueRow] = []
+        for cluster in self.clusters:
+            text = self._ask(*question, "-O", QUEUE_FORMAT, cluster=cluster)
+            if isinstance(text, Unavailable):
+                return text
+            rows += parse_squeue(text)
+        return rows
 
     def sacct(
         self, *, job_ids: Iterable[str] = (), names: Iterable[str] = (), since: datetime
@@ -127,12 +135,23 @@ class SlurmClient:
         which = f"--name={','.join(wanted)}" if wanted else f"--jobs={','.join(ids)}"
         if not (ids or wanted):
             return []
+        rows: list[AccountRow] = []
+        for cluster in self.clusters:
+            found = self._accounts(which, since, cluster)
+            if isinstance(found, Unavailable):
+                return found
+            rows += found
+        return rows
+
+    def _accounts(
+        self, which: str, since: datetime, cluster: str
+    ) -> list[AccountRow] | Unavailable:
         now = datetime.now(UTC)
         while True:
             windows = _windows(since, now, self._window)
             texts: list[str] = []
             for first, last in windows:
-                text = self._sacct(which, first, last)
+                text = self._sacct(which, first, last, cluster)
                 if isinstance(text, Unavailable):
                     break
                 texts.append(text)
@@ -145,7 +164,9 @@ class SlurmClient:
                 return text
             self._window = (self._window or now - since) / 2
 
-    def _sacct(self, which: str, since: datetime, until: datetime | None) -> str | Unavailable:
+    def _sacct(
+        self, which: str, since: datetime, until: datetime | None, cluster: str
+    ) -> str | Unavailable:
         """Ask for one window; without an end, up to now."""
         end = () if until is None else (f"--endtime={_slurm_time(until)}",)
         return self._ask(
@@ -158,6 +179,7 @@ class SlurmClient:
             *end,
             which,
             f"--format={ACCOUNT_FORMAT}",
+            cluster=cluster,
         )
 
     def config(self) -> dict[str, str] | Unavailable:
@@ -191,10 +213,13 @@ class SlurmClient:
                 largest[name] = max(int(memory), largest.get(name, 0))
         return largest
 
-    def associations(self, user: str) -> list[dict[str, str]] | Unavailable:
-        """Return the user's associations with their limits; of ``user`` empty, the accounts'."""
+    def associations(self, user: str, cluster: str) -> list[dict[str, str]] | Unavailable:
+        """Return the user's associations with their limits; of ``user`` empty, the accounts'.
+
+        Accounting may know several clusters; only the associations on ``cluster`` count there.
+        """
         fields = ("Account", "ParentName", "Partition", "DefaultQOS", "MaxSubmit", "GrpSubmit")
-        return self._table(fields, "assoc", "where", f"user={user}")
+        return self._table(fields, "assoc", "where", f"user={user}", f"cluster={cluster}")
 
     def default_account(self, user: str) -> str | Unavailable:
         """Return the account that Slurm takes if the user names none."""
@@ -211,11 +236,11 @@ class SlurmClient:
 
     def jobs_queued(self, *filters: str) -> list[QueuedJob] | Unavailable:
         """Return the jobs in the queue that pass squeue's ``filters``, each array element one."""
-        text = self._ask("squeue", "-a", "-h", "-r", *filters, "-o", "%u|%a|%q")
+        text = self._ask("squeue", "-a", "-h", "-r", *filters, "-o", "%u|%a|%q|%P")
         if isinstance(text, Unavailable):
             return text
         rows = (line.split("|") for line in text.splitlines())
-        return [QueuedJob(*row) for row in rows if len(row) == 3]
+        return [QueuedJob(*row) for row in rows if len(row) == 4]
 
     def _table(self, fields: Sequence[str], *what: str) -> list[dict[str, str]] | Unavailable:
         text = self._ask("sacctmgr", "-nP", "show", *what, f"format={','.join(fields)}")
@@ -242,9 +267,10 @@ class SlurmClient:
             SubmissionUnclear: there was no answer, so it may have accepted it.
         """
         command = ["sbatch", "--parsable", str(script)]
-        again = "ctrate-convert status OUT asks the scheduler what became of it"
+        again = "give `ctrate-convert status` a minute later: it asks what became of it"
         try:
-            done = self._run(command, _sbatch_environment(os.environ, frozenset(keep)))
+            environment = _sbatch_environment(os.environ, frozenset(keep))
+            done = self._run(command, environment, max(self._timeout_s, SBATCH_TIMEOUT_S))
         except subprocess.TimeoutExpired as error:
             raise SubmissionUnclear(
                 "sbatch gave no answer in time", where=script, next_command=again
@@ -261,7 +287,8 @@ class SlurmClient:
             raise SubmissionUnclear(
                 f"sbatch gave no clear answer: {words}", where=script, next_command=again
             )
-        raise SubmissionRejected(f"the scheduler refused the job: {words}", where=script)
+        told = "; ".join(filter(None, map(str.strip, words.splitlines())))
+        raise SubmissionRejected(f"the scheduler refused the job: {told}", where=script)
 
     def scancel(self, jobs: Sequence[str]) -> None:
         """Cancel jobs, or array elements (``123_4``).
@@ -270,17 +297,19 @@ class SlurmClient:
             EnvironmentProblem: the scheduler could not be told.
         """
         # In parts, since the length of a command line is limited.
-        for first in range(0, len(jobs), 500):
-            answer = self._ask("scancel", *jobs[first : first + 500])
+        parts = [jobs[first : first + 500] for first in range(0, len(jobs), 500)]
+        for part, cluster in itertools.product(parts, self.clusters):
+            answer = self._ask("scancel", *part, cluster=cluster)
             if isinstance(answer, Unavailable):
                 raise EnvironmentProblem(
                     f"the jobs could not be cancelled: {answer}",
                     next_command="give the same command again once Slurm answers",
                 )
 
-    def _ask(self, *command: str) -> str | Unavailable:
+    def _ask(self, *command: str, cluster: str | None = None) -> str | Unavailable:
+        where = self.clusters[0] if cluster is None else cluster
         try:
-            done = self._run(command, _asking_environment(os.environ, self.clusters))
+            done = self._run(command, _asking_environment(os.environ, where), self._timeout_s)
         except subprocess.TimeoutExpired:
             return Unavailable(command[0], f"no answer in {self._timeout_s:.0f} s")
         except OSError as error:
@@ -292,7 +321,7 @@ class SlurmClient:
         return done.stdout
 
     def _run(
-        self, command: Sequence[str], environment: dict[str, str]
+        self, command: Sequence[str], environment: dict[str, str], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
         _log.info("%s", shlex.join(command))
         return subprocess.run(
@@ -302,7 +331,7 @@ class SlurmClient:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=self._timeout_s,
+            timeout=timeout_s,
             check=False,
         )
 
@@ -310,20 +339,23 @@ class SlurmClient:
 _NEEDS_SLURM = "submit from a login node of the cluster; without Slurm: ctrate-convert run OUT"
 
 
-def _asking_environment(environment: Mapping[str, str], clusters: str) -> dict[str, str]:
+def _asking_environment(environment: Mapping[str, str], cluster: str) -> dict[str, str]:
     """Return an environment for questions: times in UTC, the ids of arrays never cut short.
 
-    All commands heed SLURM_CLUSTERS. sbatch does too, even before its script's own option, which is
-    why only questions get it.
+    All commands heed SLURM_CLUSTERS.
     """
     fixed = {"TZ": "UTC", "SLURM_BITSTR_LEN": "0"}
-    where = {"SLURM_CLUSTERS": clusters} if clusters else {}
+    where = {"SLURM_CLUSTERS": cluster} if cluster else {}
     return _without(environment, _KEPT) | fixed | where
 
 
 def _sbatch_environment(environment: Mapping[str, str], keep: frozenset[str]) -> dict[str, str]:
-    """Return the environment that a job inherits, without traces of a job around this one."""
-    return _without(environment, _KEPT | (_KEPT_FOR_SBATCH & keep))
+    """Return the environment that a job inherits, without traces of a job around this one.
+
+    sbatch would heed SLURM_CLUSTERS before the option of the job script, which is what the intent
+    says.
+    """
+    return _without(environment, (_KEPT - {"SLURM_CLUSTERS"}) | (_KEPT_FOR_SBATCH & keep))
 
 
 def _without(environment: Mapping[str, str], kept: frozenset[str]) -> dict[str, str]:

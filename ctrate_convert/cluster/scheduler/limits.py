@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,10 +81,12 @@ def cluster_limits(client: SlurmClient, profile: ClusterProfile, user: str) -> C
             size = min(size, int(value))
     rows = _chosen_partitions(client, profile, notes)
     most = None
-    if config.get("AccountingStorageType", "").endswith("slurmdbd"):
-        qos = [row["QoS"] for row in rows if row.get("QoS", "N/A") != "N/A"]
+    # Without them, Slurm knows limits and heeds none.
+    enforced = set(config.get("AccountingStorageEnforce", "").split(","))
+    if enforced & {"limits", "safe", "all"}:
+        qos = {row["PartitionName"]: row.get("QoS", "N/A") for row in rows}
         try:
-            most = jobs_left(client, profile, user, qos)
+            most = jobs_left(client, profile, user, config.get("ClusterName", ""), qos)
         except Unanswered as error:
             notes.append(f"{error}; limits on submitted jobs are not known")
     if (every_job := number(config.get("MaxJobCount", ""))) is not None:
@@ -102,11 +105,17 @@ def _chosen_partitions(
     client: SlurmClient, profile: ClusterProfile, notes: list[str]
 ) -> list[dict[str, str]]:
     """Return the rows of the partitions that the profile names, or of the default one."""
+    # sbatch heeds these too, in this order.
+    wanted = (
+        profile.partition
+        or str(profile.additional_parameters.get("partition", ""))
+        or os.environ.get("SBATCH_PARTITION", "")
+    )
+    names = wanted.split(",") if wanted else []
     rows = client.partitions()
     if isinstance(rows, Unavailable):
         notes.append(f"{rows}; the partition's limits are not known")
-        return [{"PartitionName": name} for name in (profile.partition or "").split(",") if name]
-    names = profile.partition.split(",") if profile.partition else []
+        return [{"PartitionName": name} for name in names]
     known = {row["PartitionName"]: row for row in rows}
     missing = [name for name in names if name not in known]
     if missing:

@@ -51,8 +51,8 @@ class ClusterProfile(Record):
     )
     additional_parameters: dict[str, Flag] = Field(
         default_factory=dict,
-        description="Any other option of sbatch, such as constraint=ssd, with the profile's; may "
-        "be repeated.",
+        description="Any other option of sbatch, such as constraint=ssd, with the profile's; "
+        "NAME= takes one back; may be repeated.",
     )
     warning_s: int = Field(
         default=120,
@@ -99,9 +99,15 @@ class ClusterProfile(Record):
         return _checked({**self.model_dump(), **given, **more}, "the options")
 
     @property
-    def clusters(self) -> str:
-        """The clusters that jobs go to; empty for the one that Slurm takes."""
-        return str(self.additional_parameters.get("clusters", ""))
+    def clusters(self) -> tuple[str, ...]:
+        """The clusters that jobs may go to; an empty name for the one that Slurm takes."""
+        return cluster_names(self.additional_parameters)
+
+
+def cluster_names(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the clusters that options of sbatch name; it takes ``cluster`` for ``clusters``."""
+    named = options.get("clusters") or options.get("cluster") or options.get("M") or ""
+    return tuple(name.strip() for name in str(named).split(","))
 
 
 def load_profile(path: Path | None) -> ClusterProfile:

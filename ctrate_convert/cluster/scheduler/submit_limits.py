@@ -28,11 +28,15 @@ class Unanswered(Exception):
 
 
 def jobs_left(
-    client: SlurmClient, profile: ClusterProfile, user: str, partition_qos: Sequence[str]
+    client: SlurmClient,
+    profile: ClusterProfile,
+    user: str,
+    cluster: str,
+    partition_qos: Mapping[str, str],
 ) -> int | None:
     """Return how many more jobs the user may submit; None if nothing limits it.
 
-    ``partition_qos`` names the qualities of service of the partitions that may be chosen.
+    ``partition_qos`` has the quality of service of each partition that may be chosen, by name.
 
     Raises:
         Unanswered: Slurm did not answer a question.
@@ -44,18 +48,21 @@ def jobs_left(
     )
     mine = [
         row
-        for row in _answered(client.associations(user))
-        if row["Account"] == account and row["Partition"] in ("", profile.partition)
+        for row in _answered(client.associations(user, cluster))
+        # Slurm keeps the names of accounts in lower case.
+        if row["Account"] == account.lower() and row["Partition"] in ("", *partition_qos)
     ]
-    accounts = {row["Account"]: row for row in _answered(client.associations(""))}
+    accounts = {row["Account"]: row for row in _answered(client.associations("", cluster))}
     qualities = {row["Name"]: row for row in _answered(client.qos_limits())}
     chosen = profile.qos or os.environ.get("SBATCH_QOS") or _first(mine, "DefaultQOS") or _NORMAL
     left = []
-    for of_partition in partition_qos or ("",):
-        order = [qualities[name] for name in (of_partition, chosen) if name in qualities]
+    for partition, its_own in (partition_qos or {"": ""}).items():
+        order = [qualities[name] for name in (its_own, chosen) if name in qualities]
         if "OverPartQOS" in qualities.get(chosen, {}).get("Flags", ""):
             order.reverse()
-        left.append(_left(client, user, account, mine, accounts, order))
+        # Under a partition's own quality of service count the jobs there, whatever theirs is.
+        there = partition if its_own in qualities else ""
+        left.append(_left(client, user, account.lower(), mine, accounts, order, (its_own, there)))
     return min((one for one in left if one is not None), default=None)
 
 
@@ -66,22 +73,30 @@ def _left(
     mine: Sequence[Mapping[str, str]],
     accounts: Mapping[str, Mapping[str, str]],
     qualities: Sequence[Mapping[str, str]],
+    of_partition: tuple[str, str],
 ) -> int | None:
-    """Return what the tightest of all limits leaves under these qualities of service."""
+    """Return what the tightest of all limits leaves under these qualities of service.
+
+    ``of_partition`` is the one of the partition, and the partition.
+    """
+
+    def under(quality: str, jobs: Iterable[QueuedJob]) -> int:
+        return sum(job.qos == quality or (quality, job.partition) == of_partition for job in jobs)
+
     left: list[int] = []
     own = _answered(client.jobs_queued(f"--user={user}"))
     quality, limit = _limit(qualities, "MaxSubmitJobsPerUser")
     if limit is not None:
-        left.append(limit - _count(own, qos=quality))
+        left.append(limit - under(quality, own))
     elif (limit := number(_first(mine, "MaxSubmit"))) is not None:
-        left.append(limit - _count(own, account=account))
+        left.append(limit - _count(own, account))
     quality, limit = _limit(qualities, "MaxSubmitJobsPerAccount")
     if limit is not None:
         queued = _answered(client.jobs_queued(f"--account={account}"))
-        left.append(limit - _count(queued, qos=quality))
+        left.append(limit - under(quality, queued))
     quality, limit = _limit(qualities, "GrpSubmitJobs")
     if limit is not None:
-        left.append(limit - len(_answered(client.jobs_queued(f"--qos={quality}"))))
+        left.append(limit - under(quality, _answered(client.jobs_queued())))
     else:
         left += _of_groups(client, own, account, mine, accounts)
     return min(left, default=None)
@@ -97,7 +112,7 @@ def _of_groups(
     """Return what the user's own association and every account above it leave."""
     left = []
     if (limit := number(_first(mine, "GrpSubmit"))) is not None:
-        left.append(limit - _count(own, account=account))
+        left.append(limit - _count(own, account))
     name = account
     while name in accounts:
         if (limit := number(accounts[name]["GrpSubmit"])) is not None:
@@ -124,8 +139,8 @@ def _limit(qualities: Iterable[Mapping[str, str]], field: str) -> tuple[str, int
     return "", None
 
 
-def _count(jobs: Iterable[QueuedJob], *, account: str = "", qos: str = "") -> int:
-    return sum(account in ("", job.account) and qos in ("", job.qos) for job in jobs)
+def _count(jobs: Iterable[QueuedJob], account: str) -> int:
+    return sum(job.account == account for job in jobs)
 
 
 def _first(rows: Iterable[Mapping[str, str]], field: str) -> str:

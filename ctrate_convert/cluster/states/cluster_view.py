@@ -52,6 +52,7 @@ class Task:
     account: AccountRow | None
     samples_recorded: int
     times_submitted: int
+    jobs_in_queue: tuple[str, ...]
 
     @property
     def is_held(self) -> bool:
@@ -98,7 +99,10 @@ class Task:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """The result of one look: what was found, and what could not be asked."""
+    """The result of one look: what was found, and what could not be asked.
+
+    ``finalisers`` are the jobs of those in the queue.
+    """
 
     ledger: Ledger
     submissions: tuple[SubmissionFiles, ...]
@@ -109,6 +113,7 @@ class ClusterView:
     unavailable: tuple[Unavailable, ...]
     taken_at: datetime
     stuck: tuple[Stuck, ...]
+    finalisers: tuple[str, ...]
     failed_samples: Mapping[str, FailedSample]
 
     @property
@@ -153,7 +158,7 @@ class Looker:
             for shard in plan.shards:
                 by_task.setdefault(shard.task, []).append(shard)
         said = ask(
-            self.client.at(clusters_of(submissions) or self.client.clusters),
+            self.client.at(_clusters(submissions, self.client)),
             submissions,
             load_attempts(self.dataset, self._ended),
             _open(by_task, before.recorded),
@@ -188,7 +193,12 @@ class Looker:
                     ),
                 )
             )
-        stuck = [task.stuck for task in tasks if task.stuck]
+        stuck = [
+            one
+            for number in by_task
+            for row in rows.queued(number, elements.get(number, []))
+            if (one := stuck_element(row, number, out)) is not None
+        ]
         return ClusterView(
             ledger,
             tuple(submissions),
@@ -199,8 +209,32 @@ class Looker:
             tuple(said.unavailable),
             now,
             (*stuck, *_stuck_finalisers(submissions, said, stuck, out)),
+            _live_finalisers(submissions, said),
             ledger.failed_samples({number for number, entry in entries.items() if entry.failed}),
         )
+
+
+def _clusters(submissions: Sequence[SubmissionFiles], client: SlurmClient) -> list[str]:
+    """Return the clusters to ask: those of all submissions, and those that the client is to ask.
+
+    Where both leave the choice to Slurm, that is one empty name.
+    """
+    named = {name for name in client.clusters if name}
+    return sorted(named | set(clusters_of(submissions))) or [""]
+
+
+def _live_finalisers(
+    submissions: Sequence[SubmissionFiles], said: SchedulerView
+) -> tuple[str, ...]:
+    """Return the jobs of the finalisers in the queue, by their unique names: ids are reused."""
+    names = {
+        array.job_name
+        for files in submissions
+        for array in files.submission.arrays
+        if array.kind == "finalise"
+    }
+    live = (row for row in said.queue if row.name in names and row.live)
+    return tuple(f"{row.key[0]}_{row.key[1]}" for row in live)
 
 
 def _stuck_finalisers(
@@ -254,7 +288,10 @@ def _task(
 ) -> Task:
     element = elements[-1] if elements else None
     queued = rows.queued(number, elements)
-    live = [row for row in queued if row.live]
+    all_live = [row for row in queued if row.live]
+    # Of several, one that waiting may bring on tells the state.
+    moving = [row for row in all_live if stuck_element(row, number, rows.out) is None]
+    live = moving or all_live
     stuck = stuck_element(live[-1], number, rows.out) if live else None
     job_id = element.answer.job_id if element and element.answer else None
     newest = (job_id, element.index) if element and job_id else None
@@ -286,6 +323,7 @@ def _task(
         accounts[-1] if accounts else None,
         sum(shard.samples for shard in shards if shard.index in recorded),
         len(elements),
+        tuple(f"{row.key[0]}_{row.key[1]}" for row in all_live),
     )
 
 

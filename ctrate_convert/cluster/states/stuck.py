@@ -8,6 +8,7 @@ jobs end, and so is not listed here.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 
 from ctrate_convert.cluster.scheduler.query import QueueRow
@@ -28,6 +29,8 @@ _AGAIN = "ctrate-convert cancel {out} {task}; ctrate-convert relaunch {out} "
 _OTHER_TIME = _AGAIN + "--timeout_min MINUTES"
 _OTHER_SIZE = _AGAIN + "--mem_gb GIB --cpus_per_task CORES"
 _OTHER_PLACE = _AGAIN + "--partition NAME"
+_OTHER_RESERVATION = _AGAIN + "--additional_parameters reservation="
+_NO_DEPENDENCY = _AGAIN + "--additional_parameters dependency="
 _FINALISER = "scancel {job}; ctrate-convert merge {out}"
 _ASK = "ask the cluster's administrators; see: scontrol show job {job}"
 
@@ -36,13 +39,14 @@ _MENDED_BY: tuple[tuple[str, str], ...] = (
     (r"JobHeldAdmin", _ASK),
     (r"JobHeldUser|JobHoldMaxRequeue|job_requeued_in_held_state|.*requeued_held", _RELEASE),
     (r"PartitionTimeLimit|(QOS|Assoc)Max\w*WallDuration\w*", _OTHER_TIME),
-    (r"PartitionNodeLimit|MaxMemPerLimit|(QOS|Assoc)Max\w*Per(Job|Node)\w*", _OTHER_SIZE),
+    (r"MaxMemPerLimit|(QOS|Assoc)Max\w*Per(Job|Node)\w*", _OTHER_SIZE),
     (r"QOSMin\w*|\w*NotSatisfied", _OTHER_SIZE),
-    (r"BadConstraints|PartitionConfig|ReservationDeleted", _OTHER_PLACE),
+    (r"Reservation\w*[Dd]eleted", _OTHER_RESERVATION),
+    (r"BadConstraints|PartitionConfig", _OTHER_PLACE),
     (r"InvalidAccount|AccountNotAllowed|AssociationNotFound", _AGAIN + "--account NAME"),
     (r"InvalidQOS|QOSNotAllowed", _AGAIN + "--qos NAME"),
     (r"(QOS|Assoc)Grp(?!\w*Run)\w*Minutes\w*|(QOS|Assoc)GrpWall\w*", _ASK),
-    (r"DependencyNeverSatisfied", _AGAIN.strip()),
+    (r"DependencyNeverSatisfied", _NO_DEPENDENCY),
 )
 
 
@@ -59,5 +63,6 @@ def stuck_element(row: QueueRow, task: int | None, out: str) -> Stuck | None:
         if re.fullmatch(pattern, reason):
             job = f"{row.key[0]}_{row.key[1]}"
             mend = mend if task is not None or mend in (_RELEASE, _ASK) else _FINALISER
-            return Stuck(job, task, row.reason, mend.format(job=job, out=out, task=task))
+            words = mend.format(job=job, out=shlex.quote(out), task=task)
+            return Stuck(job, task, row.reason, words)
     return None

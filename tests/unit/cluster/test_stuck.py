@@ -31,13 +31,14 @@ def row(reason: str, state: str = "PENDING", index: int = 0) -> QueueRow:
         ("AssocMaxMemPerJob", "--mem_gb"),
         ("AssocMaxCpuPerJobLimit", "--cpus_per_task"),
         ("QOSMinCpuNotSatisfied", "--cpus_per_task"),
-        ("PartitionNodeLimit", "--cpus_per_task"),
+        ("Reservation_res_was_deleted", "reservation="),
+        ("Reservation res was deleted", "reservation="),
         ("BadConstraints", "--partition"),
         ("InvalidAccount", "--account"),
         ("InvalidQOS", "--qos"),
         ("AssocGrpCPUMinutesLimit", "administrators"),
         ("JobHeldAdmin", "administrators"),
-        ("DependencyNeverSatisfied", "ctrate-convert relaunch /data/shards"),
+        ("DependencyNeverSatisfied", "dependency="),
     ],
 )
 def test_no_waiting_resolves(reason: str, command: str) -> None:
@@ -51,7 +52,7 @@ def test_no_waiting_resolves(reason: str, command: str) -> None:
     "reason",
     [
         "", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit",
-        "PartitionDown",
+        "PartitionDown", "PartitionNodeLimit",
         "QOSMaxJobsPerUserLimit", "QOSMaxCpuPerUserLimit", "AssocMaxJobsLimit", "QOSGrpCpuLimit",
         "AssocGrpCPURunMinutesLimit", "ReqNodeNotAvail", "Licenses", "Cleaning", "None",
         "AReasonOfALaterVersion",
