@@ -1012,7 +1012,7 @@ READING: dict[str, tuple[Any, str]] = {
     "before the fingerprint": (Source, "fingerprint"),
     "before the shard is read again": (converter, "read_shard"),
     "before the record": (converter, "create_once"),
-    "before the merge": (worker, "merge"),
+    "before the merge": (worker, "merge_when_due"),
     "before the deletion": (worker, "release_sources"),
     "before a box is compared": (comparer._Elements, "take"),
     "before the end is compared": (comparer._Elements, "finish"),
