@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import re
 import subprocess
@@ -38,7 +39,10 @@ def main() -> None:
     lines = sum(text.count("\n") for text in texts.values())
     comments = sum(_comments(text) for text in texts.values())
     askers = [name for name, text in texts.items() if QUESTIONS.search(text)]
-    print(f"files: {len(known)}, lines: {lines:,}")
+    code = sum(map(_code, texts.values()))
+    print(
+        f"files: {len(known)}, lines: {lines:,}, of these neither text, import nor blank: {code:,}"
+    )
     print(f"largest folder: {folder} with {most} files; besides cli: {besides}")
     imports = graph(root)
     for entry in ENTRIES:
@@ -47,6 +51,18 @@ def main() -> None:
     print(f"modules that ask the files what the ledger answers: {len(askers)}")
     print(f"functions over complexity {COMPLEX}: {_complex(root)}")
     print(f"comment lines: {100 * comments / lines:.1f} %")
+
+
+def _code(text: str) -> int:
+    """Count the lines that hold code: no docstring, comment or import alone, and not blank."""
+    tree = ast.parse(text)
+    lines = enumerate(text.splitlines(), 1)
+    others = {n for n, line in lines if not line.strip() or line.lstrip().startswith("#")}
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_text or isinstance(node, ast.Import | ast.ImportFrom):
+            others |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return text.count("\n") - len(others)
 
 
 def _comments(text: str) -> int:
