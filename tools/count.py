@@ -59,8 +59,9 @@ def _code(text: str) -> int:
     lines = enumerate(text.splitlines(), 1)
     others = {n for n, line in lines if not line.strip() or line.lstrip().startswith("#")}
     for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_text or isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Expr | ast.Import | ast.ImportFrom):
             others |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return text.count("\n") - len(others)
 
