@@ -40,9 +40,7 @@ def main() -> None:
     comments = sum(_comments(text) for text in texts.values())
     askers = [name for name, text in texts.items() if QUESTIONS.search(text)]
     code = sum(map(_code, texts.values()))
-    print(
-        f"files: {len(known)}, lines: {lines:,}, of these neither text, import nor blank: {code:,}"
-    )
+    print(f"files: {len(known)}, lines: {lines:,}, {code:,} of them without text and imports")
     print(f"largest folder: {folder} with {most} files; besides cli: {besides}")
     imports = graph(root)
     for entry in ENTRIES:
