@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import (
@@ -66,7 +66,7 @@ def _reading(work: Path, quick: bool) -> list[Table]:
     return reading.tables(work, reading.QUICK if quick else reading.FULL)
 
 
-def _scale(work: Path, quick: bool) -> list[Table]:
+def _scale(work: Path, quick: bool) -> Iterable[Table]:
     return scale.tables(work, scale.QUICK if quick else scale.FULL)
 
 
@@ -78,7 +78,7 @@ def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
 
-SUITES: dict[str, Callable[[Path, bool], list[Table]]] = {
+SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {
     "alternatives": _alternatives,
     "conversion": _conversion,
     "deletion": _deletion,

@@ -24,8 +24,11 @@ from ctrate_convert.store.records.record import ShardRecord
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
-_SMALL_BYTES = 1_000_000
-"""A manifest below this size, of some 3,000 shards, is merged after every shard."""
+_SMALL_BYTES = 200_000
+"""A manifest below this size, of some 700 shards, is merged after every shard."""
+_BYTES_PER_S = 1_000_000
+"""A larger one is merged once in the time that it takes at this rate: a merge is some ten times as
+fast, so that merging takes a tenth of the time at most."""
 
 
 def merge(
@@ -96,7 +99,7 @@ def _may_wait(dataset: Dataset, record: ShardRecord | None) -> bool:
         age_s = time.time() - dataset.manifest.stat().st_mtime
     except (OSError, DamageError):
         return False
-    if len(data) < _SMALL_BYTES or not 0 <= age_s < len(data) / _SMALL_BYTES:
+    if len(data) < _SMALL_BYTES or not 0 <= age_s < len(data) / _BYTES_PER_S:
         return False
     # An entry of an earlier, lost record would make the new record seem damaged.
     return record is None or f'"{shard_name(record.shard)}"'.encode() not in data

@@ -25,6 +25,7 @@ def merged_once(converted: Converted, monkeypatch: pytest.MonkeyPatch) -> Datase
     merge(dataset, Ledger.load(dataset).plans)
     second.write_bytes(kept)
     monkeypatch.setattr(merger, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(merger, "_BYTES_PER_S", 1)
     return dataset
 
 
