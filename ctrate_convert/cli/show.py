@@ -39,7 +39,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 def console() -> Console:
     """Return standard output as a console, wide enough for a table if it is no terminal."""
-    width = None if sys.stdout.isatty() else 120
+    width = None if sys.stdout.isatty() else 160
     return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
