@@ -77,7 +77,8 @@ def load_plan(folder: Path) -> Plan:
 
 def plan_files(folder: Path) -> tuple[PlanFile, PlanFile]:
     """Return both files of a generation, ``plan.json`` first."""
-    return _read(folder / PLAN_FILE), _read(folder / PLAN_COPY_FILE)
+    first = _read(folder / PLAN_FILE)
+    return first, _read(folder / PLAN_COPY_FILE, like=first)
 
 
 def restore_plan_files(folder: Path) -> list[Path]:
@@ -98,10 +99,13 @@ def restore_plan_files(folder: Path) -> list[Path]:
     return [damaged.path]
 
 
-def _read(path: Path) -> PlanFile:
+def _read(path: Path, like: PlanFile | None = None) -> PlanFile:
     data = b""
     try:
         data = read_regular(path)
+        # Equal bytes hold the same plan: a large one is not parsed a second time.
+        if like is not None and like.plan is not None and data == like.data:
+            return PlanFile(path, data, like.plan)
         plan = parse(Plan, data, path)
     except (DamageError, OSError) as error:
         return PlanFile(path, data, error)
