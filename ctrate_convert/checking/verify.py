@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ctrate_convert.checking.damage import mend_command
 from ctrate_convert.checking.shard_check import file_damage
@@ -42,11 +42,13 @@ UNKNOWN_SHARD = "a shard that no record knows"
 class VerifyReport(ShardFindings):
     """The extent of a verification, and what it found.
 
-    A report without damage vouches only for what was looked at.
+    A report without damage vouches only for what was looked at. ``unchecked`` names the shards that
+    a job on the cluster was to check and has not checked yet.
     """
 
     shards: int = 0
     samples: int = 0
+    unchecked: list[str] = field(default_factory=list)
 
     @property
     def damaged_shards(self) -> frozenset[str]:
@@ -55,8 +57,20 @@ class VerifyReport(ShardFindings):
 
     @property
     def exit_code(self) -> ExitCode:
-        """`ExitCode.DAMAGE` (3) if damage was found."""
-        return ExitCode.DAMAGE if self.damage else ExitCode.DONE
+        """`ExitCode.DAMAGE` (3) if damage was found; else 5 if something is not checked yet."""
+        if self.damage:
+            return ExitCode.DAMAGE
+        return ExitCode.ENVIRONMENT if self.unchecked else ExitCode.DONE
+
+    def add(self, part: ShardFindings) -> None:
+        """Add what was found in one shard."""
+        self.shards_read_whole += part.shards_read_whole
+        self.samples_checked += part.samples_checked
+        self.compared_with_source += part.compared_with_source
+        self.compared_with_digest_only += part.compared_with_digest_only
+        self.damage += part.damage
+        self.notes += part.notes
+        self.precision += part.precision
 
 
 def verify(
@@ -82,6 +96,21 @@ def verify(
         DamageError: both copies of a plan are damaged.
         WorkerDied: a process was killed.
     """
+    report, chosen = look_at_files(
+        dataset, num_samples=num_samples, check_precision=check_precision, full=full
+    )
+    for part in each_in_a_process(verify_shard, chosen, num_workers, on_shard):
+        report.add(part)
+    return report
+
+
+def look_at_files(
+    dataset: Dataset, *, num_samples: int, check_precision: bool, full: bool
+) -> tuple[VerifyReport, list[ShardToCheck]]:
+    """Check all but the insides of shards; return the report so far, and the shards to read.
+
+    Raises what `verify` raises, but `WorkerDied`.
+    """
     report = VerifyReport()
     files, records = _load_all(dataset, report)
     report.damage += files.damage
@@ -101,9 +130,7 @@ def verify(
         )
         for shard, samples in _choose(present, None if full else num_samples)
     ]
-    for part in each_in_a_process(verify_shard, chosen, num_workers, on_shard):
-        _add(report, part)
-    return report
+    return report, chosen
 
 
 def _load_all(dataset: Dataset, report: VerifyReport) -> tuple[FileFindings, list[Recorded]]:
@@ -208,13 +235,3 @@ def _choose(
     for at, sample in random.sample(every, min(num_samples, len(every))):
         picked.setdefault(at, []).append(sample)
     return [(present[at], samples) for at, samples in sorted(picked.items())]
-
-
-def _add(report: VerifyReport, part: ShardFindings) -> None:
-    report.shards_read_whole += part.shards_read_whole
-    report.samples_checked += part.samples_checked
-    report.compared_with_source += part.compared_with_source
-    report.compared_with_digest_only += part.compared_with_digest_only
-    report.damage += part.damage
-    report.notes += part.notes
-    report.precision += part.precision

@@ -9,7 +9,10 @@ import click
 
 from ctrate_convert.checking.audit.accounts import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
 from ctrate_convert.checking.audit.page import report_lines
+from ctrate_convert.checking.check_files import CheckOptions
+from ctrate_convert.checking.units import audited
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.on_cluster import newest, require_alone, submit_check_of
 from ctrate_convert.cli.verify import Progress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
@@ -54,6 +57,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     help="Also compare every source that is still there with its shard, voxel by voxel, as a "
     "deletion would; nothing is deleted.",
 )
+@options.on_the_cluster(result=True)
 @options.num_workers_option
 @options.json_option
 def command(
@@ -61,6 +65,9 @@ def command(
     share: float,
     seed: int | None,
     against_sources: bool,
+    submit: bool,
+    profile: Path | None,
+    result: bool,
     num_workers: int,
     as_json: bool,
 ) -> int:
@@ -70,21 +77,35 @@ def command(
     OUT/.run/audits; the page quotes who allowed which deletion. Exit code 3 where a source that is
     gone is not in a sound member, or one that is there differs from its shard.
 
+    With --submit, jobs read the shards and sources; once they have, --result files the audit.
+
     \b
     Examples:
       ctrate-convert audit /data/shards
       ctrate-convert audit /data/shards --sample 1% --seed 7
       ctrate-convert audit /data/shards --against_sources
+      ctrate-convert audit /data/shards --against_sources --submit
     """
+    dataset = Dataset(out)
+    require_alone("--submit", submit, submit=False, result=result)
+    any_seed = seed is None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    done = audit(
-        Dataset(out),
-        share=share,
-        seed=seed,
-        num_workers=num_workers,
-        against_sources=against_sources,
-        on_shard=Progress("audit"),
-    )
+    if submit:
+        wanted = CheckOptions(share=share, seed=seed, against_sources=against_sources)
+        return submit_check_of(
+            dataset, profile, "audit", wanted, any_seed=any_seed, as_json=as_json
+        )
+    if result:
+        done = audited(dataset, newest(dataset, "audit"))
+    else:
+        done = audit(
+            dataset,
+            share=share,
+            seed=seed,
+            num_workers=num_workers,
+            against_sources=against_sources,
+            on_shard=Progress("audit"),
+        )
     if as_json:
         files = {
             "page": done.folder / PAGE_FILE,

@@ -11,6 +11,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.on_cluster import delete_by_jobs, require_alone
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.deleting.proposal import propose
@@ -55,6 +56,7 @@ _MEANING = {
     metavar="DIR,…",
     help="Delete only what these folders hold too: each shard there, with its SHA-256, read now.",
 )
+@options.on_the_cluster(result=False)
 @options.num_workers_option
 @options.json_option
 def command(
@@ -64,6 +66,8 @@ def command(
     trash: str | None,
     discard_members: tuple[str, ...],
     copies: tuple[str, ...],
+    submit: bool,
+    profile: Path | None,
     num_workers: int,
     as_json: bool,
 ) -> int:
@@ -71,6 +75,8 @@ def command(
 
     Every shard is read again from storage, and every source is read again and compared with it;
     only what is equal is deleted. Where a converted sample's source is kept, the exit code is 4.
+    With --submit, jobs do that under the consent that is given here; the same command goes on with
+    what they left.
 
     \b
     Examples:
@@ -78,7 +84,9 @@ def command(
       ctrate-convert delete /data/shards
       ctrate-convert delete /data/shards --yes --trash /data/trash
       ctrate-convert delete /data/shards --copies /backup/shards
+      ctrate-convert delete /data/shards --submit
     """
+    require_alone("--dry_run", dry_run, submit=submit, result=False)
     if dry_run and yes:
         raise SettingsError("--dry_run and --yes do not go together")
     dataset = Dataset(out)
@@ -101,6 +109,8 @@ def command(
     require_deletable(dataset, whole)
     if not (as_json or yes):
         print_sources(sources)
+    if submit:
+        return delete_by_jobs(dataset, profile, whole, work, yes=yes, as_json=as_json)
     consent = ask(dataset, whole, "delete", yes=yes)
     if consent is None:
         if as_json:
@@ -185,3 +195,5 @@ def print_sources(sources: Sequence[Source]) -> None:
     show.table(("sources", ">files", ">size", "meaning"), rows)
     staying = [s for s in sources if s.state in ("kept", "failed", "excluded", "gone")]
     show.some(f"  {one.state}: {one.source} — {one.reason}" for one in staying)
+    again = [source for source in sources if source.stayed]
+    show.some(f"  deletable, but it stayed: {one.source} — {one.reason}" for one in again)

@@ -194,6 +194,27 @@ def num_workers_option(function: F) -> F:
     )(function)
 
 
+def on_the_cluster(result: bool) -> Callable[[F], F]:
+    """Add ``--submit`` and ``--profile``, and with ``result`` also ``--result``."""
+
+    def add(function: F) -> F:
+        if result:
+            function = click.option(
+                "--result", is_flag=True, help="Report what the newest --submit has found so far."
+            )(function)
+        function = click.option(
+            "--profile",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Of --submit: TOML file that tells how jobs are submitted here; without it as the "
+            "conversion was.",
+        )(function)
+        return click.option(
+            "--submit", is_flag=True, help="Do it in Slurm jobs, and report on them by `status`."
+        )(function)
+
+    return add
+
+
 def min_free_option(function: F) -> F:
     """Add ``--min_free_gb``."""
     return click.option(

@@ -119,6 +119,7 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
         tasks = ", ".join(map(str, slow[:_NAMED])) + more
         show.line(f"Stragglers, over twice the median ({limit}): task {tasks}.")
     _print_stuck(status)
+    _print_other_work(out, status)
     _print_without_finaliser(out, status)
     _print_failed_samples(out, status)
     for problem in status.unavailable:
@@ -166,6 +167,25 @@ def _print_stuck(status: Status) -> None:
         who = f"finaliser{plural}" if is_finaliser else f"task{plural} {tasks}"
         show.line(f"Stuck: {who}, job{plural} {jobs}: {reason}.")
         show.line(f"  {'Mend each as the first' if plural else 'Mend it'}: {_mend(some)}")
+
+
+def _print_other_work(out: Path, status: Status) -> None:
+    """Print how far the newest verification, audit and deletion on the cluster have come."""
+    for one in {one.command: one for one in status.view.other_work}.values():
+        results = f"{one.results:,} of {one.units:,} results" if one.units else ""
+        if one.is_live:
+            parts = [f"{one.running:,} running", f"{one.waiting:,} waiting", results]
+            parts += ["Slurm has not answered yet"] if one.is_open else []
+            parts += [f"stuck: {one.why_stuck}"] if one.why_stuck else []
+        elif one.results < one.units:
+            again = f"go on with: ctrate-convert {one.command} {out} --submit"
+            parts = [f"over with {results}", again]
+        elif one.units:
+            parts = [results, f"see: ctrate-convert {one.command} {out} --result"]
+        else:
+            continue
+        words = ", ".join(filter(None, parts))
+        show.line(f"{one.command}, submission {one.submission:04d}: {words}.")
 
 
 def _mend(some: Sequence[Stuck]) -> str:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import click
 
+from ctrate_convert.checking.check_files import CheckOptions
 from ctrate_convert.checking.damage import mend_command
 from ctrate_convert.checking.mending.mend import MendReport, mend
 from ctrate_convert.checking.mending.repair import RepairReport, repair
+from ctrate_convert.checking.units import verified
 from ctrate_convert.checking.verify import VerifyReport, verify
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.on_cluster import newest, require_alone, submit_check_of
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
@@ -19,6 +22,7 @@ from ctrate_convert.running.run import Crew
 from ctrate_convert.store.layout import Dataset
 
 _NAMED = 50
+_FEW = 5
 _LINE_EVERY_S = 10.0
 
 
@@ -41,6 +45,7 @@ _LINE_EVERY_S = 10.0
     "and convert damaged shards' samples again into new shards, from sources that still exist. "
     "With --full.",
 )
+@options.on_the_cluster(result=True)
 @options.num_workers_option
 @options.json_option
 def command(
@@ -49,16 +54,23 @@ def command(
     check_precision: bool,
     full: bool,
     repairing: bool,
+    submit: bool,
+    profile: Path | None,
+    result: bool,
     num_workers: int,
     as_json: bool,
 ) -> int:
     """Check the shards against their records, and against the sources that still exist.
+
+    With --submit, jobs read the shards. The same command then goes on with what they left, and
+    --result reports: exit code 5 while a shard is not checked.
 
     \b
     Examples:
       ctrate-convert verify /data/shards --num_samples 10 --check_precision
       ctrate-convert verify /data/shards --full
       ctrate-convert verify /data/shards --full --repair
+      ctrate-convert verify /data/shards --full --submit
     """
     dataset = Dataset(out)
     if repairing and not full:
@@ -67,6 +79,15 @@ def command(
             seen="--repair without --full",
             next_command=f"ctrate-convert verify {out} --full --repair",
         )
+    if submit or result:
+        require_alone("--repair", repairing, submit=submit, result=result)
+        if result:
+            report = verified(dataset, newest(dataset, "verify"))
+            return _print_checked(dataset, report, as_json=as_json)
+        wanted = CheckOptions(
+            num_samples=0 if full else num_samples, check_precision=check_precision, full=full
+        )
+        return submit_check_of(dataset, profile, "verify", wanted, as_json=as_json)
     report = verify(
         dataset,
         num_samples=num_samples,
@@ -75,14 +96,10 @@ def command(
         num_workers=num_workers,
         on_shard=Progress(),
     )
+    if not repairing:
+        return _print_checked(dataset, report, as_json=as_json)
     if not as_json:
         print_verify(dataset, report)
-    if not repairing:
-        if as_json:
-            show.as_json(report)
-        elif report.damaged_shards:
-            show.line(f"Mend it with: {mend_command(dataset)}")
-        return report.exit_code
     mended = mend(dataset, report)
     if not as_json:
         _print_mended(mended)
@@ -93,6 +110,16 @@ def command(
     else:
         _print_repair(dataset, done, mended)
     return done.exit_code
+
+
+def _print_checked(dataset: Dataset, report: VerifyReport, *, as_json: bool) -> int:
+    if as_json:
+        show.as_json(report)
+        return report.exit_code
+    print_verify(dataset, report)
+    if report.damaged_shards:
+        show.line(f"Mend it with: {mend_command(dataset)}")
+    return report.exit_code
 
 
 def _print_mended(report: MendReport) -> None:
@@ -163,7 +190,7 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         f"{show.count(report.shards, 'shard')} with {show.count(report.samples, 'sample')}: "
         f"all present and sized as recorded, {report.shards_read_whole:,} read whole, "
         f"{report.samples_checked:,} samples checked byte by byte"
-        if not report.damage
+        if not (report.damage or report.unchecked)
         else f"Looked at {show.count(report.shards, 'shard')}, "
         f"{report.samples_checked:,} samples byte by byte"
     )
@@ -185,8 +212,14 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
                 for p in report.precision
             ],
         )
+    if report.unchecked:
+        show.line(
+            f"NOT CHECKED yet, {show.count(len(report.unchecked), 'shard')}: "
+            f"{', '.join(report.unchecked[:_FEW])}{', …' if len(report.unchecked) > _FEW else ''}. "
+            f"See: ctrate-convert status {dataset.out}"
+        )
     if not report.damage:
-        show.line("No damage found.")
+        show.line("No damage found" + (" in the rest." if report.unchecked else "."))
         return
     show.line(f"DAMAGE, {show.count(len(report.damage), 'finding')}:")
     show.some(

@@ -24,7 +24,7 @@ class Cancelled:
 def cancel(
     dataset: Dataset, tasks: Sequence[int] = (), client: SlurmClient | None = None
 ) -> Cancelled:
-    """Cancel the live elements of ``tasks``, or of all tasks and then the finalisers too.
+    """Cancel the live elements of ``tasks``, or of all tasks and then all other jobs too.
 
     The cancellation is written down first: without accounting, only that tells later why the tasks
     ended.
@@ -48,6 +48,7 @@ def cancel(
     jobs = [job for task in chosen for job in task.jobs_in_queue]
     if not tasks:
         jobs += view.finalisers
+        jobs += [job for one in view.other_work for job in one.jobs]
     if not jobs:
         raise RefusedError(
             "nothing is live that could be cancelled",

@@ -26,6 +26,7 @@ from ctrate_convert.errors import (
     Interrupted,
     RefusedError,
 )
+from ctrate_convert.running.delete import make_ready_to_delete
 from ctrate_convert.running.parent import start_forkserver
 from ctrate_convert.running.pool import (
     FORKSERVER_PRELOAD,
@@ -58,13 +59,15 @@ def work(
     min_free_gb: float = 0.0,
     consent: str = "",
     scratch: str | None = None,
+    deletes_only: bool = False,
 ) -> dict[str, Any]:
     """Convert what is pending of one task; raise an error unless all its shards are published.
 
     ``consent`` names the consent under which sources are deleted; without one they stay.
-    ``scratch`` is the folder for scratch files, which may name variables of the node.
+    ``scratch`` is the folder for scratch files, which may name variables of the node. With
+    ``deletes_only`` nothing is converted: only the sources of shards that are published go.
     """
-    _refuse_if_given_up(Dataset(Path(out)), submission, task)
+    refuse_if_given_up(Dataset(Path(out)), submission, task)
     # Slurm signals every process of a step; only this one may act on the warning.
     start_forkserver(FORKSERVER_PRELOAD, ignored=(TIME_LIMIT_WARNING,))
     with stop_on_signals(StopFlag(), (TIME_LIMIT_WARNING, signal.SIGTERM)) as stop:
@@ -77,6 +80,7 @@ def work(
             stop,
             scheduler_facts(os.environ) | {"submission": str(submission)},
             _scratch_here(scratch) if scratch else None,
+            deletes_only=deletes_only,
         )
     if stop.reason == TIME_LIMIT_WARNING.name and _is_worth_another_run(result, warning_s):
         # submitit's own handler is in force again: it asks the payload for a checkpoint, requeues
@@ -95,7 +99,7 @@ def work(
     }
 
 
-def _refuse_if_given_up(dataset: Dataset, submission: int, task: int) -> None:
+def refuse_if_given_up(dataset: Dataset, submission: int, task: int) -> None:
     """Raise if this element's array counts as never accepted, for its task may run elsewhere.
 
     A controller that stalls may accept a request long after everybody gave it up.
@@ -126,12 +130,23 @@ def _convert(
     stop: StopFlag,
     scheduler: dict[str, str],
     scratch: Path | None,
+    *,
+    deletes_only: bool,
 ) -> RunResult:
     try:
         plans = require_plans(dataset)
         consent = _believed(dataset, consent_name)
-        pending = Ledger(dataset, plans).pending(consent)
-        work = [one for one in pending if one.shard.task == task]
+        ledger = Ledger(dataset, plans)
+        work = [one for one in ledger.pending(consent) if one.shard.task == task]
+        if deletes_only:
+            consent = load_consent(dataset, consent_name)  # or raise why it cannot be believed
+            make_ready_to_delete(dataset, plans, consent)
+            # As `delete` does here, also what an earlier deletion has kept is compared again.
+            work = [
+                one
+                for one in ledger.planned.values()
+                if one.shard.task == task and one.shard.index in ledger.recorded
+            ]
     except (CtrateError, OSError) as error:
         # No run began that could record how this attempt ended.
         Attempt(dataset, [task], scheduler, num_workers).end(

@@ -16,7 +16,7 @@ from submitit.core.utils import DelayedSubmission
 class Payload:
     """A call of ``work`` in one of this folder's modules; its arguments are plain values."""
 
-    module: Literal["element", "finalise"]
+    module: Literal["element", "check_element", "finalise"]
 
     def __call__(self, *arguments: Any) -> dict[str, Any]:
         """Do the work on the node, and return what submitit keeps as the result."""

@@ -37,11 +37,11 @@ class NothingToRelaunch(RefusedError):
 
 
 def latest_profile(dataset: Dataset) -> ClusterProfile:
-    """Return the profile of the newest submission, or the defaults if there is none.
+    """Return the profile of the newest conversion, or the defaults if none was submitted.
 
-    A relaunch goes on with that profile.
+    A relaunch goes on with that profile, and so does a verification, audit or deletion.
     """
-    submissions = load_submissions(dataset)
+    submissions = [one for one in load_submissions(dataset) if one.submission.converts]
     if not submissions:
         return load_profile(None)
     newest = submissions[-1]
@@ -201,7 +201,7 @@ def _consent(view: ClusterView, task: Task) -> str:
     """Return the consent of the task's newest submission, since a relaunch asks nobody."""
     for files in reversed(view.submissions):
         for array in files.submission.arrays:
-            if task.number in array.tasks:
+            if array.kind == "convert" and task.number in array.tasks:
                 return array.consent
     return ""
 

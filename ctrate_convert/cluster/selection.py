@@ -10,7 +10,7 @@ from ctrate_convert.cluster.scheduler.limits import ClusterLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.cluster.scheduler.resources import default_resources
 from ctrate_convert.cluster.states.cluster_view import ClusterView, Task
-from ctrate_convert.cluster.submissions import ArrayIntent, Resources, job_name
+from ctrate_convert.cluster.submissions import ArrayIntent, ArrayKind, Resources, job_name
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.running.space import require_room
 
@@ -25,6 +25,8 @@ class Group:
     tasks: tuple[Task, ...]
     resources: Resources
     consent: str = ""
+    kind: ArrayKind = "convert"
+    check: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def arrays_of(
     token: str,
     number: int,
 ) -> tuple[ArrayIntent, ...]:
-    """Return the arrays, none larger than the cluster permits, and the finaliser.
+    """Return the arrays, none larger than the cluster permits, and the finaliser of a conversion.
 
     The indices of each array run from 0.
     """
@@ -193,15 +195,18 @@ def arrays_of(
     arrays = [
         ArrayIntent(
             job_name=job_name(token, number, place),
-            kind="convert",
+            kind=group.kind,
             tasks=tuple(task.number for task in tasks),
             resources=group.resources,
             parallelism=max(1, share + (place < more)),
             why=group.why,
             consent=group.consent,
+            check=group.check,
         )
         for place, (group, tasks) in enumerate(chunks)
     ]
+    if arrays and all(array.kind != "convert" for array in arrays):
+        return tuple(arrays)
     finaliser = ArrayIntent(
         job_name=job_name(token, number, len(arrays)),
         kind="finalise",

@@ -33,6 +33,9 @@ REPORT_FILE = "report.json"
 FoundBy = Literal["sbatch", "squeue", "sacct", "attempt", "nobody"]
 
 
+ArrayKind = Literal["convert", "delete", "check", "finalise"]
+
+
 class Resources(Record):
     """The resources that every element of an array asks for."""
 
@@ -52,16 +55,17 @@ class ArrayIntent(Record):
 
     ``parallelism`` is the array's share of what may run at once, since Slurm's own limit is per
     array. ``consent`` names the consent under which the elements delete sources; if empty, they
-    delete none.
+    delete none. Of other kinds, elements only ``delete``, or do what ``check`` has left of a task.
     """
 
     job_name: str
-    kind: Literal["convert", "finalise"]
+    kind: ArrayKind
     tasks: tuple[int, ...]
     resources: Resources
     parallelism: int
     why: str
     consent: str = ""
+    check: int = 0
 
 
 class Submission(Record):
@@ -89,6 +93,11 @@ class Submission(Record):
     def tasks(self) -> tuple[int, ...]:
         """The tasks of all arrays."""
         return tuple(task for array in self.arrays for task in array.tasks)
+
+    @property
+    def converts(self) -> bool:
+        """True unless it verifies, audits or only deletes."""
+        return any(array.kind == "convert" for array in self.arrays) or not self.arrays
 
     @property
     def clusters(self) -> tuple[str, ...]:

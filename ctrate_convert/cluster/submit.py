@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ctrate_convert import __version__
 from ctrate_convert.cluster.payload import Payload
@@ -49,6 +50,10 @@ from ctrate_convert.store.locks import locked
 
 _LOCK_PATIENCE_S = 300.0
 _TRIES = 12
+
+Arguments = tuple[Any, ...]
+Payloads = Callable[[SubmissionFiles, ArrayIntent], tuple[Payload, list[Arguments]]]
+"""The work of an array's elements, and the arguments of each: plain values."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,11 @@ def submit_selected(
     dry_run: bool,
     select: Select,
     max_attempts: int = 0,
+    payloads: Payloads | None = None,
 ) -> Submitted:
     """Look, ``select`` and submit; look again if another submission came in between.
+
+    ``payloads`` tells what each element does; without it, it converts its task.
 
     A SLURM_CLUSTERS of the caller's is written into the profile, since whoever looks later must ask
     there.
@@ -164,7 +172,9 @@ def submit_selected(
             if published is None:
                 continue
             also_awaited = _live_jobs(view) if max_attempts else ()
-            job_ids, refused = _call_sbatch(published, client, also_awaited)
+            job_ids, refused = _call_sbatch(
+                published, client, payloads or _converting, also_awaited
+            )
             notes = (*selection.notes, *limits.notes)
             rounds.append(Submitted(intent.number, job_ids, scripts, notes, refused))
             # Slurm's limits are many, and others submit too: if it names one, try less.
@@ -236,7 +246,10 @@ def _live_jobs(view: ClusterView) -> tuple[str, ...]:
 
 
 def _call_sbatch(
-    files: SubmissionFiles, client: SlurmClient, also_awaited: Sequence[str] = ()
+    files: SubmissionFiles,
+    client: SlurmClient,
+    payloads: Payloads,
+    also_awaited: Sequence[str] = (),
 ) -> tuple[tuple[str | None, ...], tuple[CtrateError, ...]]:
     """Submit every array, then the finaliser behind them; write down each answer at once.
 
@@ -253,9 +266,9 @@ def _call_sbatch(
         try:
             if array.kind == "finalise" and not accepted:
                 raise SubmissionRejected("no array to report on was accepted")
-            if array.kind == "convert" and unclear:
+            if array.kind != "finalise" and unclear:
                 raise SubmissionRejected("not tried, since sbatch gave no clear answer before")
-            job_id = _submit_one(files, place, profile, accepted, client)
+            job_id = _submit_one(files, place, profile, accepted, client, payloads)
         except SubmissionUnclear as error:
             # No answer is written: the next look asks Slurm by the array's name.
             unclear = True
@@ -264,7 +277,7 @@ def _call_sbatch(
             continue
         except SubmissionRejected as error:
             files.write_answer(place, job_id=None, found_by="sbatch", words=error.one_line())
-            if array.kind == "convert" or accepted:
+            if array.kind != "finalise" or accepted:
                 refused.append(error)
             job_ids.append(None)
             continue
@@ -294,22 +307,29 @@ def _submit_one(
     profile: ClusterProfile,
     accepted: Sequence[str],
     client: SlurmClient,
+    payloads: Payloads,
 ) -> str:
     """Submit one array, the finaliser behind those that were ``accepted``; return its job id."""
     array = files.submission.arrays[place]
-    number, out = files.submission.number, os.fspath(files.out)
     if array.kind == "finalise":
         # afterany: the finaliser reports on failures, too.
         dependency = "afterany:" + ":".join(accepted)
         made = executor(files.logs(place), profile, array, client=client, dependency=dependency)
-        return submit_array(made, Payload("finalise"), [(out, number)])
+        arguments = (os.fspath(files.out), files.submission.number)
+        return submit_array(made, Payload("finalise"), [arguments])
+    made = executor(files.logs(place), profile, array, client=client)
+    return submit_array(made, *payloads(files, array))
+
+
+def _converting(files: SubmissionFiles, array: ArrayIntent) -> tuple[Payload, list[Arguments]]:
+    """Return what the elements of a conversion do, and the arguments of each."""
+    number, out = files.submission.number, os.fspath(files.out)
+    profile = profile_from(files.submission.profile, files.folder)
     cpus, warning = array.resources.cpus_per_task, warning_s(profile, array.resources)
-    payloads = [
+    return Payload("element"), [
         (out, number, task, cpus, warning, profile.min_free_gb, array.consent, profile.scratch)
         for task in array.tasks
     ]
-    made = executor(files.logs(place), profile, array, client=client)
-    return submit_array(made, Payload("element"), payloads)
 
 
 def _intent(

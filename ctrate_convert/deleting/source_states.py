@@ -36,7 +36,8 @@ class Source:
 
     ``deletable``: converted; it may go if the comparison at deletion finds it equal to its sample.
     ``kept``: converted, but it stays. ``trashed``: moved to the place that ``reason`` names.
-    ``gone``: missing, and this program did not delete it.
+    ``gone``: missing, and this program did not delete it. ``stayed``: a deletion kept it before,
+    for the ``reason``.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Source:
     interrupted: bool = False
     dtype: str = ""
     max_abs_error: float | None = None
+    stayed: bool = False
 
 
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
@@ -128,6 +130,7 @@ def _of_record(
     """
     journal = read_journal(dataset, record.shard)
     newest = last_lines(journal)
+    latest = {line.key: line for line in journal}
     deleted = {key for key, line in newest.items() if is_done(line)}
     interrupted = open_intents(journal)
     folder = Path(plan.settings.data_folder)
@@ -137,6 +140,8 @@ def _of_record(
         name, size_bytes = sample.source.source, sample.source.size_bytes
         seen = presence(folder, name, inodes.get(sample.key, 0))
         state: State
+        last = latest.get(sample.key)
+        stayed = False
         # Before UNSEEN: a folder that the deletion emptied may have been removed since.
         if sample.key in deleted and seen is not Presence.THERE:
             state, reason = "deleted", "deleted after it was compared with its shard"
@@ -154,6 +159,8 @@ def _of_record(
             state, reason = "kept", restored_words(restored[sample.key])
         elif seen is Presence.THERE:
             state, reason = "deletable", "converted, not deleted"
+            if last is not None and last.event in ("kept", "undecided"):
+                stayed, reason = True, f"{last.reason} ({last.time})"
         elif sample.key in interrupted and lies_in_trash(
             interrupted[sample.key], record.shard, sample.source
         ):
@@ -165,7 +172,7 @@ def _of_record(
             state, reason = "gone", "missing, though this program did not delete it"
         yield Source(
             sample.key, name, size_bytes, state, reason, record.shard, sample.key in interrupted,
-            sample.source_header.dtype, sample.array.max_abs_error,
+            sample.source_header.dtype, sample.array.max_abs_error, stayed,
         )  # fmt: skip
     for failure in record.failed:
         if retried.get(failure.key, 0) <= plan.generation:

@@ -68,16 +68,23 @@ def delete_sources_of(
 ) -> RunResult:
     """Read each shard of ``work`` again from storage, compare its sources with it, let them go.
 
-    Interrupted deletions of an earlier call are finished on the way.
+    Interrupted deletions of an earlier call are finished on the way. Raises what
+    `make_ready_to_delete` raises.
+    """
+    plans = require_plans(dataset)
+    make_ready_to_delete(dataset, plans, consent)
+    merge(dataset, plans)
+    return run_work(dataset, work, crew, consent)
+
+
+def make_ready_to_delete(dataset: Dataset, plans: Sequence[Plan], consent: Consent) -> None:
+    """Make the trash, if the consent names one; raise if a deletion could not be carried out here.
 
     Raises:
         RefusedError: the output cannot be trusted with a deletion.
         SettingsError: the consent's trash or copies cannot serve.
     """
-    plans = require_plans(dataset)
     require_trusted(dataset)
     require_copies(dataset, consent.copies)
     if consent.trash:
         prepare_trash_for(Path(consent.trash), plans, dataset.out)
-    merge(dataset, plans)
-    return run_work(dataset, work, crew, consent)

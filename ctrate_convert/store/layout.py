@@ -68,6 +68,15 @@ class Dataset:
         return self.run / "submissions"
 
     @property
+    def checks(self) -> Path:
+        """The folder of the verifications and audits that jobs carry out, made by the first."""
+        return self.run / "checks"
+
+    def check(self, number: int) -> Path:
+        """Return the folder of one verification or audit."""
+        return self.checks / f"{number:04d}"
+
+    @property
     def logs(self) -> Path:
         """The folder of the logs, which are never overwritten."""
         return self.run / "logs"

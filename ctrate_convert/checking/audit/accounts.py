@@ -11,14 +11,21 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctrate_convert import __version__
-from ctrate_convert.checking.audit.against_sources import choose, compare_sources
+from ctrate_convert.checking.audit.against_sources import (
+    ShardToCompare,
+    choose,
+    compare_shards,
+    shards_to_compare,
+    sources_there,
+    sum_up,
+)
 from ctrate_convert.checking.audit.allowed import quote_consents
 from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
 from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
@@ -28,11 +35,13 @@ from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.store.attempts import now_text
 from ctrate_convert.store.durable import make_directories, publish_directory
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Recorded
 from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.audit import (
     DAMAGE_KINDS,
     AuditedSource,
     AuditSummary,
+    ComparedSource,
     QuotedConsent,
     SourcesCompared,
 )
@@ -84,10 +93,71 @@ def audit(
         EnvironmentProblem: the files cannot be written.
         WorkerDied: a process was killed.
     """
+    work = begin_audit(dataset, share=share, seed=seed)
+    checks = read_shards(dataset, work.evidence.recorded, work.to_read(), share, num_workers)
+    compare = work.to_compare() if against_sources else None
+    found = None if compare is None else compare_shards(compare, num_workers, on_shard)
+    return finish_audit(work, checks, found)
+
+
+@dataclass(frozen=True)
+class AuditWork:
+    """What an audit gathered, and what of the shards it is going to read."""
+
+    dataset: Dataset
+    plans: Sequence[Plan]
+    evidence: Evidence
+    gone: Gone
+    share: float
+    seed: int
+
+    def to_read(self) -> dict[int, frozenset[str]]:
+        """Return every shard that holds a gone source's sample, with the keys to read there."""
+        held = [(one.shard, one.key) for one in self.gone.sources if one.sample]
+        keys: dict[int, set[str]] = {shard: set() for shard, _ in sorted(held)}
+        for shard, key in choose(held, self.share, self.seed):
+            keys[shard].add(key)
+        return {shard: frozenset(chosen) for shard, chosen in keys.items()}
+
+    def to_compare(self) -> list[ShardToCompare]:
+        """Return the shards with sources that are there and that were chosen."""
+        return shards_to_compare(self.dataset, self.evidence, self.share, self.seed)
+
+
+def begin_audit(dataset: Dataset, *, share: float, seed: int) -> AuditWork:
+    """Look for all sources, and read plans, journals and records. Raises what `audit` raises."""
     plans = require_plans(dataset)
     evidence = gather(dataset, plans)
-    gone = find_gone(plans, evidence)
-    checks = _check(dataset, gone, evidence, _choose(gone.sources, share, seed), share, num_workers)
+    return AuditWork(dataset, plans, evidence, find_gone(plans, evidence), share, seed)
+
+
+def read_shards(
+    dataset: Dataset,
+    recorded: Mapping[int, Recorded],
+    keys: Mapping[int, frozenset[str]],
+    share: float,
+    num_workers: int,
+) -> dict[int, ShardCheck]:
+    """Check every shard of ``keys``, and read the samples that it names; return what was found."""
+
+    def check(shard: int) -> ShardCheck:
+        return check_shard(dataset, recorded[shard], keys[shard], everything=share >= 1)
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        return dict(zip(keys, pool.map(check, keys), strict=True))
+
+
+def finish_audit(
+    work: AuditWork,
+    checks: Mapping[int, ShardCheck],
+    found: Sequence[ComparedSource] | None,
+) -> Audit:
+    """File the audit; ``checks`` are of the shards `to_read`, ``found`` of the sources compared.
+
+    Raises:
+        EnvironmentProblem: the files cannot be written.
+    """
+    dataset, evidence, gone = work.dataset, work.evidence, work.gone
     missing = {(one.shard, one.key) for one in gone.sources}
     for shard, check in checks.items():
         for key, wrong in check.wrong.items():  # the source exists, its copy is damaged
@@ -95,56 +165,19 @@ def audit(
                 evidence.remark("shard", f"{shard_name(shard)}, {key}", "; ".join(wrong))
     sources = tuple(_audited(one, evidence, checks.get(one.shard)) for one in gone.sources)
     listed = b"".join(source.to_json() + b"\n" for source in sources)
-    compared = None
-    if against_sources:
-        compared = compare_sources(
-            dataset, evidence, share=share, seed=seed, num_workers=num_workers, on_shard=on_shard
-        )
     summary = _sum_up(
-        dataset,
-        plans,
-        gone,
-        evidence,
+        work,
         sources,
         list(checks.values()),
-        share,
-        seed,
         listed,
         consents=quote_consents(dataset, evidence, sources),
-        compared=compared,
+        compared=None if found is None else sum_up(len(sources_there(evidence)), found),
     )
     try:
         folder = _file(dataset, summary, sources, listed)
     except OSError as error:
         raise environment_problem(error, "filing the audit") from error
     return Audit(summary, sources, folder)
-
-
-def _choose(sources: Sequence[GoneSource], share: float, seed: int) -> frozenset[tuple[int, str]]:
-    held = [(one.shard, one.key) for one in sources if one.sample]
-    return choose(held, share, seed)
-
-
-def _check(
-    dataset: Dataset,
-    gone: Gone,
-    evidence: Evidence,
-    chosen: frozenset[tuple[int, str]],
-    share: float,
-    num_workers: int,
-) -> dict[int, ShardCheck]:
-    """Check every shard that holds a gone source's sample; return the results by shard number."""
-    shards = sorted({one.shard for one in gone.sources if one.sample})
-    keys: dict[int, set[str]] = {shard: set() for shard in shards}
-    for shard, key in chosen:
-        keys[shard].add(key)
-
-    def check(shard: int) -> ShardCheck:
-        own = frozenset(keys[shard])
-        return check_shard(dataset, evidence.recorded[shard], own, everything=share >= 1)
-
-    with ThreadPoolExecutor(num_workers) as pool:
-        return dict(zip(shards, pool.map(check, shards), strict=True))
 
 
 def _audited(one: GoneSource, evidence: Evidence, check: ShardCheck | None) -> AuditedSource:
@@ -175,19 +208,15 @@ def _audited(one: GoneSource, evidence: Evidence, check: ShardCheck | None) -> A
 
 
 def _sum_up(
-    dataset: Dataset,
-    plans: Sequence[Plan],
-    gone: Gone,
-    evidence: Evidence,
+    work: AuditWork,
     sources: Sequence[AuditedSource],
     checks: Sequence[ShardCheck],
-    share: float,
-    seed: int,
     listed: bytes,
     *,
     consents: tuple[QuotedConsent, ...],
     compared: SourcesCompared | None,
 ) -> AuditSummary:
+    plans, evidence = work.plans, work.evidence
     told = [one for one in sources if one.told != "nothing"]
     checked = [one for one in sources if one.checked]
     findings = sum(1 for one in sources if one.finding)
@@ -197,11 +226,11 @@ def _sum_up(
         time=now_text(),
         user=_user(),
         host=socket.gethostname(),
-        out=as_text(dataset.out.resolve()),
+        out=as_text(work.dataset.out.resolve()),
         data_folders=tuple(dict.fromkeys(plan.settings.data_folder for plan in plans)),
         plans=tuple(plan.plan_id for plan in plans),
-        share=share,
-        seed=seed,
+        share=work.share,
+        seed=work.seed,
         gone_sources=len(sources),
         gone_bytes=_bytes_of(sources),
         deleted_sources=len(told),
@@ -212,7 +241,7 @@ def _sum_up(
         removed_from_the_trash=sum(
             1 for one in sources if one.trash_state == "removed from the trash since"
         ),
-        put_back=tuple(gone.put_back),
+        put_back=tuple(work.gone.put_back),
         in_a_recorded_shard=sum(1 for one in sources if one.shard),
         checked_now=len(checked),
         members_read_now=sum(one.members for one in checked),
@@ -231,7 +260,7 @@ def _sum_up(
                 untold=len(sources) - len(told),
                 damaged=damaged,
                 unreadable=len(evidence.remarks) - damaged,
-                by_record=share < 1,
+                by_record=work.share < 1,
             ),
             compared,
         ),

@@ -38,38 +38,36 @@ class ShardToCompare:
     samples: tuple[ConvertedSample, ...]
 
 
-def compare_sources(
-    dataset: Dataset,
-    evidence: Evidence,
-    *,
-    share: float,
-    seed: int,
-    num_workers: int,
-    on_shard: Callable[[int, int], None] = lambda done, total: None,
-) -> SourcesCompared:
-    """Compare a ``share`` (over 0 to 1) of the sources that are there, chosen by ``seed``.
+def shards_to_compare(
+    dataset: Dataset, evidence: Evidence, share: float, seed: int
+) -> list[ShardToCompare]:
+    """Choose by ``seed`` a ``share`` (over 0 to 1) of the sources that are there.
 
-    At least one source is compared if any is there.
-
-    Raises:
-        WorkerDied: a process was killed.
+    At least one source is chosen if any is there.
     """
-    there = _sources_there(evidence)
-    chosen = choose(there, share, seed)
-    work = [
+    chosen = choose(sources_there(evidence), share, seed)
+    return [
         ShardToCompare(dataset, recorded.plan.settings, recorded.record, samples)
         for index, recorded in evidence.recorded.items()
         if (samples := _samples_of(recorded.record, index, chosen))
     ]
-    found = [
-        one
-        for part in each_in_a_process(compare_shard, work, num_workers, on_shard)
-        for one in part
-    ]
-    return _sum_up(len(there), found)
 
 
-def _sources_there(evidence: Evidence) -> list[tuple[int, str]]:
+def compare_shards(
+    work: Sequence[ShardToCompare],
+    num_workers: int,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ComparedSource]:
+    """Compare every source of ``work`` with its sample in the shard.
+
+    Raises:
+        WorkerDied: a process was killed.
+    """
+    parts = each_in_a_process(compare_shard, work, num_workers, on_shard)
+    return [one for part in parts for one in part]
+
+
+def sources_there(evidence: Evidence) -> list[tuple[int, str]]:
     """Return shard and key of every converted sample whose source is there."""
     return [
         (index, sample.key)
@@ -180,7 +178,8 @@ def _words(error: CtrateError | OSError) -> str:
     return error.strerror or str(error)
 
 
-def _sum_up(there: int, found: Sequence[ComparedSource]) -> SourcesCompared:
+def sum_up(there: int, found: Sequence[ComparedSource]) -> SourcesCompared:
+    """Return the totals; ``there`` is the number of converted sources that are there."""
     compared = [one for one in found if not (one.unreadable or one.went)]
     equal = [one for one in compared if not one.difference]
     return SourcesCompared(

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from ctrate_convert.cluster.scheduler.client import SlurmClient, Unavailable
 from ctrate_convert.cluster.scheduler.query import ENDED, AccountRow, QueueRow
 from ctrate_convert.cluster.states.evidence import Element, Facts, Verdict, judge
+from ctrate_convert.cluster.states.other_work import OtherWork, other_work
 from ctrate_convert.cluster.states.scheduler_view import (
     RowsByTask,
     SchedulerView,
@@ -115,6 +116,7 @@ class ClusterView:
     stuck: tuple[Stuck, ...]
     finalisers: tuple[str, ...]
     failed_samples: Mapping[str, FailedSample]
+    other_work: tuple[OtherWork, ...]
 
     @property
     def dataset(self) -> Dataset:
@@ -211,6 +213,7 @@ class Looker:
             (*stuck, *_stuck_finalisers(submissions, said, stuck, out)),
             _live_finalisers(submissions, said),
             ledger.failed_samples({number for number, entry in entries.items() if entry.failed}),
+            other_work(self.dataset, submissions, said),
         )
 
 

@@ -51,6 +51,8 @@ def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
     newest: dict[int, int] = {}
     for files in view.submissions:
         for place, array in enumerate(files.submission.arrays):
+            if array.kind != "convert":
+                continue
             answer = view.answers[files.submission.number, place]
             if answer is None or answer.job_id is not None:
                 newest.update(dict.fromkeys(array.tasks, files.submission.number))
@@ -66,7 +68,7 @@ def history(dataset: Dataset, client: SlurmClient | None = None) -> History:
             if array.kind == "finalise":
                 continue
             outcome: Counter[str] = Counter()
-            if answer is None or answer.job_id is not None:
+            if array.kind == "convert" and (answer is None or answer.job_id is not None):
                 for task in array.tasks:
                     last = newest.get(task) == intent.number
                     outcome[by_number[task].verdict.state if last else "submitted again"] += 1

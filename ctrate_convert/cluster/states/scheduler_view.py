@@ -131,7 +131,7 @@ def elements_of(
         cancelled = {task for cancel in files.cancels() for task in cancel.tasks}
         for place, array in enumerate(files.submission.arrays):
             answer = said.answers[number, place]
-            if answer is not None and answer.job_id is None:
+            if array.kind != "convert" or (answer is not None and answer.job_id is None):
                 continue
             for index, task in enumerate(array.tasks):
                 found.setdefault(task, []).append(

@@ -107,12 +107,15 @@ class Status:
             ],
             "unavailable": list(self.unavailable),
             "consents": self.consents,
+            "other_work": self.view.other_work,
         }
 
     @property
     def is_at_rest(self) -> bool:
         """True if it is known that nothing is going to change by itself."""
-        return self.view.queue_asked and not any(task.is_moving for task in self.view.tasks)
+        view = self.view
+        moves = any(task.is_moving for task in view.tasks)
+        return view.queue_asked and not moves and not any(one.is_moving for one in view.other_work)
 
 
 class StatusReader:

@@ -828,12 +828,12 @@ def test_a_source_that_goes_before_its_turn(
     """Another process deleted it meanwhile: that is counted, and no finding."""
     gone = converted.made.sources[keys_of(converted, 0)[0]]
 
-    def go(dataset: Any, evidence: Any, **more: Any) -> Any:
+    def go(*words: Any) -> Any:
         gone.unlink(missing_ok=True)
-        return comparer(dataset, evidence, **more)
+        return comparer(*words)
 
-    comparer = audit_compare.compare_sources
-    monkeypatch.setattr(audit_module, "compare_sources", go)
+    comparer = audit_compare.compare_shards
+    monkeypatch.setattr(audit_module, "compare_shards", go)
     done, compared = compare_sources(converted)
     assert done.code == ExitCode.DONE
     assert (compared["there"], compared["equal"], compared["went_meanwhile"]) == (8, 7, 1)
