@@ -107,7 +107,8 @@ class Status:
             ],
             "unavailable": list(self.unavailable),
             "consents": self.consents,
-            "other_work": self.view.other_work,
+            # Only where there ever was any: the other keys are those that every dataset has.
+            **({"other_work": self.view.other_work} if self.view.other_work else {}),
         }
 
     @property
