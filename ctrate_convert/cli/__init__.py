@@ -32,6 +32,7 @@ COMMANDS = (
     "convert",
     "merge",
     "report",
+    "preview",
     "verify",
     "check",
     "delete",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ctrate_convert.reading.asked import Asked, Units
 from ctrate_convert.reading.boxes import Shape, parse_index, whole
 from ctrate_convert.reading.images import to_metatensor, to_nibabel, to_sitk
 from ctrate_convert.reading.index import ArrayMember, Index, StoredSample
+from ctrate_convert.reading.look import look_at
 from ctrate_convert.reading.samples import (
     read_json,
     read_labels,
@@ -28,6 +30,9 @@ from ctrate_convert.store.records.geometry import Axes
 if TYPE_CHECKING:
     import nibabel
     import SimpleITK
+    from PIL import Image
+
+_SHOWN = 20
 
 
 class StoredArray:
@@ -141,6 +146,20 @@ class Sample:
         asked = replace(self._asked, units="hu")
         return np.asarray(StoredArray(self._stored, asked))
 
+    def show(self) -> Image.Image:
+        """Return a picture: three planes in their windows, a histogram and the facts.
+
+        It has the axes and the unit of the shard, whatever was asked for.
+        """
+        from ctrate_convert.looking.picture import picture
+
+        return picture(look_at(self._stored))
+
+    def _repr_html_(self) -> str:
+        from ctrate_convert.looking.page import figure
+
+        return figure(look_at(self._stored))
+
     def to_nibabel(self) -> nibabel.Nifti1Image:
         """Return the whole volume as a nibabel image, in Hounsfield units if they are known.
 
@@ -251,3 +270,14 @@ class Volumes(Mapping[str, Sample]):
 
     def __repr__(self) -> str:
         return f"<Volumes: {len(self)} samples>"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the first samples: a notebook shows it without reading a volume."""
+        from ctrate_convert.looking.page import table
+
+        rows = [
+            (one.key, " × ".join(map(str, one.array.shape)), one.array.dtype, one.array.encoding)
+            for one in itertools.islice(self._samples.values(), _SHOWN)
+        ]
+        title = f"{len(self):,} samples" + (f", the first {_SHOWN}" if len(self) > _SHOWN else "")
+        return table(title, ("key", "shape", "type", "encoding"), rows)
