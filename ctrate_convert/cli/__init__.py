@@ -16,6 +16,7 @@ import click
 
 from ctrate_convert import __version__
 from ctrate_convert.cli import terminal
+from ctrate_convert.cli.groups import COMMANDS, GROUPS, nearest
 from ctrate_convert.errors import (
     CtrateError,
     ExitCode,
@@ -25,29 +26,6 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.running import interrupts
 from ctrate_convert.store.privacy import forbid
-
-COMMANDS = (
-    "plan",
-    "run",
-    "convert",
-    "merge",
-    "report",
-    "preview",
-    "verify",
-    "check",
-    "delete",
-    "restore",
-    "export",
-    "audit",
-    "doctor",
-    "demo",
-    "submit",
-    "status",
-    "relaunch",
-    "cancel",
-    "logs",
-    "history",
-)
 
 
 class _Commands(click.Group):
@@ -64,6 +42,22 @@ class _Commands(click.Group):
         if not any(one.name == "verbose" for one in command.params):
             command.params.append(_verbose_option())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; if there is none, say which one was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            meant = nearest(args[0])
+            hint = f" Did you mean {meant!r}?" if meant else ""
+            ctx.fail(f"no such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups; no command is imported for that."""
+        for title, lines in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(9), line) for name, line in lines.items()])
 
 
 def _verbose_option() -> click.Option:
@@ -107,8 +101,9 @@ def _group() -> None:
 
     \b
     Try it:    ctrate-convert demo
-    One go:    ctrate-convert convert --config config/train.toml
+    One go:    ctrate-convert init; ctrate-convert convert --config train.toml
     By steps:  ctrate-convert plan … ; run OUT ; verify OUT ; delete OUT
+    Slurm:     ctrate-convert plan … ; submit OUT ; status OUT ; relaunch OUT
     """
 
 

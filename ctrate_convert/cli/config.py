@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ctrate_convert.cli.groups import COMMANDS
 from ctrate_convert.errors import SettingsError
 
 F = TypeVar("F", bound=Any)
@@ -65,8 +66,6 @@ def _names_of_all_commands() -> set[str]:
 
     One file may serve several commands, so a name that any of them knows is no mistake.
     """
-    from ctrate_convert.cli import COMMANDS
-
     return {
         name
         for command in COMMANDS

@@ -13,6 +13,7 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.plan import print_plan
 from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending, proposal_of
+from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
 from ctrate_convert.deleting.trusted import require_lasting
 from ctrate_convert.errors import SampleError
@@ -23,7 +24,7 @@ from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
 
 
-@click.command("convert")
+@click.command("convert", cls=PlanCommand)
 @options.plan_options
 @options.num_workers_option
 @options.min_free_option

@@ -50,6 +50,8 @@ def _option(name: str, field: FieldInfo, *, defaults: bool) -> Decorator[Any]:
         return click.option(f"--{name}", multiple=True, **words)
     if defaults and not field.is_required() and field.default is not None:
         words |= {"default": field.default, "show_default": True}
+    if kind in (int, float):
+        words["metavar"] = "N"
     return click.option(f"--{name}", type=_type(kind, field), **words)
 
 

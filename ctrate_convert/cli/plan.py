@@ -11,6 +11,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.probe_table import print_probe, probe_facts
+from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.make import PlanReport, make_plan
@@ -21,7 +22,7 @@ from ctrate_convert.store.records.plan import Plan
 _NAMED = 10
 
 
-@click.command("plan")
+@click.command("plan", cls=PlanCommand)
 @options.plan_options
 @options.num_workers_option
 @options.json_option
