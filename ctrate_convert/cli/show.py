@@ -77,7 +77,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a small table.
 
     A column marked ``>name`` is right-aligned, as numbers should be. It and one marked ``=name``
-    keep their words in one piece where the terminal is narrow; the others are folded.
+    keep their words in one piece where the terminal is narrow; the others are folded. A cell may be
+    a ``Text`` with a style, of words that are no one else's.
     """
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -86,7 +87,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         grid.add_column(column.lstrip("=>"), justify=justify, overflow="fold", no_wrap=kept)
     for row in rows:
         # Text, since rich would take brackets in a plain string for a style.
-        grid.add_row(*(Text(shown_in_line(str(cell))) for cell in row))
+        cells = (c if isinstance(c, Text) else Text(shown_in_line(str(c))) for c in row)
+        grid.add_row(*cells)
     console().print(grid)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,20 +16,17 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.status_table import print_tasks
 from ctrate_convert.cluster.states.evidence import State
-from ctrate_convert.cluster.states.status import Status, StatusReader, TaskLine, fold, fold_numbers
+from ctrate_convert.cluster.states.status import Status, StatusReader, fold_numbers
 from ctrate_convert.cluster.states.stuck import Stuck
 from ctrate_convert.cluster.submissions import SubmissionFiles
-from ctrate_convert.errors import ExitCode
+from ctrate_convert.errors import ExitCode, Interrupted
 from ctrate_convert.store.layout import Dataset
 
 _REFRESH_S = 15
-_FOLD_ABOVE = 40
 _CONSENTS = 3
-_COLUMNS = (">task", "=state", "evidence", "reason", ">attempts", "job", "node", ">elapsed",
-            ">time", ">CPU", ">MaxRSS", ">mem", ">samples")  # fmt: skip
-_WIDE = (">attempts", ">elapsed", ">time", ">CPU", ">MaxRSS", ">mem")
-_WIDE_COLUMNS = 110
+_BAR = 24
 _NAMED = 5
 _ORDER: tuple[State, ...] = get_args(State)
 
@@ -43,7 +41,7 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
     """One line a task: its state, the evidence for it, the reason; and what all add up to.
 
     time, CPU and mem are shares of what was asked for: of the time limit, of all cores for that
-    time, of the memory. A terminal narrower than 110 columns leaves them out.
+    time, of the memory. A narrow terminal leaves them out.
 
     Asks squeue once and sacct once, and says what could not be asked. --watch ends once nothing
     moves any more: with 0 if all is done, with 5 if a job is stuck in the queue or Slurm cannot
@@ -57,6 +55,25 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
     """
     dataset = Dataset(out)
     reader = StatusReader(dataset)
+    with contextlib.ExitStack() as stack:
+        if watch:
+            stack.enter_context(_told_at_the_end())
+        return _look(out, reader, watch=watch, failed=failed, long=long, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _told_at_the_end() -> Iterator[None]:
+    """Say at Ctrl+C that only the watching has ended."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("no longer watching; nothing was cancelled") from error
+
+
+def _look(
+    out: Path, reader: StatusReader, *, watch: bool, failed: bool, long: bool, as_json: bool
+) -> int:
+    """Print the status, with ``watch`` again and again; return the exit code."""
     while True:
         status = reader.read()
         damage = find_damage(status.view.ledger)
@@ -68,6 +85,7 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
         else:
             if watch and sys.stdout.isatty():
                 click.clear()
+                show.line(_headline(status))
             print_status(out, status, failed=failed, long=long)
             print_damage(damage)
         # Without Slurm's commands nothing is ever going to be known here.
@@ -75,6 +93,17 @@ def command(out: Path, watch: bool, failed: bool, long: bool, as_json: bool) -> 
         if not watch or status.is_at_rest or blind:
             return with_damage(_code(status) if watch else ExitCode.DONE, damage)
         time.sleep(_REFRESH_S)
+
+
+def _headline(status: Status) -> str:
+    """Return the clock and a bar, for a terminal that is watched."""
+    planned = sum(status.samples.values())
+    over = planned - status.samples.get("pending", 0)
+    share = over / planned if planned else 1.0
+    full = int(share * _BAR)
+    bar = "█" * full + "░" * (_BAR - full)
+    clock = time.strftime("%H:%M:%S")
+    return f"{clock}  {bar}  {share:.0%}, {over:,} of {planned:,} samples; again in {_REFRESH_S} s"
 
 
 def _code(status: Status) -> int:
@@ -86,31 +115,20 @@ def _code(status: Status) -> int:
 
 
 def print_status(out: Path, status: Status, *, failed: bool = False, long: bool = False) -> None:
-    """Print the table of the tasks, and the totals.
-
-    Neighbours in the same state share a row where there are many tasks, unless it is to be
-    ``long``.
-    """
-    lines = [line for line in status.lines if not failed or line.state == "failed"]
-    if len(lines) > _FOLD_ABOVE and not long:
-        rows = [_row(name, line, number) for name, line, number in fold(lines)]
-    else:
-        rows = [_row(str(line.task), line, 1) for line in lines]
-    places = [place for place, name in enumerate(_COLUMNS) if _is_shown(name)]
-    show.table(
-        [_COLUMNS[place] for place in places], [[row[place] for place in places] for row in rows]
-    )
+    """Print the table of the tasks, as `print_tasks` does, and the totals."""
+    print_tasks([x for x in status.lines if not failed or x.state == "failed"], long=long)
     states = [line.state for line in status.lines]
     tasks = ", ".join(f"{states.count(s):,} {s}" for s in _ORDER if s in states)
     show.line(f"Tasks: {tasks}.")
     parts = " + ".join(f"{number:,} {state}" for state, number in status.samples.items())
     show.line(f"Samples: {parts} = {sum(status.samples.values()):,}.")
-    facts = [f"{show.size(status.freed_bytes)} freed"]
+    facts = [f"{show.size(status.freed_bytes)} freed"] if status.freed_bytes else []
     if status.source_bytes_per_s:
         facts.insert(0, f"{status.source_bytes_per_s / 1e6:,.0f} MB/s of sources")
     if status.eta_s is not None:
         facts.append(f"ETA {show.duration(status.eta_s)}")
-    show.line(", ".join(facts) + ".")
+    if facts:
+        show.line(", ".join(facts) + ".")
     print_consents(status.consents, newest=_CONSENTS)
     slow = [line.task for line in status.lines if line.is_straggler]
     if slow and status.straggler_limit_s:
@@ -125,33 +143,6 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
     for problem in status.unavailable:
         show.line(f"Could not be asked: {problem}")
     _print_next(out, states, status)
-
-
-def _is_shown(column: str) -> bool:
-    """Return False for a column that a narrow terminal has no room for."""
-    return column not in _WIDE or not sys.stdout.isatty() or show.console().width >= _WIDE_COLUMNS
-
-
-def _row(name: str, line: TaskLine, number: int) -> tuple[object, ...]:
-    return (
-        name,
-        line.state,
-        line.evidence,
-        line.reason,
-        line.attempts if number == 1 else "",
-        (line.job or "") if number == 1 else "",
-        (line.node or "") if number == 1 else "",
-        show.duration(line.elapsed_s) if line.elapsed_s is not None and number == 1 else "",
-        _percent(line.time_share) if number == 1 else "",
-        _percent(line.cpu_share) if number == 1 else "",
-        show.size(line.max_rss_bytes) if line.max_rss_bytes and number == 1 else "",
-        _percent(line.memory_share) if number == 1 else "",
-        f"{line.samples_done}/{line.samples}" if number == 1 else f"{number:,} tasks",
-    )
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"
 
 
 def _print_stuck(status: Status) -> None:
