@@ -6,78 +6,65 @@
   whole or not at all.
 - ``verify-shard-000007.json``: the result of a unit, as soon as an element has it.
 
-Whatever has no result yet counts as not checked. No deletion rests on these files.
+Whatever has no result that is valid now counts as not checked. No deletion rests on these files.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-
-from pydantic import Field
 
 from ctrate_convert.checking.shard_check import ShardCheck
 from ctrate_convert.checking.verify_shard import ShardFindings
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import make_directories, publish_directory, read_regular, replace
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.ledger import Ledger, Recorded
 from ctrate_convert.store.records.audit import ComparedSource
-from ctrate_convert.store.records.base import Key, Record, Sha256, parse, read
-
-CheckCommand = Literal["verify", "audit"]
-Work = Literal["verify", "read", "compare"]
-
-_CHECK_FILE = "check.json"
-_UNITS_FILE = "units.jsonl"
-
-
-class CheckOptions(Record):
-    """The options of the command line; those of the other command have no meaning."""
-
-    num_samples: int = 0
-    check_precision: bool = False
-    full: bool = False
-    share: float = 1.0
-    seed: int = 0
-    against_sources: bool = False
-
-
-class Unit(Record):
-    """One shard to look at: ``verify`` it, ``read`` gone sources' members, or ``compare`` sources.
-
-    ``keys`` names the samples; without any, all that count are meant.
-    """
-
-    work: Work
-    shard: int = Field(ge=0)
-    keys: tuple[Key, ...]
-
-
-class Check(Record):
-    """``check.json``: one verification or audit."""
-
-    schema_number: Literal[1] = 1
-    number: int = Field(ge=1)
-    created: str
-    command: CheckCommand
-    options: CheckOptions
+from ctrate_convert.store.records.base import Key, Record, Sha256, parse, read, sha256_hex
+from ctrate_convert.store.records.check import (
+    CHECK_FILE,
+    UNITS_FILE,
+    Check,
+    CheckCommand,
+    CheckOptions,
+    Unit,
+    Work,
+)
 
 
 class UnitResult(Record):
-    """What an element found out about one unit; ``record_sha256`` is of the record it went by."""
+    """What an element found out about one unit of a check.
+
+    ``check``, ``created`` and ``unit_sha256`` say which unit of which check. ``record_sha256`` and
+    ``superseded`` are of the shard's record and its repaired samples, as the element found them
+    when it ``began``.
+    """
 
     schema_number: Literal[1] = 1
+    check: int
+    created: str
     work: Work
     shard: int
+    unit_sha256: Sha256
     record_sha256: Sha256
-    time: str
+    superseded: tuple[Key, ...]
+    began: str
     verified: ShardFindings | None = None
     read: ShardCheck | None = None
     compared: tuple[ComparedSource, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True if it has what its kind of work finds out."""
+        found = {"verify": self.verified, "read": self.read, "compare": self.compared}
+        return found[self.work] is not None
 
 
 class CheckFiles:
@@ -92,33 +79,75 @@ class CheckFiles:
         """All units of work.
 
         Raises:
-            DamageError: the file was changed.
+            DamageError: the file is not the one that was published.
         """
-        path = self.folder / _UNITS_FILE
-        return tuple(parse(Unit, line, path) for line in read_regular(path).splitlines())
+        path = self.folder / UNITS_FILE
+        with _advising(self.folder):
+            data = read_regular(path)
+            if sha256_hex(data) != self.check.units_sha256:
+                raise DamageError("the list of units was changed after it was written", where=path)
+            return tuple(parse(Unit, line, path) for line in data.splitlines())
 
-    def result(self, unit: Unit) -> UnitResult | None:
-        """Read the result of a unit; return None if there is none that can be read."""
-        with contextlib.suppress(FileNotFoundError, DamageError):
-            result = read(UnitResult, self._path(unit.work, unit.shard))
-            if (result.work, result.shard) == (unit.work, unit.shard):
-                return result
-        return None
+    def result(self, unit: Unit, ledger: Ledger) -> UnitResult | None:
+        """Return the result of a unit; None unless there is one that is valid now.
 
-    def write(self, result: UnitResult) -> None:
-        """Write the result of a unit durably; one of an earlier record is replaced."""
-        replace(self._path(result.work, result.shard), result.to_json())
+        It is valid if it is of this unit and check, the shard has the record and the repairs that
+        the element went by, and neither the shard nor a source that was compared was changed since.
+        """
+        try:
+            result = read(UnitResult, self._path(unit))
+            recorded = ledger.shard(unit.shard)
+        except (FileNotFoundError, DamageError, KeyError):
+            return None
+        if (
+            self.new_result(unit, recorded, result.began).model_copy(
+                update={
+                    "verified": result.verified,
+                    "read": result.read,
+                    "compared": result.compared,
+                }
+            )
+            != result
+        ):
+            return None
+        began_ns = datetime.fromisoformat(result.began).timestamp() * 1e9
+        looked_at = [ledger.dataset.shard(unit.shard)]
+        folder = Path(recorded.plan.settings.data_folder)
+        looked_at += [folder / one.source for one in result.compared or ()]
+        changed = any(_changed_ns(path) > began_ns for path in looked_at)
+        return result if result.is_whole and not changed else None
 
-    def has(self, unit: Unit) -> bool:
-        """Return True if there is a result of the unit, unread."""
-        return self._path(unit.work, unit.shard).is_file()
+    def new_result(self, unit: Unit, recorded: Recorded, began: str) -> UnitResult:
+        """Return a result of the unit with nothing found yet."""
+        return UnitResult(
+            check=self.check.number,
+            created=self.check.created,
+            work=unit.work,
+            shard=unit.shard,
+            unit_sha256=unit.sha256,
+            record_sha256=recorded.record.stored_sha256(),
+            superseded=tuple(sorted(recorded.superseded)),
+            began=began,
+        )
 
-    def missing(self) -> list[Unit]:
-        """Return the units without a result."""
-        return [unit for unit in self.units if not self.has(unit)]
+    def write(self, unit: Unit, result: UnitResult) -> None:
+        """Write the result of a unit durably; one that is not valid any more is replaced."""
+        replace(self._path(unit), result.to_json())
 
-    def _path(self, work: Work, shard: int) -> Path:
-        return self.folder / f"{work}-shard-{shard:06d}.json"
+    def missing(self, ledger: Ledger) -> list[Unit]:
+        """Return the units without a valid result."""
+        return [unit for unit in self.units if self.result(unit, ledger) is None]
+
+    def _path(self, unit: Unit) -> Path:
+        return self.folder / f"{unit.work}-shard-{unit.shard:06d}.json"
+
+
+def _changed_ns(path: Path) -> int:
+    """Return when the file was last changed; 0 if it is not there, which others look for."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ctime_ns
+    except OSError:
+        return 0
 
 
 def publish_check(
@@ -126,7 +155,9 @@ def publish_check(
 ) -> CheckFiles:
     """Write a new check under the next free number."""
     make_directories(dataset.checks)
-    number = max(_numbers(dataset), default=0)
+    names = [path.name for path in dataset.checks.iterdir()]
+    number = max((int(name) for name in names if re.fullmatch("[0-9]{4,9}", name)), default=0)
+    lines = b"".join(unit.to_json() + b"\n" for unit in units)
     while True:
         number += 1
         check = Check(
@@ -134,10 +165,11 @@ def publish_check(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
             options=options,
+            units=len(units),
+            units_sha256=sha256_hex(lines),
         )
         files = CheckFiles(dataset, check)
-        lines = b"".join(unit.to_json() + b"\n" for unit in units)
-        if publish_directory({_CHECK_FILE: check.to_json(), _UNITS_FILE: lines}, files.folder):
+        if publish_directory({CHECK_FILE: check.to_json(), UNITS_FILE: lines}, files.folder):
             return files
 
 
@@ -145,22 +177,22 @@ def load_check(dataset: Dataset, number: int) -> CheckFiles:
     """Read one check.
 
     Raises:
-        FileNotFoundError: there is no such check.
-        DamageError: the file was changed.
+        DamageError: it is not there, was changed, or a later version wrote it.
     """
-    return CheckFiles(dataset, read(Check, dataset.check(number) / _CHECK_FILE))
+    folder = dataset.check(number)
+    with _advising(folder):
+        return CheckFiles(dataset, read(Check, folder / CHECK_FILE))
 
 
-def newest_check(dataset: Dataset, command: CheckCommand) -> CheckFiles | None:
-    """Return the newest check that ``command`` asked for; None if there is none."""
-    for number in sorted(_numbers(dataset), reverse=True):
-        files = load_check(dataset, number)
-        if files.check.command == command:
-            return files
-    return None
-
-
-def _numbers(dataset: Dataset) -> list[int]:
-    if not dataset.checks.is_dir():
-        return []
-    return [int(path.name) for path in dataset.checks.iterdir() if path.name.isdigit()]
+@contextlib.contextmanager
+def _advising(folder: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of a check into an error that says how to go on."""
+    try:
+        yield
+    except (DamageError, FileNotFoundError) as error:
+        what = error.what if isinstance(error, DamageError) else "a file of it is missing"
+        raise DamageError(
+            f"this verification or audit cannot be gone on with: {what}",
+            where=folder,
+            next_command=f"mv {folder} {folder}.bad; then the same command with --submit",
+        ) from error

@@ -43,12 +43,15 @@ class VerifyReport(ShardFindings):
     """The extent of a verification, and what it found.
 
     A report without damage vouches only for what was looked at. ``unchecked`` names the shards that
-    a job on the cluster was to check and has not checked yet.
+    a job on the cluster was to check and has not checked yet. If jobs read the shards,
+    ``read_from`` and ``read_until`` tell when the first and the last of them was begun.
     """
 
     shards: int = 0
     samples: int = 0
     unchecked: list[str] = field(default_factory=list)
+    read_from: str = ""
+    read_until: str = ""
 
     @property
     def damaged_shards(self) -> frozenset[str]:

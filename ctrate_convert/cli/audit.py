@@ -9,13 +9,13 @@ import click
 
 from ctrate_convert.checking.audit.accounts import LIST_FILE, PAGE_FILE, SUMMARY_FILE, audit
 from ctrate_convert.checking.audit.page import report_lines
-from ctrate_convert.checking.check_files import CheckOptions
 from ctrate_convert.checking.units import audited
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.on_cluster import newest, require_alone, submit_check_of
+from ctrate_convert.cli.on_cluster import Jobs, newest, refuse_with_result, submit_check_of
 from ctrate_convert.cli.verify import Progress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.check import CheckOptions
 
 _NAMED = 20
 
@@ -57,7 +57,8 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     help="Also compare every source that is still there with its shard, voxel by voxel, as a "
     "deletion would; nothing is deleted.",
 )
-@options.on_the_cluster(result=True)
+@options.on_the_cluster
+@options.result_option
 @options.num_workers_option
 @options.json_option
 def command(
@@ -67,6 +68,8 @@ def command(
     against_sources: bool,
     submit: bool,
     profile: Path | None,
+    timeout_min: int | None,
+    mem_gb: float | None,
     result: bool,
     num_workers: int,
     as_json: bool,
@@ -87,14 +90,15 @@ def command(
       ctrate-convert audit /data/shards --against_sources --submit
     """
     dataset = Dataset(out)
-    require_alone("--submit", submit, submit=False, result=result)
+    jobs = Jobs(submit, profile, timeout_min, mem_gb)
+    jobs.refuse_if_alone()
     any_seed = seed is None
     seed = secrets.randbelow(2**31) if seed is None else seed
+    if result:
+        refuse_with_result("share", "seed", "against_sources")
     if submit:
         wanted = CheckOptions(share=share, seed=seed, against_sources=against_sources)
-        return submit_check_of(
-            dataset, profile, "audit", wanted, any_seed=any_seed, as_json=as_json
-        )
+        return submit_check_of(dataset, jobs, "audit", wanted, any_seed=any_seed, as_json=as_json)
     if result:
         done = audited(dataset, newest(dataset, "audit"))
     else:

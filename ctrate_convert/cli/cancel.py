@@ -29,7 +29,11 @@ def command(out: Path, tasks: tuple[int, ...], as_json: bool) -> int:
     if as_json:
         show.as_json(done)
         return ExitCode.DONE
-    which = f" ({fold_numbers(done.tasks)})" if done.tasks else ""
-    show.line(f"Cancelled {show.count(len(done.tasks), 'task')}{which}.")
-    show.line(f"Next: ctrate-convert status {out}; ctrate-convert relaunch {out}")
+    if done.tasks or not done.commands:
+        which = f" ({fold_numbers(done.tasks)})" if done.tasks else ""
+        show.line(f"Cancelled {show.count(len(done.tasks), 'task')}{which}.")
+    if done.commands:
+        show.line(f"Cancelled what jobs did of {' and '.join(done.commands)}.")
+    again = f"; ctrate-convert relaunch {out}" if done.tasks else ""
+    show.line(f"Next: ctrate-convert status {out}{again}")
     return ExitCode.DONE

@@ -11,7 +11,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
-from ctrate_convert.cli.on_cluster import delete_by_jobs, require_alone
+from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.deleting.proposal import propose
@@ -56,7 +56,7 @@ _MEANING = {
     metavar="DIR,…",
     help="Delete only what these folders hold too: each shard there, with its SHA-256, read now.",
 )
-@options.on_the_cluster(result=False)
+@options.on_the_cluster
 @options.num_workers_option
 @options.json_option
 def command(
@@ -68,6 +68,8 @@ def command(
     copies: tuple[str, ...],
     submit: bool,
     profile: Path | None,
+    timeout_min: int | None,
+    mem_gb: float | None,
     num_workers: int,
     as_json: bool,
 ) -> int:
@@ -86,7 +88,8 @@ def command(
       ctrate-convert delete /data/shards --copies /backup/shards
       ctrate-convert delete /data/shards --submit
     """
-    require_alone("--dry_run", dry_run, submit=submit, result=False)
+    jobs = Jobs(submit, profile, timeout_min, mem_gb)
+    jobs.refuse_if_alone("dry_run")
     if dry_run and yes:
         raise SettingsError("--dry_run and --yes do not go together")
     dataset = Dataset(out)
@@ -110,7 +113,8 @@ def command(
     if not (as_json or yes):
         print_sources(sources)
     if submit:
-        return delete_by_jobs(dataset, profile, whole, work, yes=yes, as_json=as_json)
+        facts = _facts(sources, None)
+        return delete_by_jobs(dataset, jobs, whole, work, yes=yes, as_json=as_json, facts=facts)
     consent = ask(dataset, whole, "delete", yes=yes)
     if consent is None:
         if as_json:

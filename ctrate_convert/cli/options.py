@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from pydantic import ValidationError
 
 from ctrate_convert.cli import show
@@ -194,25 +195,39 @@ def num_workers_option(function: F) -> F:
     )(function)
 
 
-def on_the_cluster(result: bool) -> Callable[[F], F]:
-    """Add ``--submit`` and ``--profile``, and with ``result`` also ``--result``."""
+def on_the_cluster(function: F) -> F:
+    """Add the options by which Slurm jobs do the work of a command."""
+    for option in (
+        click.option("--timeout_min", type=click.IntRange(min=1), metavar="N",
+                     help="Of --submit: time limit of an element, in minutes."),
+        click.option("--mem_gb", type=click.FloatRange(min=0, min_open=True), metavar="N",
+                     help="Of --submit: memory of an element."),
+        click.option("--profile", type=click.Path(dir_okay=False, path_type=Path),
+                     help="Of --submit: TOML file that tells how jobs are submitted here; without "
+                     "it as the conversion was."),
+        click.option("--submit", is_flag=True,
+                     help="Have Slurm jobs do it; `status` tells how far they are."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
-    def add(function: F) -> F:
-        if result:
-            function = click.option(
-                "--result", is_flag=True, help="Report what the newest --submit has found so far."
-            )(function)
-        function = click.option(
-            "--profile",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Of --submit: TOML file that tells how jobs are submitted here; without it as the "
-            "conversion was.",
-        )(function)
-        return click.option(
-            "--submit", is_flag=True, help="Do it in Slurm jobs, and report on them by `status`."
-        )(function)
 
-    return add
+def result_option(function: F) -> F:
+    """Add ``--result``."""
+    return click.option(
+        "--result", is_flag=True, help="Report what the jobs of the newest --submit have found."
+    )(function)
+
+
+def given(*names: str) -> list[str]:
+    """Return those of the options that the command line itself names."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def min_free_option(function: F) -> F:

@@ -10,6 +10,7 @@ import click
 
 from ctrate_convert.checking.gallery import Chosen, choose, failed_sources, looks_of
 from ctrate_convert.cli import show
+from ctrate_convert.cli.terminal import picture_line
 from ctrate_convert.errors import CtrateError, ExitCode, SettingsError
 from ctrate_convert.looking.look import Look
 from ctrate_convert.looking.page import page
@@ -82,7 +83,7 @@ def _print(look: Look) -> None:
     colour = sys.stdout.isatty() and not console.no_color
     window = look.windows[0]
     for text in as_text(look, columns, window, colour=colour):
-        click.echo(text, color=colour)
+        picture_line(text, colour=colour)
     for name, value in look.facts():
         show.line(f"{name:>15}  {value}")
     show.line()

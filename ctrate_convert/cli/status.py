@@ -18,6 +18,7 @@ from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.status_table import print_tasks
 from ctrate_convert.cluster.states.evidence import State
+from ctrate_convert.cluster.states.other_work import OtherWork
 from ctrate_convert.cluster.states.status import Status, StatusReader, fold_numbers
 from ctrate_convert.cluster.states.stuck import Stuck
 from ctrate_convert.cluster.submissions import SubmissionFiles
@@ -111,6 +112,8 @@ def _code(status: Status) -> int:
     if status.view.stuck or not status.view.queue_asked:
         return ExitCode.ENVIRONMENT
     is_done = all(line.state == "done" for line in status.lines)
+    newest = {one.name: one for one in status.view.other_work}
+    is_done &= all(one.results >= one.units and not one.failures for one in newest.values())
     return ExitCode.DONE if is_done else ExitCode.SAMPLES_FAILED
 
 
@@ -162,21 +165,33 @@ def _print_stuck(status: Status) -> None:
 
 def _print_other_work(out: Path, status: Status) -> None:
     """Print how far the newest verification, audit and deletion on the cluster have come."""
-    for one in {one.command: one for one in status.view.other_work}.values():
+    for one in {one.name: one for one in status.view.other_work}.values():
         results = f"{one.results:,} of {one.units:,} results" if one.units else ""
+        name, _, words = one.command.partition(" ")
+        again = " ".join(filter(None, (f"ctrate-convert {name} {out}", words, "--submit")))
         if one.is_live:
             parts = [f"{one.running:,} running", f"{one.waiting:,} waiting", results]
             parts += ["Slurm has not answered yet"] if one.is_open else []
-            parts += [f"stuck: {one.why_stuck}"] if one.why_stuck else []
+            parts += (
+                [f"stuck: {one.why_stuck}; ctrate-convert cancel {out}"] if one.why_stuck else []
+            )
         elif one.results < one.units:
-            again = f"go on with: ctrate-convert {one.command} {out} --submit"
-            parts = [f"over with {results}", again]
+            parts = [f"over with {results}", _failures(one), f"go on with: {again}"]
         elif one.units:
-            parts = [results, f"see: ctrate-convert {one.command} {out} --result"]
+            parts = [results, f"see: ctrate-convert {name} {out} --result"]
+        elif one.failures:
+            parts = ["over", _failures(one), f"what is left: ctrate-convert delete {out} --dry_run"]
         else:
             continue
-        words = ", ".join(filter(None, parts))
-        show.line(f"{one.command}, submission {one.submission:04d}: {words}.")
+        show.line(f"{name}, submission {one.submission:04d}: {', '.join(filter(None, parts))}.")
+
+
+def _failures(one: OtherWork) -> str:
+    """Return how many elements ended without success, and where their logs are."""
+    if not one.failures:
+        return ""
+    counts = ", ".join(f"{number:,} {state}" for state, number in one.failures.items())
+    return f"{counts} (logs: {one.logs})"
 
 
 def _mend(some: Sequence[Stuck]) -> str:

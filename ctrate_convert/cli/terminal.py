@@ -36,6 +36,11 @@ def line(text: str = "") -> None:
     click.echo(shown(text))
 
 
+def picture_line(text: str, *, colour: bool) -> None:
+    """Print one line of a picture that the program drew itself: its colours are obeyed."""
+    click.echo(text, color=colour)
+
+
 def note(text: str) -> None:
     """Print one line on standard error: progress, a warning, an error."""
     click.echo(shown(text), err=True)

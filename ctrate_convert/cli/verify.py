@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
-from ctrate_convert.checking.check_files import CheckOptions
 from ctrate_convert.checking.damage import mend_command
 from ctrate_convert.checking.mending.mend import MendReport, mend
 from ctrate_convert.checking.mending.repair import RepairReport, repair
 from ctrate_convert.checking.units import verified
 from ctrate_convert.checking.verify import VerifyReport, verify
 from ctrate_convert.cli import options, show
-from ctrate_convert.cli.on_cluster import newest, require_alone, submit_check_of
+from ctrate_convert.cli.on_cluster import Jobs, newest, refuse_with_result, submit_check_of
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.run import Crew
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.check import CheckOptions
 
 _NAMED = 50
 _FEW = 5
@@ -45,7 +45,8 @@ _LINE_EVERY_S = 10.0
     "and convert damaged shards' samples again into new shards, from sources that still exist. "
     "With --full.",
 )
-@options.on_the_cluster(result=True)
+@options.on_the_cluster
+@options.result_option
 @options.num_workers_option
 @options.json_option
 def command(
@@ -56,6 +57,8 @@ def command(
     repairing: bool,
     submit: bool,
     profile: Path | None,
+    timeout_min: int | None,
+    mem_gb: float | None,
     result: bool,
     num_workers: int,
     as_json: bool,
@@ -79,15 +82,22 @@ def command(
             seen="--repair without --full",
             next_command=f"ctrate-convert verify {out} --full --repair",
         )
-    if submit or result:
-        require_alone("--repair", repairing, submit=submit, result=result)
-        if result:
-            report = verified(dataset, newest(dataset, "verify"))
-            return _print_checked(dataset, report, as_json=as_json)
+    jobs = Jobs(submit, profile, timeout_min, mem_gb)
+    jobs.refuse_if_alone("repairing")
+    if result:
+        refuse_with_result("num_samples", "check_precision", "full", "repairing")
+        files = newest(dataset, "verify")
+        report = verified(dataset, files)
+        if not as_json:
+            show.line(
+                f"Check {files.check.number:04d} of {files.check.created}: {files.check.words}."
+            )
+        return _print_checked(dataset, report, as_json=as_json)
+    if submit:
         wanted = CheckOptions(
             num_samples=0 if full else num_samples, check_precision=check_precision, full=full
         )
-        return submit_check_of(dataset, profile, "verify", wanted, as_json=as_json)
+        return submit_check_of(dataset, jobs, "verify", wanted, as_json=as_json)
     report = verify(
         dataset,
         num_samples=num_samples,
@@ -218,8 +228,11 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
             f"{', '.join(report.unchecked[:_FEW])}{', …' if len(report.unchecked) > _FEW else ''}. "
             f"See: ctrate-convert status {dataset.out}"
         )
+    if report.read_from:
+        show.line(f"Read by jobs, begun {report.read_from} to {report.read_until}.")
     if not report.damage:
-        show.line("No damage found" + (" in the rest." if report.unchecked else "."))
+        if not report.unchecked or report.samples_checked:
+            show.line("No damage found" + (" in the rest." if report.unchecked else "."))
         return
     show.line(f"DAMAGE, {show.count(len(report.damage), 'finding')}:")
     show.some(

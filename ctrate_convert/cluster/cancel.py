@@ -15,16 +15,19 @@ from ctrate_convert.store.layout import Dataset
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The tasks and the jobs that were cancelled."""
+    """The tasks whose conversion was cancelled, the jobs, and what else jobs were doing."""
 
     tasks: tuple[int, ...]
     jobs: tuple[str, ...]
+    commands: tuple[str, ...] = ()
 
 
 def cancel(
     dataset: Dataset, tasks: Sequence[int] = (), client: SlurmClient | None = None
 ) -> Cancelled:
-    """Cancel the live elements of ``tasks``, or of all tasks and then all other jobs too.
+    """Cancel the live elements of ``tasks``, or of all tasks and then the finalisers too.
+
+    What verifies, audits or deletes is cancelled likewise.
 
     The cancellation is written down first: without accounting, only that tells later why the tasks
     ended.
@@ -48,7 +51,13 @@ def cancel(
     jobs = [job for task in chosen for job in task.jobs_in_queue]
     if not tasks:
         jobs += view.finalisers
-        jobs += [job for one in view.other_work for job in one.jobs]
+    others = [
+        (one.name, job)
+        for one in view.other_work
+        for task, job in zip(one.tasks, one.jobs, strict=False)
+        if not tasks or task in tasks
+    ]
+    jobs += [job for _, job in others]
     if not jobs:
         raise RefusedError(
             "nothing is live that could be cancelled",
@@ -66,4 +75,5 @@ def cancel(
                 [task.number for task in mine], [job for task in mine for job in task.jobs_in_queue]
             )
     client.at(clusters_of(view.submissions)).scancel(jobs)
-    return Cancelled(tuple(task.number for task in chosen), tuple(jobs))
+    commands = tuple(dict.fromkeys(name for name, _ in others))
+    return Cancelled(tuple(task.number for task in chosen), tuple(jobs), commands)

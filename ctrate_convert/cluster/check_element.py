@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ctrate_convert.checking.check_files import Unit, load_check
+from ctrate_convert.checking.check_files import load_check
 from ctrate_convert.checking.units import UnitToDo, do_unit, unit_to_do
 from ctrate_convert.cluster.element import refuse_if_given_up
 from ctrate_convert.errors import CtrateError, DamageError, Interrupted
@@ -22,6 +22,7 @@ from ctrate_convert.running.pool import TIME_LIMIT_WARNING
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.check import Unit
 from ctrate_convert.store.records.plan import shard_name
 
 
@@ -36,20 +37,20 @@ def work(
     refuse_if_given_up(dataset, submission, task)
     files = load_check(dataset, check)
     mine = [Unit.model_validate_json(line) for line in units]
-    before = [unit for unit in mine if not files.has(unit)]
     ledger = Ledger(dataset, require_plans(dataset))
+    before = [unit for unit in mine if files.result(unit, ledger) is None]
     todo: list[UnitToDo] = []
     errors: list[CtrateError] = []
     for unit in before:
         try:
             todo.append(unit_to_do(ledger, files.check, unit))
-        except FileNotFoundError:
-            where = dataset.record(unit.shard)
-            errors.append(
-                DamageError(f"the record of {shard_name(unit.shard)} is gone", where=where)
-            )
+        except (FileNotFoundError, KeyError):
+            what = f"the record of {shard_name(unit.shard)} is gone"
+            errors.append(DamageError(what, where=dataset.record(unit.shard)))
         except DamageError as error:
             errors.append(error)
+    # The smallest first: one that is too large for the time limit keeps none from being checked.
+    todo.sort(key=lambda one: one.recorded.shard.source_bytes)
     # Slurm signals every process of a step; only this one may act on the warning.
     start_forkserver([do_unit.__module__], ignored=(TIME_LIMIT_WARNING,))
     requeue = signal.signal(TIME_LIMIT_WARNING, _stop)
@@ -57,12 +58,12 @@ def work(
         each_in_a_process(do_unit, todo, num_workers)
     except _Warned as warned:
         signal.signal(TIME_LIMIT_WARNING, requeue)
-        if any(files.has(unit) for unit in before):
+        if any(files.result(unit, ledger) for unit in before):
             # submitit's own handler requeues the element with the same units.
             signal.raise_signal(TIME_LIMIT_WARNING)
         raise Interrupted(
             "the time limit was too short for one shard",
-            next_command=f"the same command with a longer time limit (timeout_min) for {out}",
+            next_command="the same command with --timeout_min MINUTES",
         ) from warned
     finally:
         signal.signal(TIME_LIMIT_WARNING, requeue)

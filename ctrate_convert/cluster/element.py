@@ -39,7 +39,7 @@ from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.running.space import SpaceWatch
 from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.ledger import Ledger, allows
 from ctrate_convert.store.merger import merge_when_due
 from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.attempt import EndCause
@@ -145,7 +145,10 @@ def _convert(
             work = [
                 one
                 for one in ledger.planned.values()
-                if one.shard.task == task and one.shard.index in ledger.recorded
+                if one.shard.task == task
+                and one.shard.index in ledger.recorded
+                # Another shard of the task may have been published since the person was asked.
+                and allows(consent, *one)
             ]
     except (CtrateError, OSError) as error:
         # No run began that could record how this attempt ended.

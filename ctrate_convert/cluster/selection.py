@@ -157,6 +157,7 @@ def with_room(view: ClusterView, selection: Selection, profile: ClusterProfile) 
     work = [
         ledger.planned[shard.index]
         for group in selection.groups
+        if group.kind == "convert"  # the others write no shard
         for task in group.tasks
         for shard in task.shards
     ]

@@ -9,14 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ctrate_convert.checking.check_files import (
-    CheckCommand,
-    CheckFiles,
-    CheckOptions,
-    Unit,
-    newest_check,
-    publish_check,
-)
+from ctrate_convert.checking.check_files import CheckFiles, load_check, publish_check
 from ctrate_convert.checking.units import units_of_audit, units_of_verify
 from ctrate_convert.cluster.payload import Payload
 from ctrate_convert.cluster.scheduler.client import SlurmClient
@@ -25,12 +18,18 @@ from ctrate_convert.cluster.scheduler.limits import ClusterLimits
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile, profile_from
 from ctrate_convert.cluster.selection import Group, Selection, refuse_in_the_dark, usual_resources
 from ctrate_convert.cluster.states.cluster_view import ClusterView, Looker
-from ctrate_convert.cluster.submissions import ArrayIntent, ArrayKind, SubmissionFiles
+from ctrate_convert.cluster.submissions import (
+    ArrayIntent,
+    ArrayKind,
+    SubmissionFiles,
+    load_submissions,
+)
 from ctrate_convert.cluster.submit import Arguments, Payloads, Submitted, submit_selected
 from ctrate_convert.errors import RefusedError
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import planned_shards
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.check import CheckCommand, CheckOptions, Unit
 
 
 def submit_check(
@@ -52,28 +51,28 @@ def submit_check(
     """
     client = client or SlurmClient()
     _refuse_if_live(Looker(dataset, client).look(), command)
-    files = _unfinished(dataset, command, options, any_seed=any_seed)
+    ledger = Ledger(dataset, require_plans(dataset))
+    files, left = _unfinished(ledger, command, options, any_seed=any_seed)
     notes = []
     if files is None:
         make = units_of_verify if command == "verify" else units_of_audit
-        units = make(dataset, options)
-        if not units:
+        left = make(dataset, options)
+        if not left:
             raise RefusedError(
-                f"there is no shard that `{command}` would read with these options",
+                f"there is no shard that `{options.words(command)}` would read",
                 where=dataset.out,
-                next_command=f"ctrate-convert {command} {dataset.out}",
+                next_command=f"ctrate-convert status {dataset.out}",
             )
-        files = publish_check(dataset, command, options, units)
+        files = publish_check(dataset, command, options, left)
     else:
-        done = len(files.units) - len(files.missing())
         notes.append(
             f"goes on with check {files.check.number:04d} of {files.check.created}: "
-            f"{done} of {len(files.units)} results are there"
+            f"{len(files.units) - len(left)} of {len(files.units)} results are there"
         )
-    planned = planned_shards(require_plans(dataset))
     units_by_task: dict[int, list[Unit]] = {}
-    for unit in files.missing():
-        units_by_task.setdefault(planned[unit.shard].shard.task, []).append(unit)
+    for unit in left:
+        if unit.shard in ledger.planned:
+            units_by_task.setdefault(ledger.planned[unit.shard].shard.task, []).append(unit)
 
     def payloads(intent: SubmissionFiles, array: ArrayIntent) -> tuple[Payload, list[Arguments]]:
         number, out = intent.submission.number, os.fspath(intent.out)
@@ -90,7 +89,7 @@ def submit_check(
         dataset,
         profile,
         client,
-        command,
+        options.words(command),
         frozenset(units_by_task),
         payloads,
         kind="check",
@@ -137,17 +136,34 @@ def submit_deletion(
     )
 
 
+def newest_check(dataset: Dataset, command: CheckCommand) -> CheckFiles | None:
+    """Return the newest check of the command that Slurm may have accepted; None without any.
+
+    Raises:
+        DamageError: its files were changed.
+    """
+    for files in reversed(load_submissions(dataset)):
+        for place, array in enumerate(files.submission.arrays):
+            if array.kind != "check" or files.submission.command.split()[0] != command:
+                continue
+            answer = files.answer(place)
+            if answer is None or answer.job_id is not None:
+                return load_check(dataset, array.check)
+    return None
+
+
 def _unfinished(
-    dataset: Dataset, command: CheckCommand, options: CheckOptions, *, any_seed: bool
-) -> CheckFiles | None:
-    """Return the newest check if these options asked for it and results of it are missing."""
-    files = newest_check(dataset, command)
-    if files is None or not files.missing():
-        return None
+    ledger: Ledger, command: CheckCommand, options: CheckOptions, *, any_seed: bool
+) -> tuple[CheckFiles | None, Sequence[Unit]]:
+    """Return the newest check and what is left of it, if these options asked for it."""
+    files = newest_check(ledger.dataset, command)
+    if files is None:
+        return None, ()
     asked = files.check.options
     if any_seed:
         options = options.model_copy(update={"seed": asked.seed})
-    return files if asked == options else None
+    left = files.missing(ledger) if asked == options else []
+    return (files, left) if left else (None, ())
 
 
 def _submit(
@@ -164,15 +180,24 @@ def _submit(
     notes: Sequence[str] = (),
     dry_run: bool = False,
 ) -> Submitted:
-    looked = False
+    known: frozenset[int] | None = None
 
     def select(view: ClusterView, limits: ClusterLimits) -> Selection:
-        nonlocal looked
-        # Only the first time: later the first of its own arrays may be live.
-        if not looked:
-            _refuse_if_live(view, command)
-        looked = True
-        chosen = tuple(task for task in view.tasks if task.number in tasks)
+        nonlocal known
+        numbers = frozenset(files.submission.number for files in view.submissions)
+        mine = numbers - (numbers if known is None else known)
+        known = known if known is not None else numbers
+        # The rounds of this very call come one after the other: what they got is not tried again.
+        _refuse_if_live(view, command.split()[0], but=mine)
+        taken = frozenset(
+            task
+            for files in view.submissions
+            if files.submission.number in mine
+            for place, array in enumerate(files.submission.arrays)
+            if (answer := view.answers[files.submission.number, place]) is None or answer.job_id
+            for task in array.tasks
+        )
+        chosen = tuple(task for task in view.tasks if task.number in tasks - taken)
         wanted = usual_resources(view, chosen, profile)
         group = Group(
             command, chosen, limits.partition.cap(wanted), consent, kind=kind, check=check
@@ -190,14 +215,21 @@ def _submit(
     )
 
 
-def _refuse_if_live(view: ClusterView, command: str) -> None:
+def _refuse_if_live(view: ClusterView, command: str, but: frozenset[int] = frozenset()) -> None:
+    """Raise if jobs of the command are live, or may be, in submissions other than ``but``."""
     refuse_in_the_dark(view)
     for one in view.other_work:
-        if one.command == command and one.is_live:
-            job = f"job {one.jobs[0].partition('_')[0]}" if one.jobs else "not answered yet"
-            raise RefusedError(
-                f"`{command}` is at work on the cluster already",
-                where=view.dataset.out,
-                seen=f"submission {one.submission:04d}, {job}",
-                next_command=f"ctrate-convert status {view.dataset.out}",
-            )
+        if one.name != command or not one.is_live or but >= frozenset(one.submissions):
+            continue
+        what = f"`{command}` is at work on the cluster already"
+        seen = f"submission {one.submission:04d}"
+        if one.jobs:
+            seen += f", job {one.jobs[0].partition('_')[0]}"
+        else:
+            what = f"it is not known yet whether Slurm accepted an earlier `{command}`"
+        raise RefusedError(
+            what,
+            where=view.dataset.out,
+            seen=seen,
+            next_command=f"ctrate-convert status {view.dataset.out}; it becomes known by itself",
+        )

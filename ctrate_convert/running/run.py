@@ -88,7 +88,14 @@ def run_work(
     )
     if not work:
         return result
-    attempt = Attempt(dataset, _tasks(work), dict(crew.scheduler), crew.num_workers)
+    deletes_only = all(shard.index in recorded for _, shard in work)
+    attempt = Attempt(
+        dataset,
+        _tasks(work),
+        dict(crew.scheduler),
+        crew.num_workers,
+        deletes_only=deletes_only,
+    )
     _log.info("attempt %s: %d shards, %d workers", attempt.name, len(work), crew.num_workers)
     orders = [
         Order(

@@ -39,6 +39,8 @@ class Attempt:
         tasks: Sequence[int],
         scheduler: dict[str, str] | None = None,
         workers: int | None = None,
+        *,
+        deletes_only: bool = False,
     ) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         self.name = f"{stamp}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -53,6 +55,7 @@ class Attempt:
             started=now_text(),
             scheduler=scheduler or {},
             workers=workers,
+            deletes_only=deletes_only,
         )
         make_directories(self.folder)
         create_once(self.folder / "start.json", start.to_pretty_json())

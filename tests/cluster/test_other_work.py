@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,18 @@ def damage(one: Site, shard: int) -> None:
 def test_verify_by_jobs_says_what_verify_says(done: Site) -> None:
     damage(done, 2)
     said = done.ok("verify", done.out, "--full", "--submit", *profile(done))
-    assert f"{TASKS} tasks (verify)" in said.stdout
+    assert f"{TASKS} tasks (verify --full)" in said.stdout
     assert f"ctrate-convert verify {done.out} --result" in said.stdout
     facts = wait_for_jobs(done)
     assert {task["state"] for task in facts["tasks"]} == {"done"}
     here = done.cli("verify", done.out, "--full", "--json")
     there = done.cli("verify", done.out, "--result", "--json")
     assert there.code == here.code == ExitCode.DAMAGE
-    assert there.json() == here.json()
+    differ = dict.fromkeys(("read_from", "read_until"))
+    assert {**there.json(), **differ} == {**here.json(), **differ}
     assert f"{TASKS} of {TASKS} results" in done.ok("status", done.out).stdout
     (array,) = done.ok("history", done.out, "--json").json()["arrays"]
-    assert (array["command"], len(array["tasks"]), array["outcome"]) == ("verify", TASKS, {})
+    assert (array["command"], len(array["tasks"]), array["outcome"]) == ("verify --full", TASKS, {})
 
 
 def test_what_is_not_checked_is_not_vouched_for(done: Site, faults: Faults) -> None:
@@ -82,10 +84,11 @@ def test_what_is_not_checked_is_not_vouched_for(done: Site, faults: Faults) -> N
     assert "No damage found in the rest." in part.stdout
     status = done.ok("status", done.out).stdout
     assert "over with 3 of 4 results" in status
-    assert f"ctrate-convert verify {done.out} --submit" in status
+    assert f"go on with: ctrate-convert verify {done.out} --full --submit" in status
+    assert done.cli("status", done.out, "--watch").code == ExitCode.SAMPLES_FAILED
     faults.clear()
     again = done.ok("verify", done.out, "--full", "--submit", *profile(done))
-    assert "1 task (verify)" in again.stdout
+    assert "1 task (verify --full)" in again.stdout
     assert "3 of 4 results are there" in again.stdout
     wait_for_jobs(done)
     whole = done.ok("verify", done.out, "--result")
@@ -110,7 +113,7 @@ def test_an_audit_by_jobs_is_filed_whole_or_not_at_all(done: Site) -> None:
     there = done.cli("audit", done.out, "--result", "--json")
     here = done.cli("audit", done.out, "--seed", 7, "--json")
     assert there.code == here.code == ExitCode.DAMAGE
-    differ = ("time", "list_sha256")
+    differ = ("time", "list_sha256", "read_from", "read_until", "verdict")
     one, other = there.json()["summary"], here.json()["summary"]
     assert {k: one[k] for k in one if k not in differ} == {
         k: other[k] for k in other if k not in differ
@@ -197,7 +200,7 @@ def test_an_ordinary_user_sees_and_cancels_them(users: UsersSite) -> None:
         assert "at work on the cluster already" in refused.stderr
     facts = users.status()
     assert [(one["command"], one["waiting"]) for one in facts["other_work"]] == [
-        ("verify", 3), ("audit", 3), ("delete", 3),
+        ("verify --full", 3), ("audit --against_sources", 3), ("delete", 3),
     ]  # fmt: skip
     assert {task["state"] for task in facts["tasks"]} == {"done"}
     users.ok("cancel", users.out)
@@ -205,16 +208,62 @@ def test_an_ordinary_user_sees_and_cancels_them(users: UsersSite) -> None:
     assert len(sources_left(users.made)) == 3
 
 
-def test_what_two_checks_cannot_be_together(done: Site) -> None:
+def test_what_does_not_go_together_is_refused(done: Site) -> None:
     for words in (
         ("verify", done.out, "--submit", "--result"),
+        ("verify", done.out, "--full", "--result"),
         ("verify", done.out, "--full", "--repair", "--submit"),
+        ("verify", done.out, "--submit", "--num_workers", 2),
         ("audit", done.out, "--submit", "--result"),
+        ("audit", done.out, "--result", "--seed", 3),
         ("delete", done.out, "--submit", "--dry_run"),
     ):
         refused = done.cli(*words)
-        assert refused.code == ExitCode.USAGE
+        assert refused.code == ExitCode.USAGE, words
         assert "do not go together" in refused.stderr
+    refused = done.cli("verify", done.out, *profile(done))
+    assert refused.code == ExitCode.USAGE
+    assert "--profile goes with --submit" in refused.stderr
+
+
+def test_a_submission_that_never_began_hides_nothing(done: Site) -> None:
+    damage(done, 0)
+    done.ok("verify", done.out, "--full", "--submit", *profile(done))
+    wait_for_jobs(done)
+    assert done.cli("verify", done.out, "--result").code == ExitCode.DAMAGE
+    refused = done.cli("verify", done.out, "--full", "--submit", *profile(done, 'partition = "no"'))
+    assert refused.code == ExitCode.USAGE
+    assert done.cli("verify", done.out, "--result").code == ExitCode.DAMAGE
+
+
+def test_a_deletion_is_no_word_on_the_conversion(cluster: Cluster, tmp_path: Path) -> None:
+    """One shard of a task is published, the other not: the task stays free to be submitted."""
+    with site(cluster, tmp_path, tasks=2, plan=("--shards_per_task", 2)) as one:
+        one.ok("run", one.out, "--keep_source_files")
+        one.dataset.record(1).unlink()
+        one.dataset.shard(1).unlink()
+        one.dataset.manifest.unlink()
+        for attempt in one.dataset.attempts.iterdir():
+            shutil.rmtree(attempt)
+        one.ok("delete", one.out, "--submit", "--yes", *profile(one))
+        facts = wait_for_jobs(one)
+        assert [task["state"] for task in facts["tasks"]] == ["pending"]
+        assert len(sources_left(one.made)) == 1
+        one.submit()
+        assert {task["state"] for task in one.wait_until_settled()["tasks"]} == {"done"}
+
+
+def test_cancel_stops_the_deletion_of_a_task(done: Site) -> None:
+    later = profile(done, "[additional_parameters]", 'begin = "now+1hour"')
+    done.ok("delete", done.out, "--submit", "--yes", *later)
+    said = done.ok("cancel", done.out, 1).stdout
+    assert "Cancelled what jobs did of delete." in said
+    assert "relaunch" not in said
+    (work,) = done.status()["other_work"]
+    assert work["tasks"] == [0, 2, 3]
+    done.ok("cancel", done.out)
+    wait_for_jobs(done)
+    assert len(sources_left(done.made)) == TASKS
 
 
 def test_requeued_elements_do_only_what_is_left(cluster: Cluster, tmp_path: Path) -> None:

@@ -183,3 +183,29 @@ def test_the_relaunch_of_many_that_ran_out_of_memory_is_one_array(
     (group,) = [array for array in arrays if array["why"] == "ran out of memory"]
     assert group["tasks"] == "3-5,9"
     assert group["resources"]["mem_mb"] % 256 == 0
+
+
+def test_a_verification_that_is_refused_for_a_limit_submits_no_task_twice(blind: Site) -> None:
+    """What the first round got stays; the next one tries less of the rest, and says how much."""
+    blind.ok("run", blind.out, "--keep_source_files")
+    blind.cluster.add_account("checks", "MaxSubmitJobs=9")
+    profile = blind.out.with_name("profile.toml")
+    profile.write_text(
+        'account = "checks"\nmem_gb = 0.25\n[additional_parameters]\nbegin = "now+1hour"\n'
+    )
+    done = blind.cli("verify", blind.out, "--full", "--submit", "--profile", profile)
+    (work,) = blind.status()["other_work"]
+    assert len(work["tasks"]) == len(set(work["tasks"]))
+    assert 6 <= len(work["tasks"]) <= 9
+    left = 10 - len(work["tasks"])
+    assert f"{left} of 10 tasks were not accepted" in done.stdout
+    assert done.code == (5 if "Not submitted" in done.stdout else 0), done.text
+    blind.ok("cancel", blind.out)
+    blind.wait(lambda facts: not blind.cluster.run("squeue", "-h").stdout)
+    profile.write_text('account = "checks"\nmem_gb = 0.25\n')
+    while blind.cli("verify", blind.out, "--result").code != 0:
+        assert blind.cli("verify", blind.out, "--full", "--submit", "--profile", profile).code in (
+            0,
+            5,
+        )
+        blind.wait(lambda facts: not blind.cluster.run("squeue", "-h").stdout)

@@ -29,7 +29,7 @@ from ctrate_convert.checking.audit.against_sources import (
 from ctrate_convert.checking.audit.allowed import quote_consents
 from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
 from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
-from ctrate_convert.checking.audit.page import page, verdict, verdict_on_gone
+from ctrate_convert.checking.audit.page import page, verdict, verdict_on_gone, when_read
 from ctrate_convert.checking.shard_check import ShardCheck, check_shard
 from ctrate_convert.errors import ExitCode, environment_problem
 from ctrate_convert.store.attempts import now_text
@@ -151,8 +151,11 @@ def finish_audit(
     work: AuditWork,
     checks: Mapping[int, ShardCheck],
     found: Sequence[ComparedSource] | None,
+    read_by_jobs: tuple[str, str] = ("", ""),
 ) -> Audit:
     """File the audit; ``checks`` are of the shards `to_read`, ``found`` of the sources compared.
+
+    ``read_by_jobs`` tells from when until when jobs read them, if it was not this process.
 
     Raises:
         EnvironmentProblem: the files cannot be written.
@@ -172,6 +175,7 @@ def finish_audit(
         listed,
         consents=quote_consents(dataset, evidence, sources),
         compared=None if found is None else sum_up(len(sources_there(evidence)), found),
+        read_by_jobs=read_by_jobs,
     )
     try:
         folder = _file(dataset, summary, sources, listed)
@@ -215,7 +219,9 @@ def _sum_up(
     *,
     consents: tuple[QuotedConsent, ...],
     compared: SourcesCompared | None,
+    read_by_jobs: tuple[str, str],
 ) -> AuditSummary:
+    read_from, read_until = read_by_jobs
     plans, evidence = work.plans, work.evidence
     told = [one for one in sources if one.told != "nothing"]
     checked = [one for one in sources if one.checked]
@@ -251,6 +257,8 @@ def _sum_up(
         findings=findings,
         consents=consents,
         against_sources=compared,
+        read_from=read_from,
+        read_until=read_until,
         remarks=tuple(evidence.remarks),
         verdict=verdict(
             verdict_on_gone(
@@ -261,8 +269,10 @@ def _sum_up(
                 damaged=damaged,
                 unreadable=len(evidence.remarks) - damaged,
                 by_record=work.share < 1,
+                when=when_read(read_from, read_until),
             ),
             compared,
+            when_read(read_from, read_until),
         ),
         list_file=LIST_FILE,
         list_sha256=sha256_hex(listed),

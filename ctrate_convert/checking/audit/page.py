@@ -20,11 +20,13 @@ def report_lines(
     summary: AuditSummary, sources: Sequence[AuditedSource], *, named: int = _NAMED
 ) -> list[str]:
     """Return all that the summary says, and what is wrong, at most ``named`` of each kind."""
+    how = "by jobs" if summary.read_from else "now"
     rows = [
         ("dataset", summary.out),
         *(("data folder", folder) for folder in summary.data_folders),
         *(("plan", plan) for plan in summary.plans),
         ("audited", f"{summary.time} by {summary.user} on {summary.host}"),
+        *([("read by jobs", _span(summary))] if summary.read_from else []),
         ("program", f"ctrate-convert {summary.program_version}"),
         ("sources gone", _with_bytes(summary.gone_sources, summary.gone_bytes)),
         ("  deleted, by the journal", _with_bytes(summary.deleted_sources, summary.deleted_bytes)),
@@ -35,7 +37,7 @@ def report_lines(
         ("deleted, but there again", f"{len(summary.put_back):,}"),
         ("gone, in a recorded shard", f"{summary.in_a_recorded_shard:,}"),
         ("share to be read again", f"{100 * summary.share:g}%, chosen by --seed {summary.seed}"),
-        ("read and checked now", f"{summary.checked_now:,} of {summary.gone_sources:,} sources"),
+        (f"read and checked {how}", f"{summary.checked_now:,} of {summary.gone_sources:,} sources"),
         (
             "  their members",
             f"{summary.members_read_now:,} read, {summary.members_sound_now:,} of them sound",
@@ -45,7 +47,7 @@ def report_lines(
             f"{summary.read_bytes:,} bytes, {_some(summary.shards_read_whole, 'shard')} whole",
         ),
         ("not accounted for", f"{summary.findings:,}"),
-        *_rows_of_compared(summary.against_sources),
+        *_rows_of_compared(summary.against_sources, how),
         ("consents to delete", f"{len(summary.consents):,}"),
         ("VERDICT", summary.verdict),
     ]
@@ -72,13 +74,13 @@ def report_lines(
     return [_printable(line) for line in lines]
 
 
-def _rows_of_compared(compared: SourcesCompared | None) -> list[tuple[str, str]]:
+def _rows_of_compared(compared: SourcesCompared | None, how: str) -> list[tuple[str, str]]:
     if compared is None:
         return []
     unread = len(compared.unreadable)
     return [
         ("converted sources still there", f"{compared.there:,}"),
-        ("  compared with their shards now", f"{compared.compared:,}"),
+        (f"  compared with their shards {how}", f"{compared.compared:,}"),
         ("    equal, voxel by voxel", f"{compared.equal:,}"),
         ("    of these not wholly held", f"{len(compared.not_wholly_held):,}"),
         ("    DIFFERENT", f"{len(compared.different):,}"),
@@ -153,7 +155,12 @@ def page(
     )
 
 
-def verdict(of_gone: str, compared: SourcesCompared | None) -> str:
+def when_read(read_from: str, read_until: str) -> str:
+    """Return when the shards were read, as words for a sentence."""
+    return f"by jobs, {read_from} to {read_until}" if read_from else "now"
+
+
+def verdict(of_gone: str, compared: SourcesCompared | None, when: str = "now") -> str:
     """Return a sentence that claims no more than was looked at.
 
     ``of_gone`` is its part on the sources that are gone. ``compared`` is about the sources that are
@@ -161,17 +168,17 @@ def verdict(of_gone: str, compared: SourcesCompared | None) -> str:
     """
     if compared is None:
         return of_gone
-    of_there = _verdict_on_there(compared)
+    of_there = _verdict_on_there(compared, when)
     # Bad news comes first.
     return "; ".join((of_there, of_gone) if compared.different else (of_gone, of_there))
 
 
-def _verdict_on_there(compared: SourcesCompared) -> str:
+def _verdict_on_there(compared: SourcesCompared, when: str) -> str:
     there = _some(compared.there, "source")
-    parts = [f"{compared.equal:,} of {there} still there compared now, and equal"]
+    parts = [f"{compared.equal:,} of {there} still there compared {when}, and equal"]
     if compared.different:
         number = f"{len(compared.different):,} of {_some(compared.compared, 'source')}"
-        parts.insert(0, f"NOT as their shards have it: {number} compared now")
+        parts.insert(0, f"NOT as their shards have it: {number} compared {when}")
     if compared.not_wholly_held:
         parts.append(f"{len(compared.not_wholly_held):,} of these hold more than their shards")
     if compared.unreadable:
@@ -188,6 +195,7 @@ def verdict_on_gone(
     damaged: int,
     unreadable: int,
     by_record: bool,
+    when: str = "now",
 ) -> str:
     """Return the part of the verdict that is about the sources that are gone.
 
@@ -206,7 +214,7 @@ def verdict_on_gone(
     if findings:
         words = f"NOT accounted for: {findings:,} of {_some(gone, 'source')} that are gone"
         return "; ".join((words, *doubts))
-    read = f"{checked:,} of {gone:,} read and checked now, and sound"
+    read = f"{checked:,} of {gone:,} read and checked {when}, and sound"
     if not gone:
         read = "no source is gone, as far as can be seen" if doubts else "no source is gone"
     if damaged:
@@ -217,6 +225,10 @@ def verdict_on_gone(
     if doubts:
         how = "accounted for WITH RESERVATIONS" + (", by record" if by_record else "")
     return "; ".join((how, read, *doubts))
+
+
+def _span(summary: AuditSummary) -> str:
+    return f"begun {summary.read_from} to {summary.read_until}"
 
 
 def _some(number: int, noun: str, nouns: str = "") -> str:

@@ -178,7 +178,8 @@ class Looker:
         rows = RowsByTask(said, out)
         runs: dict[int, list[PastAttempt]] = {}
         for attempt in attempts:
-            for number in attempt.start.tasks:
+            # What an attempt says that converted nothing is no word on the conversion.
+            for number in () if attempt.start.deletes_only else attempt.start.tasks:
                 runs.setdefault(number, []).append(attempt)
         for number, shards in by_task.items():
             tasks.append(

@@ -60,7 +60,7 @@ def task_log(
 def _newest_element_log(submissions: list[SubmissionFiles], task: int) -> Path | None:
     for files in reversed(submissions):
         for place, array in enumerate(files.submission.arrays):
-            if task in array.tasks:
+            if array.kind == "convert" and task in array.tasks:
                 # Look by the index alone: the submitter may have lost sbatch's answer, the job id.
                 logs = files.logs(place).glob(f"*_{array.tasks.index(task)}_0_log.out")
                 return next(logs, None)

@@ -59,8 +59,9 @@ class AttemptStart(Record):
     """``start.json``, written before the first shard.
 
     ``scheduler`` has the facts of `SlurmJob` as text, and is empty if a person ran the command; use
-    `job`. ``workers`` is the number of processes that
-    convert at the same time; None in attempts of earlier versions.
+    `job`. ``workers`` is the number of processes that convert at the same time; None in attempts of
+    earlier versions. With ``deletes_only`` nothing was to be converted, so that its end tells
+    nothing of the conversion.
     """
 
     schema_number: Literal[1] = 1
@@ -71,6 +72,7 @@ class AttemptStart(Record):
     started: str
     scheduler: dict[str, str]
     workers: int | None = None
+    deletes_only: bool = False
 
     @property
     def job(self) -> SlurmJob | None:

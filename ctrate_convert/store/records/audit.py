@@ -112,7 +112,8 @@ class AuditSummary(Record):
     are not in the list. ``share`` is the part of the gone sources in recorded shards that ``seed``
     chose for checking. ``checked_now`` counts samples, ``members_sound_now`` the members of those
     without a finding. ``consents`` are all that people gave, oldest first. ``against_sources`` is
-    None unless the comparison with the sources was requested.
+    None unless the comparison with the sources was requested. If jobs read the shards before,
+    ``read_from`` and ``read_until`` tell when the first and the last of them was begun.
     """
 
     schema_number: Literal[3] = 3
@@ -143,6 +144,8 @@ class AuditSummary(Record):
     findings: int
     consents: tuple[QuotedConsent, ...]
     against_sources: SourcesCompared | None
+    read_from: str = ""
+    read_until: str = ""
     remarks: tuple[AuditRemark, ...]
     verdict: str
     list_file: str
