@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from ctrate_convert.cli import show
-from ctrate_convert.deleting.proposal import Proposal
 from ctrate_convert.errors import Interrupted, RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
+
+if TYPE_CHECKING:  # proposal.py imports numpy, and `status` only prints consents
+    from ctrate_convert.deleting.proposal import Proposal
 
 DELETE_WORD = "DELETE"
 KEEP_WORD = "keep"

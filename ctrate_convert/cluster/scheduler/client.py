@@ -156,6 +156,8 @@ class SlurmClient:
                     break
                 texts.append(text)
             else:
+                if len(texts) == 1:
+                    return parse_sacct(texts[0])
                 # A run that reaches into two windows is in the answers to both.
                 lines = dict.fromkeys(line for text in texts for line in text.splitlines())
                 return parse_sacct("\n".join(lines))

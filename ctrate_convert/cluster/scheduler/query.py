@@ -154,25 +154,27 @@ def parse_sacct(text: str) -> list[AccountRow]:
     The rows are in the order of submission, so that the newest run of a requeued element comes
     last.
     """
-    jobs: list[dict[str, str]] = []
+    lines = text.splitlines()
     steps: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for line in text.splitlines():
-        cells = line.split("|")
-        if len(cells) != len(ACCOUNT_FIELDS):
-            continue
-        row = dict(zip(ACCOUNT_FIELDS, cells, strict=True))
+    for row in _account_cells(lines):
         job, dot, _ = row["JobID"].partition(".")
         if dot:
             steps.setdefault((job, row["DBIndex"]), []).append(row)
-        else:
-            jobs.append(row)
     rows = [
         parsed
-        for row in jobs
-        for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), []))
+        for row in _account_cells(lines)
+        if "." not in row["JobID"]
+        for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), ()))
     ]
     long_ago = datetime.min.replace(tzinfo=UTC)
     return sorted(rows, key=lambda row: (row.key, row.submitted or long_ago))
+
+
+def _account_cells(lines: Sequence[str]) -> Iterator[dict[str, str]]:
+    for line in lines:
+        cells = line.split("|")
+        if len(cells) == len(ACCOUNT_FIELDS):
+            yield dict(zip(ACCOUNT_FIELDS, cells, strict=True))
 
 
 def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Iterator[AccountRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,6 +27,8 @@ RelativePath = Annotated[
 ]
 """A path below the data folder: no leading slash, no empty, ``.`` or ``..`` component."""
 
+_GIVEN: dict[frozenset[str], set[str]] = {}
+
 
 class Record(BaseModel):
     """A frozen record. Reading one refuses unknown keys, wrong types and NaN."""
@@ -37,6 +39,16 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re"
     )
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Share the set of the fields that were given with all records that have the same ones.
+
+        A set for each record takes as much memory as the values. Nothing changes a shared set:
+        records are frozen, and `model_copy` copies it.
+        """
+        given = self.__pydantic_fields_set__
+        shared = _GIVEN.setdefault(frozenset(given), given)
+        object.__setattr__(self, "__pydantic_fields_set__", shared)
 
     def to_json(self) -> bytes:
         """Return one line of UTF-8 JSON without a line end; equal records give equal bytes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from ctrate_convert.errors import SettingsError
@@ -35,6 +34,8 @@ ExclusionReason = Literal[
 def _numpy_dtype(text: str) -> str:
     if not re.fullmatch(r"[<>|=][A-Za-z?][0-9]{0,9}(\[[0-9A-Za-z]{1,20}\])?", text):
         raise ValueError("not as numpy writes a data type")
+    import numpy as np  # here, since `status` and others look at plans without any array
+
     try:
         np.dtype(text)
     except TypeError as error:
@@ -138,7 +139,8 @@ class PlanSettings(Record):
             # The readers of that layout expect float16. A validator that runs before could
             # set it without this trick, but would cost the strict parsing of JSON.
             object.__setattr__(self, "dtype", "float16")
-            self.__pydantic_fields_set__.add("dtype")
+            given = {*self.__pydantic_fields_set__, "dtype"}
+            object.__setattr__(self, "__pydantic_fields_set__", given)
         if self.layout == "ctclip" and self.dtype == "int16":
             raise SettingsError(
                 "--layout ctclip stores float16: its readers expect nothing else",
