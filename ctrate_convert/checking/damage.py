@@ -5,12 +5,15 @@ These checks look only as far as each command must; `verify` looks at everything
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 
 from ctrate_convert.errors import DamageError
+from ctrate_convert.store.durable import open_regular
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger
-from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PlanFile, plan_files
+from ctrate_convert.store.ledger import Ledger, identity
+from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PLAN_FILE, PlanFile, plan_files
 from ctrate_convert.store.plans import (
     EXCLUDED_FILE,
     SAMPLES_FILE,
@@ -29,10 +32,25 @@ def mend_command(dataset: Dataset) -> str:
 def find_damage(ledger: Ledger) -> list[Damage]:
     """Return what is wrong with the files of the plans and with the records of their shards."""
     dataset, plans = ledger.dataset, ledger.plans
-    found = [*damaged_plan_files(dataset, plans), *_damaged_lists(dataset, plans)]
+    found = [one for plan in plans for one in _damaged_plan(ledger, plan)]
     for index, what in ledger.damaged.items():
         name = f"{dataset.records.name}/{dataset.record(index).name}"
         found.append(Damage(name, None, f"{what}; rebuild it with: {mend_command(dataset)}"))
+    return found
+
+
+def _damaged_plan(ledger: Ledger, plan: Plan) -> list[Damage]:
+    """Return what is wrong with one plan's files, unless they are those that were found sound."""
+    folder = ledger.dataset.plan(plan.generation)
+    seen: list[object] = [plan.plan_id]
+    with contextlib.suppress(OSError):
+        for name in (PLAN_FILE, PLAN_COPY_FILE, SAMPLES_FILE, EXCLUDED_FILE):
+            seen.append(identity(folder / name))
+        if ledger.sound.get(folder.name) == tuple(seen):
+            return []
+    found = [*damaged_plan_files(ledger.dataset, [plan]), *_damaged_lists(ledger.dataset, plan)]
+    if not found:
+        ledger.sound[folder.name] = tuple(seen)
     return found
 
 
@@ -73,19 +91,30 @@ def told(error: DamageError | OSError) -> str:
     return f"{error.what}{seen}" + (f"; {error.next_command}" if error.next_command else "")
 
 
-def _damaged_lists(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Damage]:
-    for plan in plans:
-        folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
-        for shard in plan.shards:
-            try:
-                check_lines(dataset, plan, shard)
-            except (DamageError, OSError) as error:
-                what = f"{place_of_lines(shard)}: {told(error)}"
-                yield Damage(f"{folder}/{SAMPLES_FILE}", None, what)
+def _damaged_lists(dataset: Dataset, plan: Plan) -> Iterator[Damage]:
+    folder = f"{dataset.plans.name}/{dataset.plan(plan.generation).name}"
+    # Only if the whole list is not the planned one, each shard's lines tell where it differs.
+    for shard in () if _is_planned_list(dataset, plan) else plan.shards:
         try:
-            check_excluded(dataset, plan)
+            check_lines(dataset, plan, shard)
         except (DamageError, OSError) as error:
-            yield Damage(f"{folder}/{EXCLUDED_FILE}", None, told(error))
+            what = f"{place_of_lines(shard)}: {told(error)}"
+            yield Damage(f"{folder}/{SAMPLES_FILE}", None, what)
+    try:
+        check_excluded(dataset, plan)
+    except (DamageError, OSError) as error:
+        yield Damage(f"{folder}/{EXCLUDED_FILE}", None, told(error))
+
+
+def _is_planned_list(dataset: Dataset, plan: Plan) -> bool:
+    digest = hashlib.sha256()
+    try:
+        with open_regular(dataset.plan(plan.generation) / SAMPLES_FILE) as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    except (DamageError, OSError):
+        return False
+    return digest.hexdigest() == plan.samples_sha256
 
 
 def _name(dataset: Dataset, plan: Plan, file: PlanFile) -> str:

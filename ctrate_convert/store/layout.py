@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ctrate_convert.store import privacy
@@ -30,7 +31,7 @@ class Dataset:
         """The path of the dataset card, which tells some readers that the shards are the data."""
         return self.out / "README.md"
 
-    @property
+    @cached_property
     def run(self) -> Path:
         """The folder of everything about how the dataset was made."""
         return self.out / ".run"
@@ -44,7 +45,7 @@ class Dataset:
         """Return the folder of one generation: plan.json, its copy, samples and excluded."""
         return self.plans / f"{generation:04d}"
 
-    @property
+    @cached_property
     def records(self) -> Path:
         """The folder of the records, one for each published shard."""
         return self.run / "records"
@@ -57,7 +58,7 @@ class Dataset:
         """Return the path of the tar of one shard."""
         return self.out / shard_name(shard)
 
-    @property
+    @cached_property
     def attempts(self) -> Path:
         """The folder of the attempts, with one folder for each."""
         return self.run / "attempts"

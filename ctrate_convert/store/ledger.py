@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from ctrate_convert.errors import DamageError
@@ -73,13 +74,14 @@ class Ledger:
     The records are listed when ``recorded`` is first asked for, unless ``listed`` has them: a task
     that only wants its own shard costs no listing of all. Each record is read on demand, since a
     published record never changes. ``sound`` is a cache that the caller may keep between ledgers: a
-    record that was found sound is read again only if its file or its entry has changed.
+    record or a file of a plan that was found sound is read again only if its file, or the record's
+    entry, has changed.
     """
 
     dataset: Dataset
     plans: Sequence[Plan]
     listed: frozenset[int] | None = None
-    sound: MutableMapping[int, tuple[object, ...]] = field(default_factory=dict)
+    sound: MutableMapping[int | str, tuple[object, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, dataset: Dataset) -> Ledger:
@@ -196,11 +198,7 @@ class Ledger:
             entry = self.merged.get(shard.name)
             try:
                 path = self.dataset.record(index)
-                status = path.stat(follow_symlinks=False)
-                seen = (
-                    status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-                    entry and entry.record_sha256,
-                )  # fmt: skip
+                seen = (*identity(path), entry and entry.record_sha256)
                 if self.sound.get(index) == seen:
                     continue
                 data = read_regular(path)
@@ -253,6 +251,16 @@ class Ledger:
         }
 
 
+def identity(path: Path) -> tuple[int, ...]:
+    """Return what differs once the file was changed or replaced.
+
+    Raises:
+        OSError: there is no such file, or its folder cannot be searched.
+    """
+    status = path.stat(follow_symlinks=False)
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 def planned_shards(plans: Iterable[Plan]) -> dict[int, Planned]:
     """Return all planned shards, by number."""
     return {shard.index: Planned(plan, shard) for plan in plans for shard in plan.shards}
@@ -265,12 +273,15 @@ def allows(consent: Consent | None, plan: Plan, shard: PlannedShard) -> bool:
 
 def recorded_numbers(dataset: Dataset) -> frozenset[int]:
     """Return the numbers of all shards that have a record, from one directory listing."""
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        names = [path.name for path in dataset.records.iterdir()]
     return frozenset(
         number
-        for path in dataset.records.glob("shard-*.json")
-        if (name := _RECORD_NAME.fullmatch(path.name))
+        for name in names
         # shard-0000001.json would also give the number 1: only the exact name counts.
-        and path == dataset.record(number := int(name[1]))
+        if (found := _RECORD_NAME.fullmatch(name))
+        and name == f"shard-{(number := int(found[1])):06d}.json"
     )
 
 

@@ -141,7 +141,7 @@ class Looker:
     dataset: Dataset
     client: SlurmClient
     _ended: dict[str, PastAttempt] = field(default_factory=dict)
-    _sound: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    _sound: dict[int | str, tuple[object, ...]] = field(default_factory=dict)
 
     def look(self, *, write_answers: bool = False) -> ClusterView:
         """Return everything as it is now.
@@ -332,8 +332,8 @@ def _task(
 
 
 def _sign_of_life(attempt: PastAttempt) -> bool | None:
-    """Return False if the attempt's process is gone; None if that cannot be told from here."""
-    if attempt.start.host != socket.gethostname():
+    """Return False if the process died without an end; None if it ended or that is not known."""
+    if attempt.end is not None or attempt.start.host != socket.gethostname():
         return None
     if not process_start(attempt.start.pid):
         return False
