@@ -29,7 +29,6 @@ from ctrate_convert.errors import (
 from ctrate_convert.running.delete import make_ready_to_delete
 from ctrate_convert.running.parent import start_forkserver
 from ctrate_convert.running.pool import (
-    FORKSERVER_PRELOAD,
     TIME_LIMIT_WARNING,
     StopFlag,
     stop_on_signals,
@@ -37,6 +36,7 @@ from ctrate_convert.running.pool import (
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew, run_work
 from ctrate_convert.running.space import SpaceWatch
+from ctrate_convert.running.staff import FORKSERVER_PRELOAD
 from ctrate_convert.store.attempts import Attempt
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, allows

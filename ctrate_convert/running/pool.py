@@ -1,4 +1,4 @@
-"""Run one worker process for each step of a shard, a few at a time; a kill costs only one step.
+"""Carry out the steps of all shards in worker processes, a few at a time; a kill costs one step.
 
 The workers share one queue of shards. While one worker waits for storage, settling its shard and
 reading it back, another one converts.
@@ -6,7 +6,6 @@ reading it back, another one converts.
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
 from collections import deque
@@ -14,11 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
 from ctrate_convert.errors import WorkerDied, WorkerKilled
-from ctrate_convert.running import worker
-from ctrate_convert.running.parent import signals_held, start_forkserver
+from ctrate_convert.running.staff import Hired, Staff
 from ctrate_convert.running.worker import (
     Advanced,
     Order,
@@ -35,8 +32,6 @@ _STOP_PATIENCE_S = 30.0  # then kill workers: harmless, and storage may hang
 
 TIME_LIMIT_WARNING = signal.SIGUSR2
 """The signal that the scheduler is asked to send some time before it ends the job."""
-
-FORKSERVER_PRELOAD = ["ctrate_convert.running.worker"]
 
 
 class StopFlag:
@@ -73,8 +68,7 @@ def stop_on_signals(
 @dataclass
 class _Running:
     order: Order
-    process: BaseProcess
-    connection: Connection
+    worker: Hired
     written: bool = False
 
 
@@ -100,9 +94,7 @@ def run_orders(
     next, because it frees space. ``on_message`` may set ``stop``. While ``may_start`` returns False
     for the next order, none begins.
     """
-    # Not fork: the parent may have threads. Not spawn: each shard's worker would import numpy anew.
-    start_forkserver(FORKSERVER_PRELOAD)
-    context = multiprocessing.get_context("forkserver")
+    staff = Staff()
     waiting = deque(orders)
     running: dict[Connection, _Running] = {}
     told_to_stop_at: float | None = None
@@ -114,43 +106,36 @@ def run_orders(
                 and _has_room(running.values(), num_workers)
                 and may_start(waiting[0])
             ):
-                started = _start(context, waiting.popleft())
-                running[started.connection] = started
-            if stop and told_to_stop_at is None:
-                told_to_stop_at = time.monotonic()
+                order = waiting.popleft()
+                hired = staff.give(order)
+                running[hired.messages] = _Running(order, hired)
+            if stop:
+                told_to_stop_at = told_to_stop_at or time.monotonic()
+                # Every time: one that had not yet begun its order has not heard it.
                 for one in running.values():
-                    one.process.terminate()
+                    one.worker.process.terminate()
             if told_to_stop_at and time.monotonic() - told_to_stop_at > _STOP_PATIENCE_S:
                 for one in running.values():
-                    one.process.kill()
+                    one.worker.process.kill()
             # No worker runs, and `may_start` refused the next order: ask again in a while.
             if not running:
                 time.sleep(_POLL_S)
             # A time limit, because neither a signal nor free space ends the wait: Python resumes it
             # after a handler.
             for ready in wait(list(running), timeout=_POLL_S):
-                follow = _receive(running, ready, on_message)  # type: ignore[arg-type]
+                follow = _receive(staff, running, ready, on_message)  # type: ignore[arg-type]
                 if follow is not None:
                     # First in the queue: letting sources go frees space for the shards that wait.
                     waiting.appendleft(follow)
     finally:
         for one in running.values():
-            one.process.kill()
-            one.process.join()
-
-
-def _start(context: multiprocessing.context.ForkServerContext, order: Order) -> _Running:
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=worker.main, args=(order, there), daemon=True)
-    with signals_held():
-        process.start()
-    # While this process holds the worker's end too, the pipe never reports that the worker has
-    # died.
-    there.close()
-    return _Running(order, process, here)
+            one.worker.process.kill()
+            one.worker.join()
+        staff.dismiss()
 
 
 def _receive(
+    staff: Staff,
     running: dict[Connection, _Running],
     connection: Connection,
     on_message: Callable[[Message], None],
@@ -158,24 +143,25 @@ def _receive(
     """Take one message; return the order that follows from it, if any."""
     one = running[connection]
     try:
-        message: Message = connection.recv()
+        message: Message = one.worker.messages.recv()
     # A worker that was killed closes its end of the pipe without a last message.
     except (EOFError, OSError):
-        one.process.join()
+        one.worker.process.join()
         message = _died(one)
     if isinstance(message, Written):
         one.written = True
     elif not isinstance(message, Advanced):
         del running[connection]
-        connection.close()
-        one.process.join()
-        one.process.close()
+        if isinstance(message, ShardDone):
+            staff.take_back(one.worker)
+        else:
+            one.worker.join()
     on_message(message)
     return one.order.then_release(message) if isinstance(message, ShardDone) else None
 
 
 def _died(one: _Running) -> ShardFailed:
-    code = one.process.exitcode
+    code = one.worker.process.exitcode
     if code is not None and code < 0:
         how = f"killed by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:

@@ -1,4 +1,4 @@
-"""Do one step of one shard in a process of its own: convert and publish it, or let its sources go.
+"""Do one step of one shard in a worker process: convert and publish it, or let its sources go.
 
 Another process than the one that wrote a shard compares it with its sources. A worker that is
 killed costs its step and nothing else. A worker stops on SIGTERM and when its parent is gone, and
@@ -22,14 +22,14 @@ from pathlib import Path
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
+from ctrate_convert.running.known_plans import known_plans
 from ctrate_convert.running.parent import begin_work, parent_is_gone
 from ctrate_convert.shards.readback import FileIdentity
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger, planned_shards
+from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import Hold, locked
 from ctrate_convert.store.merger import merge_when_due
-from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 _REPORT_EVERY_S = 0.2
@@ -197,8 +197,9 @@ def main(order: Order, connection: Connection) -> None:
 
 def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
     dataset = Dataset(order.out)
-    plans = load_plans(dataset)
-    plan, shard = planned_shards(plans)[order.shard]
+    known = known_plans(dataset)
+    plans = known.plans
+    plan, shard = known.planned[order.shard]
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if order.releasing:
             deletion = _release(dataset, plans, order, reporter) if mine else None
