@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.store.card import keep_card, lists_of
-from ctrate_convert.store.durable import read_regular, replace
+from ctrate_convert.store.durable import replace
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import (
     Ledger,
@@ -18,14 +18,15 @@ from ctrate_convert.store.ledger import (
 from ctrate_convert.store.locks import locked
 from ctrate_convert.store.privacy import keep_private
 from ctrate_convert.store.records.manifest import GIB, MIB, Manifest, ManifestShard
+from ctrate_convert.store.records.manifest_search import lists_shard
 from ctrate_convert.store.records.plan import Plan, shard_name
 from ctrate_convert.store.records.record import ShardRecord
 
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
-_SMALL_BYTES = 200_000
-"""A manifest below this size, of some 700 shards, is merged after every shard."""
+_SMALL_BYTES = 20_000
+"""A manifest below this size, of some 70 shards, is merged after every shard."""
 _BYTES_PER_S = 1_000_000
 """A larger one is merged once in the time that it takes at this rate: a merge is some ten times as
 fast, so that merging takes a tenth of the time at most."""
@@ -58,22 +59,31 @@ def merge(
     with locked(dataset.lock("manifest"), timeout_s=LOCK_TIMEOUT_S):
         while True:
             ledger = Ledger(dataset, plans)
-            old = dict(ledger.merged)
-            for index in again:
-                old.pop(shard_name(index), None)
-            for record in anew:
-                old[shard_name(record.shard)] = entry_of(record, frozenset())
-            merged = sum_up(plans, current_entries(ledger, old))
-            try:
-                if merged != ledger.manifest:
-                    _log.info("%s: %d shards", dataset.manifest, merged.num_shards)
-                    replace(dataset.manifest, merged.to_pretty_json())
-                if merged.num_shards:
-                    keep_card(dataset, plans)
-            except OSError as error:
-                raise environment_problem(error, "writing the manifest") from error
+            merged = _merge_once(ledger, anew, again)
             if recorded_numbers(dataset) == ledger.recorded:
                 return merged
+
+
+def _merge_once(
+    ledger: Ledger, anew: Sequence[ShardRecord], again: Collection[int] = ()
+) -> Manifest:
+    """Merge the records that the ledger lists."""
+    dataset, plans = ledger.dataset, ledger.plans
+    old = dict(ledger.merged)
+    for index in again:
+        old.pop(shard_name(index), None)
+    for record in anew:
+        old[shard_name(record.shard)] = entry_of(record, frozenset())
+    merged = sum_up(plans, current_entries(ledger, old))
+    try:
+        if merged != ledger.manifest:
+            _log.info("%s: %d shards", dataset.manifest, merged.num_shards)
+            replace(dataset.manifest, merged.to_pretty_json())
+        if merged.num_shards:
+            keep_card(dataset, plans)
+    except OSError as error:
+        raise environment_problem(error, "writing the manifest") from error
+    return merged
 
 
 def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
@@ -82,27 +92,42 @@ def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord 
     A merge reads and writes the whole manifest. Done after every shard of a large set, that would
     cost the square of its size. So a large manifest waits a second for each megabyte between two
     merges; what is left out until then is merged by a later call, at the latest by the finaliser
-    or at the end of a run. ``record``, if any, is one that this process has just written.
+    or at the end of a run. ``record``, if any, is one that this process has just written: a worker
+    waits for no other process that merges.
 
     Raises:
         EnvironmentProblem: the manifest cannot be written.
     """
-    if _may_wait(dataset, record):
+    # An entry of an earlier, lost record would make the new record seem damaged.
+    must = record is not None and _has_an_earlier(dataset, record)
+    if not must and _may_wait(dataset):
         return False
-    merge(dataset, plans, anew=[record] if record else [])
+    patience_s = LOCK_TIMEOUT_S if must or record is None else 0.0
+    with locked(dataset.lock("manifest"), timeout_s=patience_s) as mine:
+        # Whoever held the lock meanwhile may have merged.
+        if not must and (_may_wait(dataset) or not (mine or record is None)):
+            return False
+        # Once: where hundreds of tasks publish, there is always a new record after it.
+        _merge_once(Ledger(dataset, plans), [record] if record else [])
     return True
 
 
-def _may_wait(dataset: Dataset, record: ShardRecord | None) -> bool:
+def _may_wait(dataset: Dataset) -> bool:
     try:
-        data = read_regular(dataset.manifest)
-        age_s = time.time() - dataset.manifest.stat().st_mtime
+        status = dataset.manifest.stat()
+    except OSError:
+        return False
+    waits_s = status.st_size / _BYTES_PER_S
+    return status.st_size >= _SMALL_BYTES and 0 <= time.time() - status.st_mtime < waits_s
+
+
+def _has_an_earlier(dataset: Dataset, record: ShardRecord) -> bool:
+    try:
+        return lists_shard(dataset.manifest, record.shard)
+    except FileNotFoundError:
+        return False
     except (OSError, DamageError):
-        return False
-    if len(data) < _SMALL_BYTES or not 0 <= age_s < len(data) / _BYTES_PER_S:
-        return False
-    # An entry of an earlier, lost record would make the new record seem damaged.
-    return record is None or f'"{shard_name(record.shard)}"'.encode() not in data
+        return True
 
 
 def current_entries(ledger: Ledger, old: Mapping[str, ManifestShard]) -> list[ManifestShard]:
