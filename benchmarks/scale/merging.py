@@ -1,4 +1,4 @@
-"""Records merged while several tasks publish at random."""
+"""Records merged while a thousand tasks finish at random, in a few processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.records.record import ShardRecord
 
-_TASKS = 4
-_MOST_MERGED = 3_000
+_PROCESSES = 4
+_TASKS = 1_000
+_MOST_MERGED = 1_000
 """Merging after every shard takes minutes beyond."""
 
 
@@ -33,73 +34,88 @@ def merging_table(work: Path, points: Sequence[int]) -> Table:
             if job is _finish_and_merge and shards > _MOST_MERGED:
                 continue
             _forget(Dataset(work / "out"))
-            orders = [*range(1, shards)]
-            random.Random(0).shuffle(orders)
-            parts = [(work / "out", tuple(orders[one::_TASKS])) for one in range(_TASKS)]
+            parts = [(work / "out", part) for part in _parts(shards)]
             started = time.monotonic()
-            with multiprocessing.get_context("spawn").Pool(_TASKS) as pool:
+            with multiprocessing.get_context("spawn").Pool(_PROCESSES) as pool:
                 told = pool.map(job, parts)
             dataset = Dataset(work / "out")
             merge(dataset, load_plans(dataset))
             wall_s = time.monotonic() - started
-            waits = sorted(wait for part, _ in told for wait in part)
-            written = sum(size_bytes for _, size_bytes in told) / 2**20
+            waits = sorted(wait for part, *_ in told for wait in part)
+            written = sum(size_bytes for _, size_bytes, _ in told) / 2**20
             rows.append(
                 [
                     f"{shards:,}",
                     name,
                     f"{wall_s:.0f} s",
                     f"{sum(waits):.0f} s",
+                    f"{sum(merges for *_, merges in told):,}",
                     f"{1000 * waits[int(len(waits) * 0.99)]:.0f} ms",
                     f"{written:,.0f} MiB",
                 ]
             )
         shutil.rmtree(work)
     return Table(
-        f"Records merged while {_TASKS} tasks publish at random",
-        ["shards", "merged", "total", "spent on merging", "p99 of one shard", "manifests written"],
+        f"Records merged while {_TASKS:,} tasks finish at random",
+        ["shards", "merged", "total", "spent on merging", "merges", "p99 of one shard", "written"],
         rows,
         [
-            "Each task writes its records as fast as it can, and merges as an element does; at the "
-            "end all is merged once more. Total: with writing the records.",
+            f"{_PROCESSES} processes carry out the tasks in a random order. A task writes the "
+            "records of its shards as fast as it can, and merges after each and at its end, as an "
+            "element does; at the end all is merged once more. Total: with making the records.",
         ],
     )
 
 
-Part = tuple[Path, tuple[int, ...]]
-Told = tuple[list[float], int]
+def _parts(shards: int) -> list[tuple[Task, ...]]:
+    """Return the tasks of each process: shard 0 is recorded, and the others are dealt to tasks."""
+    numbers = [*range(1, shards)]
+    tasks = [tuple(numbers[one::_TASKS]) for one in range(min(_TASKS, len(numbers)))]
+    random.Random(0).shuffle(tasks)
+    return [tuple(tasks[one::_PROCESSES]) for one in range(_PROCESSES)]
+
+
+Task = tuple[int, ...]
+"""The shards of one task."""
+Part = tuple[Path, tuple[Task, ...]]
+Told = tuple[list[float], int, int]
+Merge = Callable[[Dataset, Sequence[Plan], ShardRecord | None], bool]
 
 
 def _finish(part: Part) -> Told:
-    """Write the records of a task's shards; merge when it is due."""
-    return _publish(part, lambda dataset, plans, record: merge_when_due(dataset, plans, record))
+    """Write the records of the tasks' shards; merge when it is due."""
+    return _publish(part, merge_when_due)
 
 
 def _finish_and_merge(part: Part) -> Told:
-    """Write the records of a task's shards; merge after each."""
+    """Write the records of the tasks' shards; merge after each."""
 
-    def always(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord) -> bool:
-        merge(dataset, plans, anew=[record])
+    def always(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
+        merge(dataset, plans, anew=[record] if record else [])
         return True
 
     return _publish(part, always)
 
 
-def _publish(part: Part, merged: Callable[[Dataset, Sequence[Plan], ShardRecord], bool]) -> Told:
-    """Return the seconds that each shard waited for merging, and the bytes of manifests written."""
-    out, shards = part
+def _publish(part: Part, merged: Merge) -> Told:
+    """Return the seconds that each shard waited for merging, the bytes written, and the merges."""
+    out, tasks = part
     dataset = Dataset(out)
     plans = load_plans(dataset)
     ledger = Ledger(dataset, plans)
-    waits, size_bytes = [], 0
-    for index in shards:
-        record = like_the_first(ledger, index)
-        dataset.record(index).write_bytes(record.to_json())
-        started = time.monotonic()
-        if merged(dataset, plans, record):
-            size_bytes += dataset.manifest.stat().st_size
-        waits.append(time.monotonic() - started)
-    return waits, size_bytes
+    waits: list[float] = []
+    size_bytes = merges = 0
+    for shards in tasks:
+        for index in (*shards, None):
+            record = None if index is None else like_the_first(ledger, index)
+            if record is not None:
+                dataset.record(record.shard).write_bytes(record.to_json())
+            started = time.monotonic()
+            if merged(dataset, plans, record):
+                size_bytes += dataset.manifest.stat().st_size
+                merges += 1
+            waits.append(time.monotonic() - started)
+    return waits, size_bytes, merges
 
 
 def _forget(dataset: Dataset) -> None:

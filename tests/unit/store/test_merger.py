@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 
 from ctrate_convert.store import merger
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, load_manifest
+from ctrate_convert.store.locks import Hold, locked
 from ctrate_convert.store.merger import merge, merge_when_due
 from tests.support import Converted
 
@@ -75,3 +79,39 @@ def test_without_a_manifest_there_is_nothing_to_wait_for(merged_once: Dataset) -
     merged_once.manifest.unlink()
     assert merge_when_due(merged_once, Ledger.load(merged_once).plans, None)
     assert shards(merged_once) == 2
+
+
+def test_a_worker_waits_for_no_other_process_that_merges(merged_once: Dataset) -> None:
+    """The element or run that it works for merges at its end."""
+    merged_once.manifest.unlink()
+    ledger = Ledger.load(merged_once)
+    with locked(merged_once.lock("manifest")):
+        started = time.monotonic()
+        assert not merge_when_due(merged_once, ledger.plans, ledger.record(1))
+        assert time.monotonic() - started < 10
+    assert merge_when_due(merged_once, ledger.plans, ledger.record(1))
+    assert shards(merged_once) == 2
+
+
+def test_whoever_waited_for_a_merge_does_not_merge_again(merged_once: Dataset) -> None:
+    os.utime(merged_once.manifest, (0, 0))
+
+    @contextmanager
+    def late(*_: object, **__: object) -> Iterator[Hold]:
+        merged_once.manifest.touch()  # by the process that held the lock
+        yield Hold.HELD
+
+    with mock.patch.object(merger, "locked", late):
+        assert not merge_when_due(merged_once, Ledger.load(merged_once).plans, None)
+
+
+def test_a_merge_that_was_due_does_not_begin_again(merged_once: Dataset) -> None:
+    """Where hundreds of tasks publish, there is a new record after every merge."""
+    os.utime(merged_once.manifest, (0, 0))
+    plans = Ledger.load(merged_once).plans
+    with (
+        mock.patch.object(merger, "_merge_once", wraps=merger._merge_once) as merged,
+        mock.patch.object(merger, "recorded_numbers", lambda dataset: frozenset({7})),
+    ):
+        assert merge_when_due(merged_once, plans, None)
+    assert merged.call_count == 1
