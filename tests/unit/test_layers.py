@@ -89,3 +89,10 @@ def test_no_folder_has_more_than_seventeen_files() -> None:
     folders = Counter(path.parent for path in modules(ROOT).values())
     large = [path.name for path, number in folders.items() if number > 17 and path.name != "cli"]
     assert large == []
+
+
+def test_status_loads_no_arrays_and_no_tables() -> None:
+    """It looks at thousands of tasks, often on a login node: numpy and pandas take 60 MB."""
+    code = "import sys, ctrate_convert.cli.status; print(*{*sys.modules} & {'numpy', 'pandas'})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == []
