@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
 _SMALL_BYTES = 20_000
-"""A manifest below this size, of some 70 shards, is merged after every shard."""
+"""A set whose merge costs less than that of so many bytes, some 60 shards, is merged after each."""
+_PLANNED_BYTES = 30
+"""A planned shard costs a merge as much as so many bytes of the manifest."""
 _BYTES_PER_S = 1_000_000
 """A larger one is merged once in the time that it takes at this rate: a merge is some ten times as
 fast, so that merging takes a tenth of the time at most."""
@@ -87,38 +89,41 @@ def _merge_once(
 
 
 def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
-    """Merge, unless the manifest is large and was just merged; return True if it was merged.
+    """Merge, unless the set is large and was just merged; return True if it was merged.
 
-    A merge reads and writes the whole manifest. Done after every shard of a large set, that would
-    cost the square of its size. So a large manifest waits a second for each megabyte between two
-    merges; what is left out until then is merged by a later call, at the latest by the finaliser
-    or at the end of a run. ``record``, if any, is one that this process has just written: a worker
-    waits for no other process that merges.
+    A merge looks at all planned shards, and reads and writes the whole manifest. Done after every
+    shard of a large set, that would cost the square of its size. So two merges are a second apart
+    for each megabyte of the manifest and for each 33,000 planned shards. What is left out until
+    then is merged by a later call, at the latest by the finaliser or at the end of a run.
+
+    ``record``, if any, is one that this process has just written: a worker waits for no other
+    process that merges.
 
     Raises:
         EnvironmentProblem: the manifest cannot be written.
     """
     # An entry of an earlier, lost record would make the new record seem damaged.
     must = record is not None and _has_an_earlier(dataset, record)
-    if not must and _may_wait(dataset):
+    if not must and _may_wait(dataset, plans):
         return False
     patience_s = LOCK_TIMEOUT_S if must or record is None else 0.0
     with locked(dataset.lock("manifest"), timeout_s=patience_s) as mine:
         # Whoever held the lock meanwhile may have merged.
-        if not must and (_may_wait(dataset) or not (mine or record is None)):
+        if not must and (_may_wait(dataset, plans) or not (mine or record is None)):
             return False
         # Once: where hundreds of tasks publish, there is always a new record after it.
         _merge_once(Ledger(dataset, plans), [record] if record else [])
     return True
 
 
-def _may_wait(dataset: Dataset) -> bool:
+def _may_wait(dataset: Dataset, plans: Sequence[Plan]) -> bool:
     try:
         status = dataset.manifest.stat()
     except OSError:
         return False
-    waits_s = status.st_size / _BYTES_PER_S
-    return status.st_size >= _SMALL_BYTES and 0 <= time.time() - status.st_mtime < waits_s
+    cost_bytes = status.st_size + _PLANNED_BYTES * sum(len(plan.shards) for plan in plans)
+    age_s = time.time() - status.st_mtime
+    return cost_bytes >= _SMALL_BYTES and 0 <= age_s < cost_bytes / _BYTES_PER_S
 
 
 def _has_an_earlier(dataset: Dataset, record: ShardRecord) -> bool:
@@ -174,12 +179,17 @@ def sum_up(plans: Sequence[Plan], entries: Sequence[ManifestShard]) -> Manifest:
     """Return the manifest of ``plans`` with the shard ``entries``."""
     first, newest = plans[0], plans[-1]
     # A repair stores a sample once more, and the totals count each sample once.
-    once = {shard.name: shard for plan in plans if not plan.repairs for shard in plan.shards}
+    once = {
+        shard_name(shard.index): shard.samples
+        for plan in plans
+        if not plan.repairs
+        for shard in plan.shards
+    }
     retries = sum(len(plan.retries) for plan in plans)
     outcomes = [entry for entry in entries if entry.name in once]
     converted = sum(entry.samples + len(entry.superseded) for entry in outcomes)
     failed = sum(entry.failed for entry in outcomes)
-    planned = sum(shard.samples for shard in once.values())
+    planned = sum(once.values())
     # A shard without samples that count is one that no reader opens.
     size_bytes = sum(entry.size_bytes for entry in entries if entry.samples)
     return Manifest(

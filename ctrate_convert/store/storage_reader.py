@@ -26,9 +26,9 @@ class StorageReader:
         drop_page_cache(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._set_direct(True)
-        size_bytes = min(_BLOCK_BYTES, max(1, os.fstat(descriptor).st_size))
+        self._size_bytes = os.fstat(descriptor).st_size
         # O_DIRECT needs page-aligned memory, which an anonymous map is.
-        pages = -(-size_bytes // mmap.PAGESIZE)
+        pages = -(-min(_BLOCK_BYTES, max(1, self._size_bytes)) // mmap.PAGESIZE)
         self._blocks = [mmap.mmap(-1, pages * mmap.PAGESIZE) for _ in range(2)]
         self._threads = ThreadPoolExecutor(1)
         self._offset = 0
@@ -73,7 +73,8 @@ class StorageReader:
 
     def _next_block(self, *, read_ahead: bool) -> memoryview:
         block = self._ahead.result() if self._ahead is not None else self._read_block()
-        more = read_ahead and block
+        # A thread that only finds the end of a small file would take longer than the file.
+        more = read_ahead and block and self._offset < self._size_bytes
         self._ahead = self._threads.submit(self._read_block) if more else None
         return block
 
