@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -14,8 +15,12 @@ import pytest
 
 from ctrate_convert.errors import WorkerKilled
 from ctrate_convert.running import staff, worker
+from ctrate_convert.running.parent import hear_signals
 from ctrate_convert.running.pool import Message, StopFlag, run_orders
 from ctrate_convert.running.worker import Order, ShardDone, ShardFailed, SourcesReleased
+
+PATIENCE_S = 20.0
+"""Shorter than the patience after which a worker is killed."""
 
 Main = Callable[[Order, Connection], None]
 
@@ -45,6 +50,18 @@ def fail_at_the_third(order: Order, connection: Connection) -> None:
         connection.send(ShardFailed(2, WorkerKilled("no memory", next_command=""), ""))
     else:
         note_the_process(order, connection)
+
+
+def hear_only_late(order: Order, connection: Connection) -> None:
+    """The second order is told to stop while the first one's handler is still in place."""
+    heard: list[int] = []
+    if order.shard:
+        time.sleep(0.5)
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    hear_signals()
+    while order.shard and not heard:
+        time.sleep(0.01)
+    connection.send(ShardDone(order.shard))
 
 
 def carried_out(
@@ -106,3 +123,15 @@ def test_sources_are_let_go_by_a_process_that_did_nothing_else(tmp_path: Path) -
     released = [by_name[name] for name in by_name if name.endswith("-released")]
     assert len(released) == len({*released}) == 6
     assert not {*released} & {by_name[str(shard)] for shard in range(6)}
+
+
+def test_a_request_to_stop_is_not_lost_between_two_orders(tmp_path: Path) -> None:
+    stop = StopFlag()
+
+    def take(message: Message) -> None:
+        threading.Timer(0.2, stop.set, ["as asked"]).start()
+
+    started = time.monotonic()
+    with mock.patch.object(worker, "main", hear_only_late):
+        run_orders([Order(tmp_path, one, "attempt") for one in range(3)], 1, stop, take)
+    assert time.monotonic() - started < PATIENCE_S
