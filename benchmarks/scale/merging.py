@@ -51,18 +51,20 @@ def merging_table(work: Path, points: Sequence[int]) -> Table:
                     f"{sum(waits):.0f} s",
                     f"{sum(merges for *_, merges in told):,}",
                     f"{1000 * waits[int(len(waits) * 0.99)]:.0f} ms",
+                    f"{waits[-1]:.1f} s",
                     f"{written:,.0f} MiB",
                 ]
             )
         shutil.rmtree(work)
     return Table(
         f"Records merged while {_TASKS:,} tasks finish at random",
-        ["shards", "merged", "total", "spent on merging", "merges", "p99 of one shard", "written"],
+        ["shards", "merged", "total", "spent on merging", "merges", "p99", "longest", "written"],
         rows,
         [
             f"{_PROCESSES} processes carry out the tasks in a random order. A task writes the "
             "records of its shards as fast as it can, and merges after each and at its end, as an "
-            "element does; at the end all is merged once more. Total: with making the records.",
+            "element does; at the end all is merged once more. Total: with making the records; "
+            "p99 and longest: of the waits after one shard.",
         ],
     )
 
