@@ -88,10 +88,14 @@ def _cluster_of(work: Path, tasks: int) -> dict[str, str]:
             "pending": "PENDING",
             "memory": "OUT_OF_MEMORY",
         }
-        accounts.append(
-            f"{100 + array}_{index}|{name}|{states.get(fate, 'FAILED')}|0:0|{times}|"
-            f"2026-11-01T00:02:00|60|n1||200M|{task}|00:30.000|1"
-        )
+        accounted, job = states.get(fate, "FAILED"), f"{100 + array}_{index}"
+        ran_for = f"0:0|{times}|2026-11-01T00:02:00|60|n1"
+        accounts.append(f"{job}|{name}|{accounted}|{ran_for}||200M|{task}|00:30.000|1")
+        if fate != "pending":
+            accounts += [
+                f"{job}.{step}|{step}|{accounted}|{ran_for}|100M||{task}|00:30.000|1"
+                for step in ("batch", "extern")
+            ]
     return _shims(work / "bin", {"squeue": queue, "sacct": accounts})
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 QUEUE_FIELDS = (
     "ArrayJobID",
@@ -155,19 +156,37 @@ def parse_sacct(text: str) -> list[AccountRow]:
     last.
     """
     lines = text.splitlines()
-    steps: dict[tuple[str, str], list[dict[str, str]]] = {}
+    # Of a step only what counts: with two or three a job, their rows would take most memory.
+    steps: dict[tuple[str, str], _Steps] = {}
     for row in _account_cells(lines):
         job, dot, _ = row["JobID"].partition(".")
         if dot:
-            steps.setdefault((job, row["DBIndex"]), []).append(row)
+            key = (job, row["DBIndex"])
+            steps[key] = steps.get(key, _NO_STEPS).with_one(row)
     rows = [
         parsed
         for row in _account_cells(lines)
         if "." not in row["JobID"]
-        for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), ()))
+        for parsed in _account_rows(row, steps.get((row["JobID"], row["DBIndex"]), _NO_STEPS))
     ]
     long_ago = datetime.min.replace(tzinfo=UTC)
     return sorted(rows, key=lambda row: (row.key, row.submitted or long_ago))
+
+
+class _Steps(NamedTuple):
+    """What counts of a job's steps."""
+
+    max_rss_bytes: int
+    out_of_memory: bool
+
+    def with_one(self, row: dict[str, str]) -> _Steps:
+        return _Steps(
+            max(self.max_rss_bytes, memory_bytes(row["MaxRSS"])),
+            self.out_of_memory or row["State"].split(" ")[0] == OUT_OF_MEMORY,
+        )
+
+
+_NO_STEPS = _Steps(0, False)
 
 
 def _account_cells(lines: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -177,16 +196,14 @@ def _account_cells(lines: Sequence[str]) -> Iterator[dict[str, str]]:
             yield dict(zip(ACCOUNT_FIELDS, cells, strict=True))
 
 
-def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Iterator[AccountRow]:
+def _account_rows(row: dict[str, str], steps: _Steps) -> Iterator[AccountRow]:
     array, _, index = row["JobID"].partition("_")
     # sacct may add words to a state, as in CANCELLED by 1000.
     state, _, words = row["State"].partition(" ")
     user = words.removeprefix("by ")
-    max_rss_bytes = max((memory_bytes(step["MaxRSS"]) for step in steps), default=0)
-    states = {state, *(step["State"].split(" ")[0] for step in steps)}
     requested = memory_bytes(row["ReqMem"])
     # If Slurm watches memory only by polling, no state says OUT_OF_MEMORY; the numbers do.
-    outgrown = state in UNSUCCESSFUL and 0 < requested < max_rss_bytes
+    outgrown = state in UNSUCCESSFUL and 0 < requested < steps.max_rss_bytes
     for place in _indices(index):
         yield AccountRow(
             key=(array, place),
@@ -198,8 +215,8 @@ def _account_rows(row: dict[str, str], steps: Sequence[dict[str, str]]) -> Itera
             ended=_time(row["End"]),
             elapsed_s=int(row["ElapsedRaw"]) if row["ElapsedRaw"].isdigit() else 0,
             node="" if row["NodeList"] == "None assigned" else row["NodeList"],
-            max_rss_bytes=max_rss_bytes,
-            out_of_memory=OUT_OF_MEMORY in states or outgrown,
+            max_rss_bytes=steps.max_rss_bytes,
+            out_of_memory=state == OUT_OF_MEMORY or steps.out_of_memory or outgrown,
             cancelled_by=int(user) if user.isdigit() else None,
             requested_bytes=requested,
             cpu_s=seconds(row["TotalCPU"]),

@@ -39,8 +39,8 @@ STUCK_AFTER_A_KILL = (
 
 ONLY_PROMISED = (
     "names: publish_directory < make._publish",  # once ``plan`` has ended, the plan is there
-    "data: _temporary_with < replace < merger.merge",  # a cache: the next merge makes it anew
-    "names: replace < merger.merge",
+    "data: _temporary_with < replace < merger._merge_once",  # a cache: the next merge makes it anew
+    "names: replace < merger._merge_once",
     "data: _temporary_with < create_once < card.keep_card",  # the dataset card, for readers
     "names: create_once < card.keep_card",
     "names: create_once < shard.convert_shard",  # the gate syncs it before it relies on it
