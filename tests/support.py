@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import io
 import json
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -306,6 +309,22 @@ def assert_finished(made: SyntheticCtRate, originals: Mapping[str, Array], out: 
     assert states["converted"] == len(originals)
     assert states["pending"] == 0
     assert states["total"] == sum(states[s] for s in states if s != "total")
+
+
+def at_terminal_of(width: int, *words: object, env: dict[str, str]) -> str:
+    """What a command prints at a terminal ``width`` columns wide."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    with subprocess.Popen(command(*words), stdin=theirs, stdout=theirs, stderr=theirs, env=env):
+        os.close(theirs)
+        seen = b""
+        try:
+            while piece := os.read(ours, 4096):
+                seen += piece
+        except OSError:  # the other end is closed
+            pass
+    os.close(ours)
+    return seen.decode()
 
 
 def sources_left(made: SyntheticCtRate) -> set[str]:

@@ -105,10 +105,11 @@ def grey(values: NDArray[np.float32], window: Window) -> NDArray[np.uint8]:
 
 
 def _drawn(plane: Plane, window: Window, height: int) -> Image.Image:
-    """Draw a plane ``height`` pixels high, at most twice as wide, at its true aspect."""
+    """Draw a plane at its true aspect: ``height`` pixels high, or twice as wide and less high."""
     rows, columns = plane.values.shape
     high_mm, wide_mm = rows * plane.mm[0], columns * plane.mm[1]
-    width = max(1, min(2 * height, round(height * wide_mm / high_mm)))
+    scale = min(height / high_mm, 2 * height / wide_mm)
+    width, height = max(1, round(wide_mm * scale)), max(1, round(high_mm * scale))
     small = Image.fromarray(np.ascontiguousarray(grey(plane.values, window)))
     return small.resize((width, height), Image.Resampling.BILINEAR)
 

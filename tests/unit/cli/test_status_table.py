@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
-import termios
 import time
 from pathlib import Path
 
@@ -18,7 +14,7 @@ import pytest
 from ctrate_convert.cli.status_table import columns_that_fit, print_tasks
 from ctrate_convert.cluster.states.status import TaskLine
 from ctrate_convert.errors import ExitCode
-from tests.support import Converted, command
+from tests.support import Converted, at_terminal_of, command
 
 FIRST = ("task", "state", "reason", "job", "samples")
 LAST = ("evidence", "attempts", "node", "elapsed", "time", "CPU", "MaxRSS", "mem")
@@ -58,22 +54,6 @@ def test_columns_go_in_the_order_of_their_worth() -> None:
         before = shown
     assert len(before) == 13
     assert set(columns_that_fit(rows, 30)) == set(FIRST)
-
-
-def at_terminal_of(width: int, *words: object, env: dict[str, str]) -> str:
-    """What a command prints at a terminal ``width`` columns wide."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    with subprocess.Popen(command(*words), stdin=theirs, stdout=theirs, stderr=theirs, env=env):
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(ours, 4096):
-                seen += piece
-        except OSError:  # the other end is closed
-            pass
-    os.close(ours)
-    return seen.decode()
 
 
 def test_states_are_coloured_unless_nobody_wants_it(converted: Converted) -> None:

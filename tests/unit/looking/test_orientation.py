@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ctrate_convert.looking.cuts import cut
-from ctrate_convert.looking.look import Known
+from ctrate_convert.looking.look import Known, Look
+from ctrate_convert.looking.picture import planes_image
 from ctrate_convert.looking.planes import planes_of
 from ctrate_convert.sources.look import look_at_file
 
@@ -112,3 +113,21 @@ def test_a_large_volume_is_counted_in_part() -> None:
     assert 2**18 < cuts.values.size <= 2**20
     counts = np.unique(cuts.values, return_counts=True)[1]
     assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("shape", [(100, 20, 30), (20, 100, 30), (30, 20, 200)])
+def test_the_aspect_is_true(shape: tuple[int, int, int]) -> None:
+    """A millimetre is as long in rows as in columns, however flat the plane."""
+    voxels = np.zeros(shape, np.int16)
+    spacing = (0.7, 1.5, 3.0)
+    look = Look(known(axes="zyx", spacing_mm=spacing), cut(shape, [voxels]))
+    strip = planes_image(look, look.cuts, ("", -1.0, 1.0), height=120)  # zero is grey: 128
+    columns = (np.asarray(strip) == 128).any(axis=0)
+    edges_at = np.flatnonzero(np.diff(np.concatenate([[False], columns, [False]]).astype(int)))
+    parts = np.asarray(strip)
+    axes = [(1, 2), (0, 2), (0, 1)]
+    for number, (rows, wide) in enumerate(axes):
+        left, right = edges_at[2 * number : 2 * number + 2]
+        high = (parts[:, left] == 128).sum()
+        expected = (shape[wide] * spacing[wide]) / (shape[rows] * spacing[rows])
+        assert (right - left) / high == pytest.approx(expected, rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from PIL import Image
 from ctrate_convert import Volumes
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.synthetic import SyntheticCtRate
-from tests.support import Converted, command, convert_words, run_cli, run_here
+from tests.support import Converted, at_terminal_of, command, convert_words, run_cli, run_here
 
 Make = Callable[..., SyntheticCtRate]
 
@@ -75,6 +76,19 @@ def test_in_a_pipe_there_are_no_colours(converted: Converted) -> None:
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines()[:9])) <= 120
     assert done.stdout.count("volume  ") == 2
+
+
+@pytest.mark.parametrize(("colours", "begins"), [("truecolor", "\x1b[38;2;"), ("", "\x1b[38;5;")])
+def test_a_terminal_shows_half_blocks(converted: Converted, colours: str, begins: str) -> None:
+    env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": colours}
+    env.pop("NO_COLOR", None)
+    shown = at_terminal_of(90, "preview", converted.out, "-n", 1, env=env)
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row) for row in shown.splitlines()]
+    assert begins in shown
+    assert [len(row) for row in rows if "▀" in row] == [90] * sum("▀" in row for row in rows)
+    plain = at_terminal_of(90, "preview", converted.out, "-n", 1, env={**env, "NO_COLOR": "1"})
+    assert "▀" not in plain
+    assert begins not in plain
 
 
 def test_files_of_every_kind_are_shown(make_ctrate: Make, tmp_path: Path) -> None:
