@@ -313,6 +313,7 @@ def assert_finished(made: SyntheticCtRate, originals: Mapping[str, Array], out: 
 
 def at_terminal_of(width: int, *words: object, env: dict[str, str]) -> str:
     """What a command prints at a terminal ``width`` columns wide."""
+    env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     with subprocess.Popen(command(*words), stdin=theirs, stdout=theirs, stderr=theirs, env=env):
