@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,12 +16,11 @@ from ctrate_convert.cli.run import convert_pending, proposal_of
 from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
 from ctrate_convert.deleting.trusted import require_lasting
-from ctrate_convert.errors import SampleError
 from ctrate_convert.planning.make import PlanReport, make_plan
 from ctrate_convert.running.delete import require_deletable
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
-from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
+from ctrate_convert.store.records.plan import PlanSettings
 
 
 @click.command("convert", cls=PlanCommand)
@@ -80,11 +79,11 @@ class _Asked:
         self.proposal: Proposal | None = None
         self.allowed: str | None = None
 
-    def approve(self, report: PlanReport, headers: Mapping[str, ArrayHeader | SampleError]) -> None:
+    def approve(self, report: PlanReport, dtypes: Sequence[str]) -> None:
         """Show what is going to be published, and ask; raise to publish nothing."""
         self.show(report)
         if self._settings.delete_source_files and report.plan is not None:
-            self.ask(_with_draft(report, headers, self._settings, self.earlier()))
+            self.ask(_with_draft(report, dtypes, self._settings, self.earlier()))
 
     def earlier(self) -> Proposal | None:
         """Return what the plans that are published propose, with this command's trash."""
@@ -117,7 +116,7 @@ class _Asked:
 
 def _with_draft(
     report: PlanReport,
-    headers: Mapping[str, ArrayHeader | SampleError],
+    dtypes: Sequence[str],
     settings: PlanSettings,
     earlier: Proposal | None,
 ) -> Proposal | None:
@@ -125,9 +124,8 @@ def _with_draft(
     plan = report.plan
     if plan is None:
         return earlier
-    dtypes = [one.dtype if isinstance(one, ArrayHeader) else "" for one in headers.values()]
     found = propose(
-        [Candidate(plan, 0, 0, size_bytes=0, dtype=dtype) for dtype in dtypes],
+        (Candidate(plan, 0, 0, size_bytes=0, dtype=dtype) for dtype in dtypes),
         discard_members=settings.discard_members,
         trash=settings.trash or "",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 from typing import TypeVar, get_args
 
@@ -23,6 +24,9 @@ _EQUAL = 0.01
 The table rounds them to at most five digits, and NIfTI holds them in single precision.
 """
 
+
+_ORDERS = tuple("".join(order) for order in permutations("xyz"))
+_PLACES = {order: tuple(map("xyz".index, order)) for order in _ORDERS}
 
 T = TypeVar("T")
 
@@ -47,7 +51,7 @@ def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
     # contradiction.
     if not table.sizes or len(header.shape) != 3 or own.grid == "resampled":
         return own
-    axes = [order for order in _orders() if _in_order(table.sizes, order) == header.shape]
+    axes = [order for order in _ORDERS if _in_order(table.sizes, order) == header.shape]
     if own.axes:
         axes = [order for order in axes if order == own.axes]
     if not axes:
@@ -66,16 +70,21 @@ def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
 
 def table_spacing_mm(metadata: Mapping[str, str]) -> list[float]:
     """Return [x, y, z] from XYSpacing and ZSpacing, or an empty list unless all are known."""
+    in_plane = _in_plane_mm(metadata.get("XYSpacing", ""))
+    through = number_in(metadata, "ZSpacing")
+    return [*in_plane, through] if in_plane and through is not None else []
+
+
+@lru_cache
+def _in_plane_mm(text: str) -> tuple[float, ...]:
+    """Return the two numbers in a cell of XYSpacing; empty if it has others."""
     try:
         # The table holds a Python list as text, such as [0.75, 0.75].
-        in_plane = literal(metadata.get("XYSpacing", "") or "[]")
+        in_plane = literal(text or "[]")
         x, y = (_number(str(value)) for value in in_plane)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return []
-    through = number_in(metadata, "ZSpacing")
-    if not isinstance(in_plane, list) or x is None or y is None or through is None:
-        return []
-    return [x, y, through]
+        return ()
+    return (x, y) if isinstance(in_plane, list) and x is not None and y is not None else ()
 
 
 def number_in(metadata: Mapping[str, str], column: str) -> float | None:
@@ -97,12 +106,9 @@ def _sizes(metadata: Mapping[str, str]) -> tuple[int, ...]:
     return sizes if len(sizes) == 3 else ()
 
 
-def _orders() -> list[str]:
-    return ["".join(order) for order in permutations("xyz")]
-
-
 def _in_order(values: Sequence[T], order: str) -> tuple[T, ...]:
-    return tuple(values["xyz".index(axis)] for axis in order)
+    first, second, third = _PLACES[order]
+    return values[first], values[second], values[third]
 
 
 def _axes_told_by(orders: Sequence[str]) -> dict[str, object]:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from ctrate_convert.formats.literals import literal
 
 MAX_HEADER_BYTES = 10_000
 """The limit of ``numpy.lib.format``: a longer header may exhaust ``literal_eval``."""
+
+_COMMON_BYTES = 256
+"""The length of headers as numpy writes them; a longer one is not worth remembering."""
 
 _NUMERIC_KINDS = "biuf"
 _WRONG_TYPE = (
@@ -88,14 +92,23 @@ def read_header(read: Callable[[int], bytes]) -> NpyHeader:
         raise SampleError("npy header cut short", seen=len(raw), expected=f"{length} bytes")
     # Version 3 differs from version 2 in this encoding alone.
     text = raw.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")
+    size_bytes = 8 + length_size + length
+    return _known(text, size_bytes) if length <= _COMMON_BYTES else _header(text, size_bytes)
+
+
+def _header(text: str, size_bytes: int) -> NpyHeader:
     fields = _fields(text)
     return NpyHeader(
         _dtype(fields["descr"]),
         fields["shape"],
         fields["fortran_order"],
-        size_bytes=8 + length_size + length,
+        size_bytes=size_bytes,
         says_more=_without_blanks(text) != _without_blanks(repr(fields)),
     )
+
+
+# Most volumes of a set have one of a few headers, and a syntax tree takes longer than all else.
+_known = lru_cache(maxsize=1024)(_header)
 
 
 def small_array(data: bytes) -> np.ndarray[Any, Any]:
@@ -148,6 +161,7 @@ def _dtype(descr: Any) -> np.dtype[np.generic]:
     return dtype
 
 
+@lru_cache(maxsize=1024)
 def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """Return the version 1.0 header of a little-endian C-order array."""
     return header_of(dtype.newbyteorder("<"), shape, fortran_order=False)

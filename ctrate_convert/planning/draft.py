@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ctrate_convert import __version__
-from ctrate_convert.errors import SampleError
-from ctrate_convert.planning.estimate import (
-    SampleCost,
-    peak_extra_bytes,
-    sample_cost,
-    tar_bytes,
-)
+from ctrate_convert.planning.estimate import peak_extra_bytes, sample_cost, tar_bytes
 from ctrate_convert.planning.probe_estimate import ProbeEstimate
+from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import shard_ranges
-from ctrate_convert.planning.survey import Survey
+from ctrate_convert.store.durable import PartialFile
 from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PLAN_FILE
 from ctrate_convert.store.plans import EXCLUDED_FILE, SAMPLES_FILE, next_numbers
 from ctrate_convert.store.records.base import sha256_hex
 from ctrate_convert.store.records.plan import (
-    ArrayHeader,
     ExcludedSample,
     Plan,
     PlanEstimate,
-    PlannedSample,
     PlannedShard,
     PlanSettings,
 )
@@ -42,34 +36,15 @@ class Draft:
     """A plan and the four files that publish it; two of them hold the plan itself."""
 
     plan: Plan
-    files: dict[str, bytes]
+    files: dict[str, bytes | PartialFile]
 
 
-def write_draft(
-    survey: Survey,
-    settings: PlanSettings,
-    headers: Mapping[str, ArrayHeader | SampleError],
-    *,
-    excluded: Sequence[ExcludedSample],
-    retries: Sequence[str],
-    earlier: Sequence[Plan],
-    prediction: ProbeEstimate | None,
-) -> Draft:
-    """Return the generation after ``earlier`` with the samples of ``headers``, in that order."""
-    return draft_of(
-        (planned_sample(survey, key, header) for key, header in headers.items()),
-        settings,
-        table_sha256={name: table.sha256 for name, table in survey.tables.by_setting.items()},
-        lists=survey.lists,
-        excluded=excluded,
-        retries=retries,
-        earlier=earlier,
-        prediction=prediction,
-    )
+Predict = Callable[[int], int | None]
+"""A function that predicts the size of a sample's array in the shard, by the sample's index."""
 
 
 def draft_of(
-    samples: Iterable[PlannedSample],
+    lines: StagedLines,
     settings: PlanSettings,
     *,
     table_sha256: Mapping[str, str],
@@ -79,19 +54,11 @@ def draft_of(
     retries: Sequence[str] = (),
     repairs: Mapping[str, int] | None = None,
     prediction: ProbeEstimate | None = None,
+    predict: Predict = lambda index: None,
 ) -> Draft:
-    """Return the generation after ``earlier`` with ``samples``, in that order."""
-    lines = io.BytesIO()
-    ends: list[int] = []
-    costs: list[SampleCost] = []
-    for sample in samples:
-        lines.write(sample.to_json() + b"\n")
-        ends.append(lines.tell())
-        predicted = prediction.chosen_array_bytes(sample.key) if prediction else None
-        costs.append(sample_cost(sample, settings, predicted))
-    samples_data = lines.getvalue()
+    """Return the generation after ``earlier`` with the samples of ``lines``."""
     excluded_data = b"".join(sample.to_json() + b"\n" for sample in excluded)
-    shards = _shards(samples_data, ends, costs, settings, earlier)
+    shards, samples_sha256 = _shards(lines, settings, predict, earlier)
     output_bytes = sum(shard.estimated_output_bytes for shard in shards)
     plan = Plan(
         plan_id=_NO_ID,
@@ -101,17 +68,17 @@ def draft_of(
         settings=settings,
         table_sha256=dict(table_sha256),
         lists=tuple(lists),
-        samples=len(costs),
-        samples_sha256=sha256_hex(samples_data),
+        samples=len(lines),
+        samples_sha256=samples_sha256,
         retries=tuple(retries),
         repairs=dict(repairs or {}),
         excluded=dict(sorted(Counter(sample.reason for sample in excluded).items())),
         excluded_sha256=sha256_hex(excluded_data),
         shards=shards,
         estimate=PlanEstimate(
-            source_bytes=sum(cost.source_bytes for cost in costs),
+            source_bytes=sum(lines.source_bytes),
             output_bytes=output_bytes,
-            largest_volume_bytes=max(cost.volume_bytes for cost in costs),
+            largest_volume_bytes=max(lines.volume_bytes),
             peak_extra_bytes=peak_extra_bytes(shards, deleting=settings.delete_source_files),
         ),
         probe=prediction.probe(output_bytes) if prediction else None,
@@ -119,59 +86,47 @@ def draft_of(
     # The id is the hash of the plan as it will be read back, with every field set.
     plan = plan.as_stored()
     plan = plan.model_copy(update={"plan_id": plan.content_id()})
+    data = plan.to_pretty_json()
     return Draft(
         plan,
         {
-            PLAN_FILE: plan.to_pretty_json(),
-            PLAN_COPY_FILE: plan.to_pretty_json(),
-            SAMPLES_FILE: samples_data,
+            SAMPLES_FILE: lines.file,
+            PLAN_FILE: data,
+            PLAN_COPY_FILE: data,
             EXCLUDED_FILE: excluded_data,
         },
     )
 
 
-def planned_sample(survey: Survey, key: str, header: ArrayHeader | SampleError) -> PlannedSample:
-    """Return the planned sample with everything that the tables hold about it."""
-    tables, found = survey.tables, survey.found.files[key][0]
-    metadata = tables.metadata.row(key)
-    return PlannedSample(
-        key=key,
-        volume_name=metadata["VolumeName"],
-        source=found.source,
-        source_size_bytes=found.size_bytes,
-        source_mtime_ns=found.mtime_ns,
-        header=None if isinstance(header, SampleError) else header,
-        report=tables.reports.row(key),
-        labels=tables.label_values(key),
-        metadata=metadata,
-    )
-
-
 def _shards(
-    samples_data: bytes,
-    ends: Sequence[int],
-    costs: Sequence[SampleCost],
-    settings: PlanSettings,
-    earlier: Sequence[Plan],
-) -> tuple[PlannedShard, ...]:
+    lines: StagedLines, settings: PlanSettings, predict: Predict, earlier: Sequence[Plan]
+) -> tuple[tuple[PlannedShard, ...], str]:
+    """Return the shards, and the hash of all lines."""
+    output_bytes, scratch_bytes = array("q"), array("q")
+    sizes = zip(lines.array_bytes, lines.beside_bytes, lines.turned_bytes, strict=True)
+    for index, size in enumerate(sizes):
+        cost = sample_cost(*size, settings.encoding, predict(index))
+        output_bytes.append(cost.output_bytes)
+        scratch_bytes.append(cost.scratch_bytes)
     # Numbers go on from the earlier generations: no shard or task ever gets a used number.
     first_shard, first_task = next_numbers(earlier)
     shards = []
-    for number, part in enumerate(shard_ranges([c.output_bytes for c in costs], settings)):
-        offset = ends[part.start - 1] if part.start else 0
-        end = ends[part.stop - 1]
-        inside = costs[part.start : part.stop]
+    digest = hashlib.sha256()
+    for number, part in enumerate(shard_ranges(output_bytes, settings)):
+        data = lines.data(part)
+        digest.update(data)
+        inside = slice(part.start, part.stop)
         shards.append(
             PlannedShard(
                 index=first_shard + number,
                 task=first_task + number // settings.shards_per_task,
                 samples=len(part),
-                lines_offset=offset,
-                lines_size_bytes=end - offset,
-                lines_sha256=sha256_hex(samples_data[offset:end]),
-                source_bytes=sum(cost.source_bytes for cost in inside),
-                estimated_output_bytes=tar_bytes(inside),
-                estimated_scratch_bytes=max(cost.scratch_bytes for cost in inside),
+                lines_offset=lines.offset(part.start),
+                lines_size_bytes=len(data),
+                lines_sha256=sha256_hex(data),
+                source_bytes=sum(lines.source_bytes[inside]),
+                estimated_output_bytes=tar_bytes(output_bytes[inside]),
+                estimated_scratch_bytes=max(scratch_bytes[inside]),
             )
         )
-    return tuple(shards)
+    return tuple(shards), digest.hexdigest()

@@ -7,19 +7,20 @@ The small members are built and measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
-from ctrate_convert.formats.geometry import geometry_of
 from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
-from ctrate_convert.store.records.geometry import NO_GEOMETRY
+from ctrate_convert.store.records.geometry import Geometry
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
+    Encoding,
     PlannedSample,
     PlannedShard,
     PlanSettings,
@@ -33,26 +34,37 @@ _TAR_RECORD = 10240
 
 
 @dataclass(frozen=True, slots=True)
-class SampleCost:
-    """The bytes that one sample takes.
+class SampleSizes:
+    """The bytes that one sample takes where nothing is compressed.
 
-    ``volume_bytes``: its array uncompressed, in the source's type. ``output_bytes``: its members in
-    the tar. ``scratch_bytes``: the temporary file that its conversion needs beside the tar.
+    ``volume_bytes``: its array in the source's type. ``array_bytes``: its array's member in the
+    tar, ``beside_bytes``: the other members with their tar headers. ``turned_bytes``: the scratch
+    file that an array in Fortran order needs.
     """
 
     source_bytes: int
     volume_bytes: int
+    array_bytes: int
+    beside_bytes: int
+    turned_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCost:
+    """The bytes that one sample takes in the plan's encoding.
+
+    ``output_bytes``: its members in the tar. ``scratch_bytes``: the temporary file that its
+    conversion needs beside the tar.
+    """
+
     output_bytes: int
     scratch_bytes: int
 
 
-def sample_cost(
-    sample: PlannedSample, settings: PlanSettings, predicted_bytes: int | None = None
-) -> SampleCost:
-    """Return the cost of one sample; if its header is unknown, take its file's size for the array.
+def sample_sizes(sample: PlannedSample, settings: PlanSettings, geometry: Geometry) -> SampleSizes:
+    """Return the sizes of one sample; if its header is unknown, take its file's for the array.
 
-    ``predicted_bytes`` is the predicted size of its array in a compressing encoding; if it is None,
-    the array counts uncompressed.
+    ``geometry`` is that of its array, as far as it is known.
     """
     header = sample.header
     target = _target(header, settings)
@@ -64,30 +76,45 @@ def sample_cost(
         volume_bytes = voxels * np.dtype(header.dtype).itemsize
         array_bytes = voxels * target.itemsize
         shape = _three(header.shape)
-    geometry = geometry_of(header, sample.metadata) if header else NO_GEOMETRY
     about = AboutSource(header, geometry)
     members = small_members(sample, _typical_record(target, shape), about, settings.layout)
     small_bytes = [len(data) for _, data in members]
     small_bytes[0] += header.extra_bytes if header else 0  # in the JSON, the first member
-    prefix = header_bytes(target, shape) if LAYOUTS[settings.layout].array_has_header else b""
-    array_member = len(prefix) + array_bytes
-    if settings.encoding != "npy" and predicted_bytes is not None:
-        array_member = predicted_bytes
-    # Conversion turns Fortran order into C order through a scratch file of the array's size;
-    # a Blosc2 frame grows in one of its own.
-    turned = array_bytes if header is not None and header.fortran_order else 0
-    frame = array_member if settings.encoding == "b2nd" else 0
-    return SampleCost(
+    prefix_bytes = 0
+    if LAYOUTS[settings.layout].array_has_header:
+        prefix_bytes = len(header_bytes(target, shape))
+    return SampleSizes(
         source_bytes=sample.source_size_bytes,
         volume_bytes=volume_bytes,
-        output_bytes=_member(array_member) + sum(map(_member, small_bytes)),
-        scratch_bytes=turned + frame,
+        array_bytes=prefix_bytes + array_bytes,
+        beside_bytes=sum(map(_member, small_bytes)),
+        # Conversion turns Fortran order into C order through a scratch file of the array's size.
+        turned_bytes=array_bytes if header is not None and header.fortran_order else 0,
     )
 
 
-def tar_bytes(costs: Sequence[SampleCost]) -> int:
-    """Return the size of a tar that holds these samples."""
-    content = sum(cost.output_bytes for cost in costs) + _TAR_END
+def sample_cost(
+    array_bytes: int,
+    beside_bytes: int,
+    turned_bytes: int,
+    encoding: Encoding,
+    predicted: int | None,
+) -> SampleCost:
+    """Return the cost of a sample with these `SampleSizes` in ``encoding``.
+
+    ``predicted`` is the predicted size of its array in a compressing encoding; if it is None, the
+    array counts uncompressed.
+    """
+    if encoding != "npy" and predicted is not None:
+        array_bytes = predicted
+    # A Blosc2 frame grows in a scratch file of its own.
+    frame_bytes = array_bytes if encoding == "b2nd" else 0
+    return SampleCost(_member(array_bytes) + beside_bytes, turned_bytes + frame_bytes)
+
+
+def tar_bytes(output_bytes: Iterable[int]) -> int:
+    """Return the size of a tar that holds samples of so many bytes each."""
+    content = sum(output_bytes) + _TAR_END
     return -(-content // _TAR_RECORD) * _TAR_RECORD
 
 
@@ -132,6 +159,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return padded[0], padded[1], padded[2]
 
 
+@lru_cache(maxsize=1024)
 def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) -> ArrayRecord:
     """Return a record with numbers as long as CT's are, to measure the JSON member."""
     whole = dtype.kind == "i"

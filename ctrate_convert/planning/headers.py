@@ -1,8 +1,9 @@
-"""Read the headers of all volumes, many at once: on network storage each read has to wait."""
+"""Read the headers of many volumes: many at once where storage makes each read wait."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,20 +12,17 @@ from ctrate_convert.sources.kinds import read_array_header
 from ctrate_convert.store.records.plan import ArrayHeader
 
 READERS = 16
-_BATCH = 512
-
-Progress = Callable[[int, int], None]
+_LOOK = 16
+"""Headers after which it is known if the storage makes readers wait."""
 
 
 def read_headers(
-    data_folder: Path,
-    sources: Sequence[str],
-    array_key: str | None,
-    progress: Progress | None = None,
+    data_folder: Path, sources: Sequence[str], array_key: str | None
 ) -> list[ArrayHeader | SampleError]:
     """Return the header of each source, or the error that it could not be read, in the given order.
 
-    ``progress`` is called with the numbers of headers read and of all, now and then and at the end.
+    Threads only help where reading is waiting: headers that are in memory are read twice as fast
+    by one thread as by many, which would fight for the interpreter.
     """
 
     def read(source: str) -> ArrayHeader | SampleError:
@@ -34,10 +32,11 @@ def read_headers(
             return error
 
     headers: list[ArrayHeader | SampleError] = []
-    with ThreadPoolExecutor(READERS, thread_name_prefix="header") as pool:
-        # Read in batches, so that Ctrl+C waits for few reads and the queue stays small.
-        for start in range(0, len(sources), _BATCH):
-            headers.extend(pool.map(read, sources[start : start + _BATCH]))
-            if progress is not None:
-                progress(len(headers), len(sources))
+    while len(headers) < len(sources):
+        wall_s, cpu_s = time.monotonic(), time.thread_time()
+        headers += map(read, sources[len(headers) : len(headers) + _LOOK])
+        wall_s, cpu_s = time.monotonic() - wall_s, time.thread_time() - cpu_s
+        if wall_s > 3 * cpu_s and len(headers) < len(sources):
+            with ThreadPoolExecutor(READERS, thread_name_prefix="header") as pool:
+                headers += pool.map(read, sources[len(headers) :])
     return headers

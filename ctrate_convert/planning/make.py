@@ -10,20 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.deleting.trash import require_trash
-from ctrate_convert.errors import (
-    EnvironmentProblem,
-    SampleError,
-    environment_problem,
-)
-from ctrate_convert.formats.geometry import geometry_of
+from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.discover import Discovery
-from ctrate_convert.planning.draft import planned_sample, write_draft
-from ctrate_convert.planning.headers import Progress, read_headers
+from ctrate_convert.planning.draft import Predict, draft_of
 from ctrate_convert.planning.join import join
 from ctrate_convert.planning.probe.choice import Volume, with_stored_peeked
 from ctrate_convert.planning.probe.trials import Findings, probe
@@ -34,15 +28,13 @@ from ctrate_convert.planning.refusals import (
     refuse_other_format,
     refuse_other_trash,
 )
+from ctrate_convert.planning.samples.scan import chunks, lines_of
+from ctrate_convert.planning.samples.spread import Spread, in_this_process
+from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import arrange
 from ctrate_convert.planning.survey import Survey, absolute, nothing_to_convert, take_survey
-from ctrate_convert.planning.warnings import (
-    geometry_warnings,
-    header_warnings,
-    probe_warnings,
-    survey_warnings,
-)
-from ctrate_convert.store.durable import publish_directory
+from ctrate_convert.planning.warnings import probe_warnings, survey_warnings
+from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.locks import locked
 from ctrate_convert.store.plans import (
@@ -53,7 +45,7 @@ from ctrate_convert.store.plans import (
     planned_before,
 )
 from ctrate_convert.store.privacy import granted
-from ctrate_convert.store.records.plan import ArrayHeader, ExcludedSample, Plan, PlanSettings
+from ctrate_convert.store.records.plan import ExcludedSample, Plan, PlanSettings
 from ctrate_convert.store.records.volume_list import VolumeList
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
@@ -82,7 +74,19 @@ class PlanReport:
 
 _log = logging.getLogger(__name__)
 
-Approve = Callable[[PlanReport, Mapping[str, ArrayHeader | SampleError]], None]
+Approve = Callable[[PlanReport, Sequence[str]], None]
+"""A function that gets the report and each new sample's array type; empty if that is unknown."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _How:
+    """How to plan, as the caller of `make_plan` asks for it."""
+
+    progress: Progress
+    spread: Spread
+    approve: Approve | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def make_plan(
     *,
     retry_failed: frozenset[str] | None = None,
     approve: Approve | None = None,
+    spread: Spread = in_this_process,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish the next generation.
 
@@ -112,7 +117,8 @@ def make_plan(
     are planned again in any case, and then no others are. ``progress`` is called with the numbers
     of headers read and of all. ``approve`` is called with the report that is about to be published;
     if it raises, nothing is published and nothing is left behind. It answers for the trash of the
-    earlier plans, too: without it, a new trash that they would not use is refused.
+    earlier plans, too: without it, a new trash that they would not use is refused. ``spread`` runs
+    the reading of headers, such as in worker processes.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -121,6 +127,7 @@ def make_plan(
         DamageError: an earlier generation or a record was changed.
         EnvironmentProblem: no space or permission.
     """
+    how = _How(progress or (lambda done, total: None), spread, approve)
     settings = absolute(settings)
     survey = take_survey(settings, dataset.out)
     _log.info("%d volumes found below %s", len(survey.found.files), settings.data_folder)
@@ -143,7 +150,7 @@ def make_plan(
                 selection = _select(dataset, settings, survey, retry_failed, approve)
                 if not selection.keys:
                     return _report(survey, selection)
-                report = _publish(dataset, settings, survey, selection, progress, approve)
+                report = _publish(dataset, settings, survey, selection, how)
                 if report is not None:
                     return report
                 # Another planner was first, on a file system whose locks exclude nobody: plan the
@@ -184,69 +191,75 @@ def _publish(
     settings: PlanSettings,
     survey: Survey,
     selection: _Selection,
-    progress: Progress | None,
-    approve: Approve | None,
+    how: _How,
 ) -> PlanReport | None:
     """Publish the next generation; return None if another planner has taken its place."""
-    sources = [survey.found.files[key][0].source for key in selection.keys]
-    headers = dict(
-        zip(
-            selection.keys,
-            read_headers(survey.found.data_folder, sources, settings.array_key, progress),
-            strict=True,
+    with PartialFile(dataset.plans / "samples") as file:
+        lines = StagedLines(file)
+        found = how.spread(lines_of, chunks(survey, settings, selection.keys))
+        with contextlib.closing(found):
+            for some in found:
+                lines.add(some)
+                how.progress(len(lines), len(selection.keys))
+        findings, problem = _probe(dataset, settings, survey, selection.keys, lines)
+        prediction = ProbeEstimate(findings) if findings else None
+        draft = draft_of(
+            lines,
+            settings,
+            table_sha256={name: table.sha256 for name, table in survey.tables.by_setting.items()},
+            lists=survey.lists,
+            excluded=selection.excluded,
+            retries=selection.retries,
+            earlier=selection.earlier,
+            prediction=prediction,
+            predict=_predicting(prediction, selection.keys),
         )
-    )
-    findings, problem = _probe(dataset, settings, survey, headers)
-    draft = write_draft(
-        survey,
-        settings,
-        headers,
-        excluded=selection.excluded,
-        retries=selection.retries,
-        earlier=selection.earlier,
-        prediction=ProbeEstimate(findings) if findings else None,
-    )
-    geometries = {
-        key: geometry_of(header, survey.tables.metadata.row(key))
-        for key, header in headers.items()
-        if isinstance(header, ArrayHeader)
-    }
-    more_warnings = [*header_warnings(headers, settings), *geometry_warnings(geometries), *problem]
-    if findings:
-        more_warnings += probe_warnings(findings)
-    report = _report(survey, selection, draft.plan, more_warnings)
-    if approve is not None:
-        approve(report, headers)
-    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
-        return None
+        more_warnings = [*lines.notes.warnings(settings), *problem]
+        if findings:
+            more_warnings += probe_warnings(findings)
+        report = _report(survey, selection, draft.plan, more_warnings)
+        if how.approve is not None:
+            how.approve(report, [form.dtype for form in lines.forms])
+        if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+            return None
     return report
+
+
+def _predicting(prediction: ProbeEstimate | None, keys: Sequence[str]) -> Predict:
+    if prediction is None:
+        return lambda index: None
+    return lambda index: prediction.chosen_array_bytes(keys[index])
 
 
 def _probe(
     dataset: Dataset,
     settings: PlanSettings,
     survey: Survey,
-    headers: Mapping[str, ArrayHeader | SampleError],
+    keys: Sequence[str],
+    lines: StagedLines,
 ) -> tuple[Findings | None, list[str]]:
     """Return the probe's findings, or None and the reason.
 
     A failed probe does not prevent a plan.
     """
-    files = survey.found.files
-    population = [
-        Volume.of(key, header, files[key][0].size_bytes)
-        for key, header in headers.items()
-        if isinstance(header, ArrayHeader)
-    ]
-    if settings.probe == 0 or not population:
+    if settings.probe == 0:
         return None, []
-    folder = survey.found.data_folder
-    paths = {volume.key: folder / files[volume.key][0].source for volume in population}
+    population = [
+        Volume.of(key, form, voxels, size_bytes)
+        for key, form, voxels, size_bytes in zip(
+            keys, lines.forms, lines.voxels, lines.source_bytes, strict=True
+        )
+        if form.dtype
+    ]
+    if not population:
+        return None, []
+    folder, files = survey.found.data_folder, survey.found.files
+    places = {key: index for index, key in enumerate(keys)}
     try:
         found = probe(
-            with_stored_peeked(population, paths),
+            with_stored_peeked(population, lambda key: folder / files[key][0].source),
             settings,
-            lambda key: planned_sample(survey, key, headers[key]),
+            lambda key: lines.sample(places[key]),
             dataset.plans,
         )
     except OSError as error:

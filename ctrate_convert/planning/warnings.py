@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
-import numpy as np
-
-from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.cast import output_dtype
 from ctrate_convert.planning.intensity import intensity_notes
 from ctrate_convert.planning.probe.trials import Findings
 from ctrate_convert.planning.survey import Survey
 from ctrate_convert.sources.kinds import KIND_NAMES
-from ctrate_convert.store.records.geometry import Geometry
-from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
 
 _NAMED = 5
 
@@ -94,58 +87,6 @@ def _keep_warnings(survey: Survey, planned_before: Set[str]) -> list[str]:
     return warnings
 
 
-def header_warnings(
-    headers: Mapping[str, ArrayHeader | SampleError], settings: PlanSettings
-) -> list[str]:
-    """Return warnings about the volumes' types, and about volumes that will fail, from headers."""
-    failing: list[str] = []
-    wide: list[str] = []
-    left_out: list[str] = []
-    outputs: Counter[str] = Counter()
-    for key, header in headers.items():
-        try:
-            if isinstance(header, SampleError):
-                raise header
-            target = output_dtype(header.dtype, settings.dtype)
-        except SampleError as error:
-            failing.append(f"{key}: {error.what}")
-            continue
-        outputs[target] += 1
-        if header.left_out:
-            left_out.append(f"{key} ({_names(header.left_out)})")
-        source = np.dtype(header.dtype)
-        if target == "int16" and source.kind in "iu" and not np.can_cast(source, np.int16):
-            wide.append(key)
-    warnings = []
-    if failing:
-        warnings.append(
-            f"{len(failing)} volumes will fail unless they are mended first; the others go on: "
-            f"{_names(failing)}"
-        )
-    if left_out:
-        warnings.append(
-            f"{len(left_out)} volumes have entries that no shard will hold; their sources are kept "
-            f"unless --discard_members names them: {_names(left_out)}"
-        )
-    if len(outputs) > 1:
-        warnings.append(
-            f"the shards will hold more than one array type ({_counts(outputs)}), which some "
-            "readers refuse; --dtype float16 makes them one"
-        )
-    if wide:
-        outcome = "become int32, twice as large" if settings.dtype == "auto" else "fail"
-        warnings.append(
-            f"{len(wide)} volumes have a wider type than int16; those whose values do not fit "
-            f"{outcome}: {_names(wide)}"
-        )
-    if settings.layout == "ctclip" and outputs["int16"]:
-        warnings.append(
-            f"{outputs['int16']} arrays will be int16, but the original loader takes every .bin "
-            "for float16; --dtype float16 is what it reads"
-        )
-    return warnings
-
-
 def probe_warnings(findings: Findings) -> list[str]:
     """Return warnings from the probed volumes: their scale, and what could not be converted."""
     warnings = []
@@ -164,29 +105,6 @@ def probe_warnings(findings: Findings) -> list[str]:
     return warnings + [note + of for note in intensity_notes(findings.looked)]
 
 
-def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
-
-
 def _names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def geometry_warnings(geometries: Mapping[str, Geometry]) -> list[str]:
-    """Return warnings about volumes whose array and row of the metadata table disagree."""
-    wrong = {key: one for key, one in geometries.items() if one.contradiction}
-    if not wrong:
-        return []
-    first = next(iter(wrong))
-    without = [key for key, one in wrong.items() if not one.spacing_mm]
-    if not without:
-        claimed = "their spacing is the files' own"
-    elif len(without) == len(wrong):
-        claimed = "no spacing is claimed for them"
-    else:
-        claimed = f"no spacing is claimed for {len(without):,} of them"
-    return [
-        f"the metadata table contradicts the arrays of {len(wrong):,} of {len(geometries):,} "
-        f"volumes, and {claimed}: {_names(list(wrong))}; of {first}, {wrong[first].contradiction}"
-    ]

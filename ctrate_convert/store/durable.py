@@ -17,7 +17,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -228,12 +228,20 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
         os.close(descriptor)
 
 
-def publish_directory(files: dict[str, bytes], final: Path) -> bool:
-    """Create directory ``final`` with ``files``, all or nothing; return False if it exists."""
+def publish_directory(files: Mapping[str, bytes | PartialFile], final: Path) -> bool:
+    """Create directory ``final`` with ``files``, all or nothing; return False if it exists.
+
+    A file that was written already gets a second name there; its names are durable with that of the
+    bytes that follow it.
+    """
     with scratch_directory(final) as temporary:
         for name, data in files.items():
             # Each file is durable before the folder gets the name by which readers find it.
-            create_once(temporary / name, data)
+            if isinstance(data, PartialFile):
+                data.settle()
+                link_if_absent(data.path, temporary / name)
+            else:
+                create_once(temporary / name, data)
         try:
             # rename(2) replaces an empty directory and fails with ENOTEMPTY on any other.
             os.rename(temporary, final)

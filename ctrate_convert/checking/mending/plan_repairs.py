@@ -14,7 +14,9 @@ from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.draft import draft_of
 from ctrate_convert.planning.make import LOCK_PATIENCE_S
 from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign
-from ctrate_convert.store.durable import publish_directory
+from ctrate_convert.planning.samples.lines import Lines
+from ctrate_convert.planning.samples.staged import StagedLines
+from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, recorded_numbers
 from ctrate_convert.store.locks import locked
@@ -53,17 +55,25 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
     found = _repairable(dataset, plans, original, damaged)
     if not found:
         return
-    draft = draft_of(
-        (sample for sample, _ in found.values()),
-        # The place for sources that go belongs to the proposal.
-        original.settings.model_copy(update={"delete_source_files": False, "trash": None}),
-        table_sha256=original.table_sha256,
-        lists=original.lists,
-        excluded=load_excluded(dataset, plans[-1]),
-        earlier=plans,
-        repairs={key: shard for key, (_, shard) in found.items()},
-    )
-    if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+    # The place for sources that go belongs to the proposal.
+    settings = original.settings.model_copy(update={"delete_source_files": False, "trash": None})
+    with PartialFile(dataset.plans / "samples") as file:
+        lines = StagedLines(file)
+        for sample, _ in found.values():
+            line = Lines()
+            line.add(sample, settings)
+            lines.add(line)
+        draft = draft_of(
+            lines,
+            settings,
+            table_sha256=original.table_sha256,
+            lists=original.lists,
+            excluded=load_excluded(dataset, plans[-1]),
+            earlier=plans,
+            repairs={key: shard for key, (_, shard) in found.items()},
+        )
+        published = publish_directory(draft.files, dataset.plan(draft.plan.generation))
+    if not published:
         raise EnvironmentProblem(
             "another planner published at the same moment",
             where=dataset.plans,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ctrate_convert.planning.probe.part import PART_BYTES
 from ctrate_convert.planning.probe.peek import peek_many
-from ctrate_convert.store.records.plan import ArrayHeader
+from ctrate_convert.planning.samples.lines import Form
 
 _MOST = 16
 _MOST_READ_BYTES = 3 * 2**30
@@ -37,7 +38,7 @@ class Stratum(NamedTuple):
         return self.dtype, self.deflated, self.fortran_order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Volume:
     """A planned volume as its header describes it; or, from `sum_up`, many of one kind together.
 
@@ -52,16 +53,10 @@ class Volume:
     packed_bytes: float
 
     @classmethod
-    def of(cls, key: str, header: ArrayHeader, file_bytes: int) -> Volume:
-        """Return the volume with ``header`` in a file of ``file_bytes``."""
-        voxels = math.prod(header.shape)
-        stratum = Stratum(
-            dtype=header.dtype,
-            deflated=header.compression == "deflated",
-            fortran_order=header.fortran_order,
-            size_class=int(math.log2(max(1, voxels)) * _CLASSES_PER_OCTAVE),
-        )
-        return cls(key, stratum, voxels, file_bytes, packed_bytes=file_bytes)
+    def of(cls, key: str, form: Form, voxels: int, file_bytes: int) -> Volume:
+        """Return the volume of ``voxels`` in a file of ``file_bytes``."""
+        size_class = int(math.log2(max(1, voxels)) * _CLASSES_PER_OCTAVE)
+        return cls(key, _stratum(form, size_class), voxels, file_bytes, packed_bytes=file_bytes)
 
     def packed(self, share: float) -> Volume:
         """Return a copy for which deflate would leave ``share`` of the file."""
@@ -78,6 +73,12 @@ class Volume:
         return self.voxels * self.dtype.itemsize
 
 
+@lru_cache
+def _stratum(form: Form, size_class: int) -> Stratum:
+    """Return the kind; one object for all of its volumes."""
+    return Stratum(*form, size_class)
+
+
 def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
     """Return all ``volumes`` of one kind as one, with their sizes added up."""
     return Volume(
@@ -89,13 +90,15 @@ def sum_up(stratum: Stratum, volumes: Sequence[Volume]) -> Volume:
     )
 
 
-def with_stored_peeked(population: Sequence[Volume], paths: Mapping[str, Path]) -> list[Volume]:
+def with_stored_peeked(
+    population: Sequence[Volume], path_of: Callable[[str], Path]
+) -> list[Volume]:
     """Return ``population`` with the packed sizes that a look into the stored files gives.
 
     A volume that was not looked into gets the mean of its kind.
     """
     stored = [volume for volume in population if not volume.stratum.deflated]
-    shares = peek_many({volume.key: paths[volume.key] for volume in stored})
+    shares = peek_many([volume.key for volume in stored], path_of)
     of_kind: dict[Stratum, list[float]] = {}
     for volume in stored:
         if volume.key in shares:

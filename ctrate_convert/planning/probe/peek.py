@@ -7,7 +7,7 @@ Noise differs between scanners by a factor, so a few converted volumes do not st
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,11 +55,10 @@ def _spread(index: int, size: int) -> int:
     return int((index + 0.5) * _GOLDEN % 1 * size)
 
 
-def peek_many(paths: Mapping[str, Path]) -> dict[str, float]:
-    """Return by key the result of `peek` for at most `MOST_PEEKED` of ``paths``, evenly chosen."""
-    keys = list(paths)
+def peek_many(keys: Sequence[str], path_of: Callable[[str], Path]) -> dict[str, float]:
+    """Return by key the result of `peek` for at most `MOST_PEEKED` of ``keys``, evenly chosen."""
     step = max(1.0, len(keys) / MOST_PEEKED)
     some = [keys[int(place * step)] for place in range(min(len(keys), MOST_PEEKED))]
     with ThreadPoolExecutor(READERS, thread_name_prefix="peek") as pool:
-        shares = pool.map(lambda key: peek(paths[key], PIECES), some)
+        shares = pool.map(lambda key: peek(path_of(key), PIECES), some)
         return {key: share for key, share in zip(some, shares, strict=True) if share is not None}

@@ -28,6 +28,7 @@ from tests.promises.crash.test_every_fsync import (
 LISTED = {*LOST, *STUCK, *STUCK_AFTER_A_KILL, *ONLY_PROMISED, *OF_AN_OLD_DATASET, *PUTS_BACK}
 
 OF_A_REPAIR = {
+    "data: settle < publish_directory < plan_repairs._publish",
     "data: _temporary_with < create_once < publish_directory < plan_repairs._publish",
     "names: create_once < publish_directory < plan_repairs._publish",
     "names: publish_directory < plan_repairs._publish",

@@ -25,6 +25,7 @@ LOST = (
 """Without it a source is gone and no record, shard, journal or consent accounts for it."""
 
 STUCK = (
+    "data: settle < publish_directory < make._publish",
     "data: _temporary_with < create_once < publish_directory < make._publish",
     "names: create_once < publish_directory < make._publish",
 )

@@ -20,9 +20,10 @@ from ctrate_convert.planning.probe import part as probe_part
 from ctrate_convert.planning.probe import trials as probe
 from ctrate_convert.planning.probe.choice import Volume, choose
 from ctrate_convert.planning.probe.part import cut_part
+from ctrate_convert.planning.samples.lines import Form
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.records.plan import ArrayHeader, Plan, Probe, ProbeRow
+from ctrate_convert.store.records.plan import Plan, Probe, ProbeRow
 from ctrate_convert.synthetic import SyntheticCtRate, chest_phantom, write_synthetic_ctrate
 from tests.conftest import REAL_CT_VARIABLE
 from tests.support import (
@@ -342,14 +343,8 @@ def test_a_part_that_cannot_be_cut_costs_its_volume_only(
 
 
 def volume(number: int, dtype: str, compression: Any, side: int) -> Volume:
-    header = ArrayHeader(
-        array_key="data",
-        dtype=dtype,
-        shape=(side, side, side),
-        fortran_order=False,
-        compression=compression,
-    )
-    return Volume.of(f"train_{number}_a_1", header, file_bytes=1000 + number)
+    form = Form(dtype, deflated=compression == "deflated", fortran_order=False)
+    return Volume.of(f"train_{number}_a_1", form, side**3, file_bytes=1000 + number)
 
 
 def test_the_sample_has_some_of_every_kind_and_none_twice() -> None:

@@ -1,0 +1,1 @@
+"""From volumes and tables to the lines of ``samples.jsonl``: in chunks, in worker processes."""
