@@ -48,7 +48,7 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
         # Refused here, before the plan converts volumes for its probe.
         require_lasting(dataset.out)
     asked = _Asked(dataset, settings, yes=yes, num_workers=num_workers, as_json=as_json)
-    report = make_plan(dataset, settings, approve=asked.approve)
+    report = make_plan(dataset, settings, approve=asked.approve, spread=options.spread_over_cores)
     if report.plan is None:
         # Nothing new was planned, so `approve` was not called: the earlier plans remain.
         asked.show(report)

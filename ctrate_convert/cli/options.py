@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +15,13 @@ from ctrate_convert.cli import show
 from ctrate_convert.cli.config import config_option
 from ctrate_convert.cli.from_model import options_of
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.running.each_process import in_processes
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.privacy import keep_private
 from ctrate_convert.store.records.plan import PlanSettings
 
+T = TypeVar("T")
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = click.Path(path_type=str)
@@ -182,6 +185,17 @@ def out_argument(function: F) -> F:
 def usable_cores() -> int:
     """Return the number of this machine's cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+_MOST_PLANNERS = 8
+"""Processes that read headers: more of them burden a login node and its storage."""
+
+
+def spread_over_cores(
+    function: Callable[[T], R], values: Iterable[T], /
+) -> Generator[R, None, None]:
+    """Run a step of planning in worker processes; a small set is done in this one."""
+    return in_processes(function, values, min(usable_cores(), _MOST_PLANNERS))
 
 
 def num_workers_option(function: F) -> F:

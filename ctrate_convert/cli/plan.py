@@ -40,7 +40,7 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
         --output_dir /data/shards
     """
     dataset, settings = options.plan_settings(values)
-    report = make_plan(dataset, settings)
+    report = make_plan(dataset, settings, spread=options.spread_over_cores)
     if as_json:
         show.as_json(plan_facts(dataset, report, num_workers=num_workers))
     else:

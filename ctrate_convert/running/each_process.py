@@ -11,8 +11,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import chain, count, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -39,30 +39,73 @@ def each_in_a_process(
         WorkerDied: a process was killed.
         CtrateError, OSError: ``function`` raised it.
     """
+    done = count(1)
+
+    def on_answer() -> None:
+        on_done(next(done), len(values))
+
+    return list(in_processes(function, values, num_workers, len(values), on_answer))
+
+
+def in_processes(
+    function: Callable[[T], R],
+    values: Iterable[T],
+    num_workers: int,
+    most_ahead: int = 32,
+    on_answer: Callable[[], None] = lambda: None,
+) -> Generator[R, None, None]:
+    """Yield the results of ``function`` for all values, in their order, while others are computed.
+
+    At most ``most_ahead`` values are under way or done before their turn, so that memory stays
+    bounded however many there are. The rest is as in `each_in_a_process`.
+    """
+    rest = iter(values)
+    first = list(islice(rest, 2))
+    if num_workers == 1 or len(first) <= 1:
+        for value in chain(first, rest):
+            result = function(value)
+            on_answer()
+            yield result
+        return
+    waiting = enumerate(chain(first, rest))
     results: dict[int, R] = {}
-    if num_workers == 1 or len(values) <= 1:
-        for number, value in enumerate(values):
-            results[number] = function(value)
-            on_done(len(results), len(values))
-        return list(results.values())
-    waiting = deque(enumerate(values))
     workers: dict[Connection, BaseProcess] = {}
+    idle: list[Connection] = []
     asked: dict[Connection, int] = {}
+    turn = 0
+
+    def ask() -> None:
+        while len(results) + len(asked) < most_ahead and (idle or len(workers) < num_workers):
+            number_and_value = next(waiting, None)
+            if number_and_value is None:
+                return
+            if not idle:
+                # An interrupt between start and bookkeeping would leave a worker that nobody knows
+                # of.
+                with signals_held():
+                    connection, process = _start(function)
+                    workers[connection] = process
+                idle.append(connection)
+            number, value = number_and_value
+            connection = idle.pop()
+            with contextlib.suppress(ConnectionError):  # `_answer` notices that it died
+                connection.send(value)
+            asked[connection] = number
+
     try:
         start_forkserver([function.__module__])
-        for _ in range(min(num_workers, len(values))):
-            # An interrupt between start and bookkeeping would leave a worker that nobody knows of.
-            with signals_held():
-                connection, process = _start(function)
-                workers[connection] = process
-            _ask(connection, waiting, asked)
+        ask()
         while asked:
             for ready in wait(list(asked)):
-                connection = ready  # type: ignore[assignment]
-                number = asked.pop(connection)
-                results[number] = _answer(connection, workers[connection])
-                _ask(connection, waiting, asked)
-                on_done(len(results), len(values))
+                connection: Connection = ready  # type: ignore[assignment]
+                results[asked.pop(connection)] = _answer(connection, workers[connection])
+                idle.append(connection)
+                on_answer()
+            while turn in results:
+                ask()  # first, so that no worker waits for what the caller does with the result
+                yield results.pop(turn)
+                turn += 1
+            ask()
     finally:
         # Kill all of them: the interpreter waits at its end for a process that is left.
         with signals_held():
@@ -70,7 +113,6 @@ def each_in_a_process(
                 process.kill()
         for process in workers.values():
             process.join()
-    return [results[number] for number in range(len(values))]
 
 
 def _start(function: Callable[[T], R]) -> tuple[Connection, BaseProcess]:
@@ -82,16 +124,6 @@ def _start(function: Callable[[T], R]) -> tuple[Connection, BaseProcess]:
     # died.
     there.close()
     return here, process
-
-
-def _ask(
-    connection: Connection, waiting: deque[tuple[int, T]], asked: dict[Connection, int]
-) -> None:
-    if waiting:
-        number, value = waiting.popleft()
-        with contextlib.suppress(ConnectionError):  # `_answer` notices that it died
-            connection.send(value)
-        asked[connection] = number
 
 
 def _answer(connection: Connection, process: BaseProcess) -> Any:
