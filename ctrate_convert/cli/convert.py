@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import click
 from ctrate_convert.cli import ask as consent
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.plan import print_plan
+from ctrate_convert.cli.plan_progress import PlanProgress
 from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending, proposal_of
 from ctrate_convert.cli.sections import PlanCommand
@@ -25,11 +27,19 @@ from ctrate_convert.store.records.plan import PlanSettings
 
 @click.command("convert", cls=PlanCommand)
 @options.plan_options
+@options.files_from_option
 @options.num_workers_option
 @options.min_free_option
 @options.yes_option
 @options.json_option
-def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **values: Any) -> int:
+def command(
+    num_workers: int,
+    min_free_gb: float,
+    yes: bool,
+    as_json: bool,
+    files_from: Path | None,
+    **values: Any,
+) -> int:
     """Plan, convert and, with --delete_source_files, delete along the way, in one command.
 
     A source is deleted only after it was read again and found equal to what its shard gives back.
@@ -48,7 +58,16 @@ def command(num_workers: int, min_free_gb: float, yes: bool, as_json: bool, **va
         # Refused here, before the plan converts volumes for its probe.
         require_lasting(dataset.out)
     asked = _Asked(dataset, settings, yes=yes, num_workers=num_workers, as_json=as_json)
-    report = make_plan(dataset, settings, approve=asked.approve, spread=options.spread_over_cores)
+    with PlanProgress() as progress:
+        asked.before = progress.close
+        report = make_plan(
+            dataset,
+            settings,
+            progress,
+            approve=asked.approve,
+            spread=options.spread_over_cores,
+            files_from=files_from,
+        )
     if report.plan is None:
         # Nothing new was planned, so `approve` was not called: the earlier plans remain.
         asked.show(report)
@@ -76,11 +95,13 @@ class _Asked:
         self._yes = yes
         self._num_workers = num_workers
         self._as_json = as_json
+        self.before: Callable[[], None] = lambda: None
         self.proposal: Proposal | None = None
         self.allowed: str | None = None
 
     def approve(self, report: PlanReport, dtypes: Sequence[str]) -> None:
         """Show what is going to be published, and ask; raise to publish nothing."""
+        self.before()
         self.show(report)
         if self._settings.delete_source_files and report.plan is not None:
             self.ask(_with_draft(report, dtypes, self._settings, self.earlier()))

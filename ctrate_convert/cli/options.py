@@ -163,6 +163,17 @@ def plan_options(function: F) -> F:
     return config_option(output(function))
 
 
+def files_from_option(function: F) -> F:
+    """Add ``--files_from``."""
+    return click.option(
+        "--files_from",
+        type=click.Path(path_type=Path),
+        metavar="LIST",
+        help="Look at the files in this list, one path a line, below --data_folder or absolute, as "
+        "`find` and `lfs find` print them, instead of looking through --data_folder.",
+    )(function)
+
+
 def _as_private_as(_context: click.Context, _parameter: click.Parameter, out: Path) -> Path:
     keep_private(Dataset(out))
     return out

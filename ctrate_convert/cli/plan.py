@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.plan_progress import PlanProgress
 from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.errors import ExitCode
@@ -24,9 +25,10 @@ _NAMED = 10
 
 @click.command("plan", cls=PlanCommand)
 @options.plan_options
+@options.files_from_option
 @options.num_workers_option
 @options.json_option
-def command(num_workers: int, as_json: bool, **values: Any) -> int:
+def command(num_workers: int, as_json: bool, files_from: Path | None, **values: Any) -> int:
     """Find the volumes, join the tables, and freeze what goes into which shard and task.
 
     A later plan into the same directory adds what is new and touches nothing that is there.
@@ -40,7 +42,10 @@ def command(num_workers: int, as_json: bool, **values: Any) -> int:
         --output_dir /data/shards
     """
     dataset, settings = options.plan_settings(values)
-    report = make_plan(dataset, settings, spread=options.spread_over_cores)
+    with PlanProgress() as progress:
+        report = make_plan(
+            dataset, settings, progress, spread=options.spread_over_cores, files_from=files_from
+        )
     if as_json:
         show.as_json(plan_facts(dataset, report, num_workers=num_workers))
     else:

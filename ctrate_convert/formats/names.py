@@ -25,11 +25,17 @@ class VolumeName:
 
 def parse_key(key: str) -> VolumeName | None:
     """Return the parts of a key, or None if it does not follow CT-RATE's naming."""
-    match = _VOLUME.fullmatch(key)
-    if match is None:
+    parts = key_parts(key)
+    if parts is None:
         return None
-    split, patient, scan, reconstruction = match.groups()
+    split, patient, scan, reconstruction = parts
     return VolumeName(split, int(patient), scan, int(reconstruction))
+
+
+def key_parts(key: str) -> tuple[str, ...] | None:
+    """Return the four parts of a key as text, or None if it does not follow CT-RATE's naming."""
+    match = _VOLUME.fullmatch(key)
+    return None if match is None else match.groups()
 
 
 def key_of_volume(volume_name: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from ctrate_convert.formats.names import parse_key
-from ctrate_convert.planning.discover import FoundFile, name_problem
 from ctrate_convert.planning.split import natural_order
 from ctrate_convert.planning.survey import Survey
+from ctrate_convert.planning.walk import FoundFile, name_problem
 from ctrate_convert.sources.kinds import KIND_NAMES
 from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
 
@@ -57,6 +57,20 @@ def _why_not(
 ) -> tuple[ExclusionReason, str] | None:
     """Return the first reason, in the order of the checks, not to convert the key; None if none."""
     tables = survey.tables
+    lists_take_it = key not in survey.exclusion_list and (
+        survey.keep_list is None or key in survey.keep_list
+    )
+    # Most keys by far pass all checks, and these few tell it.
+    if (
+        lists_take_it
+        and len(files) == 1
+        and files[0].problem is None
+        and key in tables.reports.rows
+        and key in tables.labels.rows
+        and key in tables.metadata.rows
+        and key not in tables.labels.unusable
+    ):
+        return None
     named = {"reports": tables.reports, "labels": tables.labels, "metadata": tables.metadata}
     listed = [name for name, table in named.items() if key in table]
     # The exclusion list wins over the keep list.
@@ -77,15 +91,14 @@ def _why_not(
         return "no_report", f"{tables.reports.path.name} has no row for it"
     if key not in tables.labels:
         return "no_labels", f"{tables.labels.path.name} has no row for it"
-    try:
-        tables.label_values(key)
-    except ValueError as error:
-        return "no_labels", f"{tables.labels.path.name}: {error}"
+    if key in tables.labels.unusable:
+        return "no_labels", f"{tables.labels.path.name}: {tables.labels.unusable[key]}"
     if key not in tables.metadata:
         return "no_metadata", f"{tables.metadata.path.name} has no row for it"
     if not files:
         kind = KIND_NAMES[survey.found.kind]
-        return "no_volume", f"listed in {', '.join(listed)}, but there is no such {kind} file"
+        is_not = "--files_from names" if survey.found.from_a_list else "there is"
+        return "no_volume", f"listed in {', '.join(listed)}, but {is_not} no such {kind} file"
     return None
 
 

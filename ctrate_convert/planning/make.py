@@ -93,6 +93,7 @@ class _How:
 class _Selection:
     """The samples that the next generation takes, given the earlier ones."""
 
+    numbers: Set[int]
     earlier: tuple[Plan, ...]
     before: PlannedBefore
     keys: tuple[str, ...]
@@ -109,16 +110,19 @@ def make_plan(
     retry_failed: frozenset[str] | None = None,
     approve: Approve | None = None,
     spread: Spread = in_this_process,
+    files_from: Path | None = None,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish the next generation.
 
     A failed sample is planned again if its source could not be read, if its source has changed
     since, or if ``array_key``, ``step`` or ``max_error`` differ now. Samples in ``retry_failed``
-    are planned again in any case, and then no others are. ``progress`` is called with the numbers
-    of headers read and of all. ``approve`` is called with the report that is about to be published;
-    if it raises, nothing is published and nothing is left behind. It answers for the trash of the
-    earlier plans, too: without it, a new trash that they would not use is refused. ``spread`` runs
-    the reading of headers, such as in worker processes.
+    are planned again in any case, and then no others are. ``progress`` is called with the number
+    of volumes found and 0, and then with the numbers of headers read and of all. ``approve`` is
+    called with the report that is about to be published; if it raises, nothing is published and
+    nothing is left behind. It answers for the trash of the earlier plans, too: without it, a new
+    trash that they would not use is refused. ``spread`` runs the reading of headers, such as in
+    worker processes. ``files_from`` is a list of the files to look at, instead of looking through
+    the data folder.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -129,7 +133,12 @@ def make_plan(
     """
     how = _How(progress or (lambda done, total: None), spread, approve)
     settings = absolute(settings)
-    survey = take_survey(settings, dataset.out)
+    survey = take_survey(
+        settings,
+        dataset.out,
+        files_from=files_from,
+        on_found=lambda found: how.progress(found, 0),
+    )
     _log.info("%d volumes found below %s", len(survey.found.files), settings.data_folder)
     try:
         if settings.trash:
@@ -146,8 +155,9 @@ def make_plan(
             locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
         ):
             for _ in range(2):
-                # Select again under the lock: another planner may have published meanwhile.
-                selection = _select(dataset, settings, survey, retry_failed, approve)
+                # Under the lock: another planner may have published meanwhile.
+                if _is_outdated(dataset, selection):
+                    selection = _select(dataset, settings, survey, retry_failed, approve)
                 if not selection.keys:
                     return _report(survey, selection)
                 report = _publish(dataset, settings, survey, selection, how)
@@ -317,6 +327,7 @@ def _select(
     keys = arrange(wanted, settings)
     known = before.keys | joined.samples.keys() | {sample.key for sample in excluded}
     return _Selection(
+        numbers=numbers.keys(),
         earlier=earlier,
         before=before,
         keys=tuple(keys),
@@ -324,6 +335,15 @@ def _select(
         excluded=(*excluded, *_excluded_elsewhere(dataset, earlier, settings, known)),
         left_for_later=len(joined.samples) - len(keys),
     )
+
+
+def _is_outdated(dataset: Dataset, selection: _Selection) -> bool:
+    """Return True if a plan was published, or a shard, since the selection was made."""
+    numbers = numbers_in_use(dataset)
+    earlier = load_plans(dataset)
+    refuse_foreign(dataset, earlier, numbers)
+    known = [plan.plan_id for plan in selection.earlier]
+    return [plan.plan_id for plan in earlier] != known or numbers.keys() != selection.numbers
 
 
 def _mended(before: PlannedBefore, found: Discovery, settings: PlanSettings) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-from ctrate_convert.formats.names import parse_key
+from ctrate_convert.formats.names import key_parts
 from ctrate_convert.store.records.manifest import GIB
 from ctrate_convert.store.records.plan import PlanSettings
 
@@ -14,10 +14,11 @@ TEST_MODE_SAMPLES = 100
 
 def natural_order(key: str) -> tuple[int, str, int, str, int]:
     """Return a sort key: split, patient *number*, scan and reconstruction; other names last."""
-    name = parse_key(key)
-    if name is None:
+    parts = key_parts(key)
+    if parts is None:
         return (1, key, 0, "", 0)
-    return (0, name.split, name.patient, name.scan, name.reconstruction)
+    split, patient, scan, reconstruction = parts
+    return (0, split, int(patient), scan, int(reconstruction))
 
 
 def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,8 +37,16 @@ class Survey:
     lists: tuple[VolumeList, ...]
 
 
-def take_survey(settings: PlanSettings, output: Path) -> Survey:
+def take_survey(
+    settings: PlanSettings,
+    output: Path,
+    *,
+    files_from: Path | None = None,
+    on_found: Callable[[int], None] = lambda found: None,
+) -> Survey:
     """Look through the data folder and read the tables that ``settings`` name.
+
+    ``files_from`` and ``on_found`` are those of `discover`.
 
     Raises:
         SettingsError: one of them is missing or unusable, or ``output`` is the data folder.
@@ -61,7 +69,13 @@ def take_survey(settings: PlanSettings, output: Path) -> Survey:
         tables=read_tables(
             Path(settings.reports_file), Path(settings.labels_file), Path(settings.meta_file)
         ),
-        found=discover(data_folder, skip=output.resolve(), source=settings.source),
+        found=discover(
+            data_folder,
+            skip=output.resolve(),
+            source=settings.source,
+            files_from=files_from,
+            on_found=on_found,
+        ),
         exclusion_list=frozenset().union(*(keys for _, keys in excluding)),
         keep_list=frozenset().union(*(keys for _, keys in keeping)) if keeping else None,
         lists=tuple(record for record, _ in (*excluding, *keeping)),

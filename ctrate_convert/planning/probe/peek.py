@@ -13,7 +13,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from ctrate_convert.planning.headers import READERS
+from ctrate_convert.planning.waiting import READERS
 
 MOST_PEEKED = 512
 PIECES, MANY_PIECES = 64, 1024
