@@ -15,7 +15,6 @@ from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import merge, merge_when_due
 from ctrate_convert.store.plans import load_plans
-from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.records.record import ShardRecord
 
 _PROCESSES = 4
@@ -81,7 +80,7 @@ Task = tuple[int, ...]
 """The shards of one task."""
 Part = tuple[Path, tuple[Task, ...]]
 Told = tuple[list[float], int, int]
-Merge = Callable[[Dataset, Sequence[Plan], ShardRecord | None], bool]
+Merge = Callable[[Dataset, ShardRecord | None], bool]
 
 
 def _finish(part: Part) -> Told:
@@ -92,8 +91,8 @@ def _finish(part: Part) -> Told:
 def _finish_and_merge(part: Part) -> Told:
     """Write the records of the tasks' shards; merge after each."""
 
-    def always(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
-        merge(dataset, plans, anew=[record] if record else [])
+    def always(dataset: Dataset, record: ShardRecord | None) -> bool:
+        merge(dataset, load_plans(dataset), anew=[record] if record else [])
         return True
 
     return _publish(part, always)
@@ -103,8 +102,7 @@ def _publish(part: Part, merged: Merge) -> Told:
     """Return the seconds that each shard waited for merging, the bytes written, and the merges."""
     out, tasks = part
     dataset = Dataset(out)
-    plans = load_plans(dataset)
-    ledger = Ledger(dataset, plans)
+    ledger = Ledger(dataset, load_plans(dataset))
     waits: list[float] = []
     size_bytes = merges = 0
     for shards in tasks:
@@ -113,7 +111,7 @@ def _publish(part: Part, merged: Merge) -> Told:
             if record is not None:
                 dataset.record(record.shard).write_bytes(record.to_json())
             started = time.monotonic()
-            if merged(dataset, plans, record):
+            if merged(dataset, record):
                 size_bytes += dataset.manifest.stat().st_size
                 merges += 1
             waits.append(time.monotonic() - started)

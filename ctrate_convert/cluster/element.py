@@ -173,7 +173,7 @@ def _convert(
         scratch=scratch,
     )
     result = run_work(dataset, work, crew, consent)
-    merge_when_due(dataset, plans, None)
+    merge_when_due(dataset, None)
     return result
 
 

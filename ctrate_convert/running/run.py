@@ -29,6 +29,7 @@ from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.attempt import EndCause
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest
+from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ def run_work(
             patience_s=crew.lock_patience_s,
             releasing=shard.index in recorded,
             scratch=crew.scratch,
+            planned=_alone(plan, shard),
         )
         # Shards that only let sources go come first: they take no space and may free some. Then the
         # largest, so that no worker is still busy with one when the others are done.
@@ -151,6 +153,13 @@ def run_work(
         attempt.progress(result.note(), force=True)
         _end(attempt, result, broken)
     return result
+
+
+def _alone(plan: Plan, shard: PlannedShard) -> Planned:
+    """Return the shard with its plan's facts, without the other shards, of which there are many."""
+    return Planned(
+        plan.model_copy(update={"shards": (shard,), "retries": (), "repairs": {}}), shard
+    )
 
 
 def _sweep(dataset: Dataset, recorded: frozenset[int]) -> None:

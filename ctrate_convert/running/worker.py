@@ -22,14 +22,14 @@ from pathlib import Path
 from ctrate_convert.deleting.gate import Release, release_sources
 from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.errors import CtrateError, Interrupted, environment_problem
-from ctrate_convert.running.known_plans import known_plans
 from ctrate_convert.running.parent import begin_work, parent_is_gone
 from ctrate_convert.shards.readback import FileIdentity
 from ctrate_convert.shards.shard import convert_shard
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.ledger import Ledger, Planned, planned_shards
 from ctrate_convert.store.locks import Hold, locked
 from ctrate_convert.store.merger import merge_when_due
+from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 _REPORT_EVERY_S = 0.2
@@ -95,7 +95,8 @@ class Order:
     ``consent`` names the consent under which they may go; None if they stay. ``patience_s`` is how
     long to wait for a shard that another process holds: a node that went down may leave its lock
     behind for a while. ``verified`` is the shard's file if this run has just read it. ``scratch``
-    is the folder for scratch files; None for the output's.
+    is the folder for scratch files; None for the output's. ``planned`` is what the plan says of the
+    shard, of a plan that was read and checked; without it the worker reads the plans.
     """
 
     out: Path
@@ -106,6 +107,7 @@ class Order:
     releasing: bool = False
     verified: FileIdentity | None = None
     scratch: Path | None = None
+    planned: Planned | None = None
 
     def then_release(self, done: ShardDone) -> Order | None:
         """Return the order to let the converted shard's sources go; None if they stay."""
@@ -197,12 +199,10 @@ def main(order: Order, connection: Connection) -> None:
 
 def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased:
     dataset = Dataset(order.out)
-    known = known_plans(dataset)
-    plans = known.plans
-    plan, shard = known.planned[order.shard]
+    plan, shard = order.planned or planned_shards(load_plans(dataset))[order.shard]
     with _held(dataset, shard, order.patience_s, reporter) as mine:
         if order.releasing:
-            deletion = _release(dataset, plans, order, reporter) if mine else None
+            deletion = _release(dataset, order, reporter) if mine else None
             return SourcesReleased(
                 shard.index, deletion or Deletion(), max_rss_bytes=_max_rss_bytes(), busy=not mine
             )
@@ -210,12 +210,11 @@ def _carry_out(order: Order, reporter: _Reporter) -> ShardDone | SourcesReleased
             return ShardDone(shard.index, busy=True)
         # A lock that excludes nobody does not tell whether another process is at this shard.
         lock_held = mine is Hold.HELD
-        return _convert(dataset, plans, plan, shard, order, reporter, lock_held=lock_held)
+        return _convert(dataset, plan, shard, order, reporter, lock_held=lock_held)
 
 
 def _convert(
     dataset: Dataset,
-    plans: tuple[Plan, ...],
     plan: Plan,
     shard: PlannedShard,
     order: Order,
@@ -236,7 +235,7 @@ def _convert(
     )
     reporter.send()
     record = published.record
-    merge_when_due(dataset, plans, record if published.fresh else None)
+    merge_when_due(dataset, record if published.fresh else None)
     return ShardDone(
         shard=shard.index,
         converted=len(record.converted),
@@ -251,11 +250,10 @@ def _convert(
 
 def _release(
     dataset: Dataset,
-    plans: tuple[Plan, ...],
     order: Order,
     reporter: _Reporter,
 ) -> Deletion:
-    one = Ledger(dataset, plans).shard(order.shard)
+    one = Ledger(dataset, load_plans(dataset)).shard(order.shard)
     release = Release(
         dataset=dataset,
         plan=one.plan,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -16,6 +17,8 @@ from ctrate_convert.store.ledger import (
     recorded_numbers,
 )
 from ctrate_convert.store.locks import locked
+from ctrate_convert.store.plan_copies import PLAN_FILE
+from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.privacy import keep_private
 from ctrate_convert.store.records.manifest import GIB, MIB, Manifest, ManifestShard
 from ctrate_convert.store.records.manifest_search import lists_shard
@@ -27,8 +30,9 @@ _log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 120.0
 _SMALL_BYTES = 20_000
 """A set whose merge costs less than that of so many bytes, some 60 shards, is merged after each."""
-_PLANNED_BYTES = 30
-"""A planned shard costs a merge as much as so many bytes of the manifest."""
+_PLAN_PART = 12
+"""A planned shard, some 360 bytes of ``plan.json``, costs a merge as much as a part of so many of
+them of the manifest."""
 _BYTES_PER_S = 1_000_000
 """A larger one is merged once in the time that it takes at this rate: a merge is some ten times as
 fast, so that merging takes a tenth of the time at most."""
@@ -88,7 +92,7 @@ def _merge_once(
     return merged
 
 
-def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord | None) -> bool:
+def merge_when_due(dataset: Dataset, record: ShardRecord | None) -> bool:
     """Merge, unless the set is large and was just merged; return True if it was merged.
 
     A merge looks at all planned shards, and reads and writes the whole manifest. Done after every
@@ -100,30 +104,40 @@ def merge_when_due(dataset: Dataset, plans: Sequence[Plan], record: ShardRecord 
     process that merges.
 
     Raises:
+        DamageError: a plan was changed.
         EnvironmentProblem: the manifest cannot be written.
     """
     # An entry of an earlier, lost record would make the new record seem damaged.
     must = record is not None and _has_an_earlier(dataset, record)
-    if not must and _may_wait(dataset, plans):
+    if not must and _may_wait(dataset):
         return False
     patience_s = LOCK_TIMEOUT_S if must or record is None else 0.0
     with locked(dataset.lock("manifest"), timeout_s=patience_s) as mine:
         # Whoever held the lock meanwhile may have merged.
-        if not must and (_may_wait(dataset, plans) or not (mine or record is None)):
+        if not must and (_may_wait(dataset) or not (mine or record is None)):
             return False
         # Once: where hundreds of tasks publish, there is always a new record after it.
-        _merge_once(Ledger(dataset, plans), [record] if record else [])
+        _merge_once(Ledger(dataset, load_plans(dataset)), [record] if record else [])
     return True
 
 
-def _may_wait(dataset: Dataset, plans: Sequence[Plan]) -> bool:
+def _may_wait(dataset: Dataset) -> bool:
     try:
         status = dataset.manifest.stat()
     except OSError:
         return False
-    cost_bytes = status.st_size + _PLANNED_BYTES * sum(len(plan.shards) for plan in plans)
+    cost_bytes = status.st_size + _plan_bytes(dataset) // _PLAN_PART
     age_s = time.time() - status.st_mtime
     return cost_bytes >= _SMALL_BYTES and 0 <= age_s < cost_bytes / _BYTES_PER_S
+
+
+def _plan_bytes(dataset: Dataset) -> int:
+    """Return the size of all plans: a worker that is not going to merge parses none."""
+    sizes = 0
+    with contextlib.suppress(OSError):
+        for folder in dataset.plans.iterdir():
+            sizes += (folder / PLAN_FILE).stat().st_size
+    return sizes
 
 
 def _has_an_earlier(dataset: Dataset, record: ShardRecord) -> bool:

@@ -5,12 +5,15 @@ Generations of earlier versions have only ``plan.json`` and are read as well.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import read_regular, replace
-from ctrate_convert.store.records.base import parse
+from ctrate_convert.store.records.base import parse, sha256_hex
 from ctrate_convert.store.records.plan import Plan
 
 PLAN_FILE = "plan.json"
@@ -78,7 +81,7 @@ def load_plan(folder: Path) -> Plan:
 def plan_files(folder: Path) -> tuple[PlanFile, PlanFile]:
     """Return both files of a generation, ``plan.json`` first."""
     first = _read(folder / PLAN_FILE)
-    return first, _read(folder / PLAN_COPY_FILE, like=first)
+    return first, _read(folder / PLAN_COPY_FILE)
 
 
 def restore_plan_files(folder: Path) -> list[Path]:
@@ -99,18 +102,41 @@ def restore_plan_files(folder: Path) -> list[Path]:
     return [damaged.path]
 
 
-def _read(path: Path, like: PlanFile | None = None) -> PlanFile:
+_MOST_KEPT = 64
+_sound: dict[str, Plan] = {}
+"""The plans that this process has found sound, by the hash of their file: a command asks for its
+plans several times, and each time reads their bytes and checks them."""
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector away within the block: many new objects, and no garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read(path: Path) -> PlanFile:
     data = b""
     try:
         data = read_regular(path)
         # Equal bytes hold the same plan: a large one is not parsed a second time.
-        if like is not None and like.plan is not None and data == like.data:
-            return PlanFile(path, data, like.plan)
-        plan = parse(Plan, data, path)
+        digest = sha256_hex(data)
+        if digest in _sound:
+            return PlanFile(path, data, _sound[digest])
+        with _no_collection():
+            plan = parse(Plan, data, path)
     except (DamageError, OSError) as error:
         return PlanFile(path, data, error)
     seen = plan.content_id()
     if seen == plan.plan_id:
+        if len(_sound) >= _MOST_KEPT:
+            _sound.clear()
+        _sound[digest] = plan
         return PlanFile(path, data, plan)
     changed = DamageError(
         "the plan was changed after it was written", where=path, seen=seen, expected=plan.plan_id

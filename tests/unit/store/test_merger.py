@@ -40,7 +40,7 @@ def shards(dataset: Dataset) -> int:
 
 def test_a_large_manifest_that_was_just_merged_waits(merged_once: Dataset) -> None:
     ledger = Ledger.load(merged_once)
-    assert not merge_when_due(merged_once, ledger.plans, ledger.record(1))
+    assert not merge_when_due(merged_once, ledger.record(1))
     assert shards(merged_once) == 1
     merge(merged_once, ledger.plans)  # as the end of a run does, and the finaliser
     assert shards(merged_once) == 2
@@ -52,7 +52,7 @@ def test_an_old_one_is_merged_and_one_of_the_future_too(merged_once: Dataset, ag
     then = time.time() - age_s
     os.utime(merged_once.manifest, (then, then))
     ledger = Ledger.load(merged_once)
-    assert merge_when_due(merged_once, ledger.plans, ledger.record(1))
+    assert merge_when_due(merged_once, ledger.record(1))
     assert shards(merged_once) == 2
 
 
@@ -60,8 +60,7 @@ def test_a_small_one_is_merged_at_once(
     merged_once: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merger, "_SMALL_BYTES", 10**6)
-    ledger = Ledger.load(merged_once)
-    assert merge_when_due(merged_once, ledger.plans, None)
+    assert merge_when_due(merged_once, None)
     assert shards(merged_once) == 2
 
 
@@ -71,13 +70,13 @@ def test_an_entry_of_an_earlier_record_never_waits(merged_once: Dataset) -> None
     again = ledger.record(0).model_copy(update={"elapsed_s": 77.0})
     merged_once.record(0).write_bytes(again.to_pretty_json())
     assert 0 in Ledger.load(merged_once).damaged
-    assert merge_when_due(merged_once, ledger.plans, again)
+    assert merge_when_due(merged_once, again)
     assert Ledger.load(merged_once).damaged == {}
 
 
 def test_without_a_manifest_there_is_nothing_to_wait_for(merged_once: Dataset) -> None:
     merged_once.manifest.unlink()
-    assert merge_when_due(merged_once, Ledger.load(merged_once).plans, None)
+    assert merge_when_due(merged_once, None)
     assert shards(merged_once) == 2
 
 
@@ -87,9 +86,9 @@ def test_a_worker_waits_for_no_other_process_that_merges(merged_once: Dataset) -
     ledger = Ledger.load(merged_once)
     with locked(merged_once.lock("manifest")):
         started = time.monotonic()
-        assert not merge_when_due(merged_once, ledger.plans, ledger.record(1))
+        assert not merge_when_due(merged_once, ledger.record(1))
         assert time.monotonic() - started < 10
-    assert merge_when_due(merged_once, ledger.plans, ledger.record(1))
+    assert merge_when_due(merged_once, ledger.record(1))
     assert shards(merged_once) == 2
 
 
@@ -102,16 +101,15 @@ def test_whoever_waited_for_a_merge_does_not_merge_again(merged_once: Dataset) -
         yield Hold.HELD
 
     with mock.patch.object(merger, "locked", late):
-        assert not merge_when_due(merged_once, Ledger.load(merged_once).plans, None)
+        assert not merge_when_due(merged_once, None)
 
 
 def test_a_merge_that_was_due_does_not_begin_again(merged_once: Dataset) -> None:
     """Where hundreds of tasks publish, there is a new record after every merge."""
     os.utime(merged_once.manifest, (0, 0))
-    plans = Ledger.load(merged_once).plans
     with (
         mock.patch.object(merger, "_merge_once", wraps=merger._merge_once) as merged,
         mock.patch.object(merger, "recorded_numbers", lambda dataset: frozenset({7})),
     ):
-        assert merge_when_due(merged_once, plans, None)
+        assert merge_when_due(merged_once, None)
     assert merged.call_count == 1
