@@ -6,7 +6,7 @@ which would fight for the interpreter.
 
 from __future__ import annotations
 
-import time
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -26,13 +26,20 @@ def each_read(function: Callable[[T], R], values: Iterable[T]) -> Iterator[R]:
     """Yield the results of ``function`` for all values, in their order."""
     rest = iter(values)
     while some := list(islice(rest, _LOOK)):
-        wall_s, cpu_s = time.monotonic(), time.thread_time()
+        waits = _waits()
         results = list(map(function, some))
-        wall_s, cpu_s = time.monotonic() - wall_s, time.thread_time() - cpu_s
+        waits = _waits() - waits
         yield from results
-        # Less than that may be another process that has the core.
-        if wall_s > 4 * cpu_s and len(some) == _LOOK:
+        if waits > _LOOK // 2:
             yield from _in_threads(function, rest)
+
+
+def _waits() -> int:
+    """Return how often this thread has given its core away to wait.
+
+    Time would not tell: on a busy machine, a thread also stands still because others compute.
+    """
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _in_threads(function: Callable[[T], R], rest: Iterator[T]) -> Iterator[R]:

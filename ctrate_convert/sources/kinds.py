@@ -23,8 +23,9 @@ _CLASSES: dict[SourceKind, type[Source]] = {"npz": NpzSource, "nifti": NiftiSour
 
 def split_name(name: str) -> tuple[str, SourceKind] | None:
     """Return the stem and the kind of a file ``name``; None if it is no source's name."""
+    lower = name.lower()
     for suffix, kind in SUFFIXES.items():
-        if name.lower().endswith(suffix):
+        if lower.endswith(suffix):
             return name[: -len(suffix)], kind
     return None
 

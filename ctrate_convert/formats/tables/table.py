@@ -190,7 +190,7 @@ def read_tables(reports_file: Path, labels_file: Path, meta_file: Path) -> Table
     """
     return Tables(
         reports=_read(reports_file, "reports_file", tuple(REPORT_FIELDS)),
-        labels=_read(labels_file, "labels_file", LABEL_NAMES, _label_values),
+        labels=_read(labels_file, "labels_file", LABEL_NAMES, frozenset(_LABEL_VALUES)),
         metadata=_read(meta_file, "meta_file", None),
     )
 
@@ -199,9 +199,9 @@ def _read(
     path: Path,
     setting: str,
     keep: Sequence[str] | None,
-    check: Callable[[Mapping[str, str]], object] | None = None,
+    check: frozenset[str] | None = None,
 ) -> Table:
-    """Return the table; ``check`` raises ValueError for a row whose cells are of no use."""
+    """Return the table; ``check`` holds the cells that it may have, if that is known."""
     file = TableFile.of(path, setting)
     sha256 = file.checked_sha256()
     rows: dict[str, int] = {}
@@ -218,9 +218,9 @@ def _read(
         key = sys.intern(key_of_volume(row[name_place]))
         if rows.setdefault(key, place) != place:
             later.append((key, place))
-        elif check is not None:
+        elif check is not None and not check.issuperset([row[place] for place in columns.places]):
             try:
-                check(columns.of(row))
+                _label_values(columns.of(row))
             except ValueError as error:
                 unusable[key] = str(error)
     conflicting, repeated = {}, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from ctrate_convert.errors import SampleError
@@ -76,7 +77,13 @@ class Lines:
             self.notes.add_header(sample.key, error, settings)
 
 
+@lru_cache
+def _shared(dtype: str, deflated: bool, fortran_order: bool) -> Form:
+    """Return the form; one object for all, which goes to another process once."""
+    return Form(dtype, deflated, fortran_order)
+
+
 def _form(header: ArrayHeader | None) -> Form:
     if header is None:
         return NO_FORM
-    return Form(header.dtype, header.compression == "deflated", header.fortran_order)
+    return _shared(header.dtype, header.compression == "deflated", header.fortran_order)
