@@ -28,6 +28,8 @@ from ctrate_convert.planning.refusals import (
     refuse_other_format,
     refuse_other_trash,
 )
+from ctrate_convert.planning.samples.header_cache import FILE as HEADER_CACHE_FILE
+from ctrate_convert.planning.samples.header_cache import LEAST_SAMPLES, HeaderCache
 from ctrate_convert.planning.samples.scan import chunks, lines_of
 from ctrate_convert.planning.samples.spread import Spread, in_this_process
 from ctrate_convert.planning.samples.staged import StagedLines
@@ -205,11 +207,16 @@ def _publish(
 ) -> PlanReport | None:
     """Publish the next generation; return None if another planner has taken its place."""
     with PartialFile(dataset.plans / "samples") as file:
+        cache = HeaderCache(dataset.plans / HEADER_CACHE_FILE)
+        is_large = len(selection.keys) >= LEAST_SAMPLES
         lines = StagedLines(file)
-        found = how.spread(lines_of, chunks(survey, settings, selection.keys))
+        found = how.spread(
+            lines_of, chunks(survey, settings, selection.keys, cache if is_large else None)
+        )
         with contextlib.closing(found):
             for some in found:
                 lines.add(some)
+                cache.add(some.to_cache)
                 how.progress(len(lines), len(selection.keys))
         findings, problem = _probe(dataset, settings, survey, selection.keys, lines)
         prediction = ProbeEstimate(findings) if findings else None
@@ -229,9 +236,13 @@ def _publish(
             more_warnings += probe_warnings(findings)
         report = _report(survey, selection, draft.plan, more_warnings)
         if how.approve is not None:
-            how.approve(report, [form.dtype for form in lines.forms])
+            with contextlib.ExitStack() as if_refused:
+                if_refused.callback(cache.remove)
+                how.approve(report, [form.dtype for form in lines.forms])
+                if_refused.pop_all()
         if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
             return None
+    cache.remove()
     return report
 
 

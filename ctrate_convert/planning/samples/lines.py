@@ -35,7 +35,8 @@ def _numbers() -> array[int]:
 class Lines:
     """Lines of ``samples.jsonl``, and numbers of each: small enough to keep those of a whole plan.
 
-    ``line_bytes`` counts the line's end too. The sizes are those of `SampleSizes`.
+    ``line_bytes`` counts the line's end too. The sizes are those of `SampleSizes`. ``to_cache`` are
+    lines for the cache of headers.
     """
 
     data: bytearray = field(default_factory=bytearray)
@@ -48,6 +49,7 @@ class Lines:
     voxels: array[int] = field(default_factory=_numbers)
     forms: list[Form] = field(default_factory=list)
     notes: HeaderNotes = field(default_factory=HeaderNotes)
+    to_cache: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.line_bytes)
