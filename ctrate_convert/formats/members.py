@@ -51,6 +51,9 @@ REPORT_FIELDS = {
 """The report table's columns and their names in the JSON member."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 @dataclass(frozen=True)
 class LayoutNames:
     """The member suffixes of one layout. In ``array``, ``{}`` stands for the encoding.
@@ -102,7 +105,7 @@ def small_members(
     fields = _description(sample, array, about)
     if layout == "ctclip":
         fields = _ctclip_fields(sample, array) | fields
-    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    text = _ENCODER.encode(fields)
     return [
         (f"{sample.key}.{names.json}", text.encode()),
         (f"{sample.key}.{names.report}", report_text(sample).encode()),

@@ -11,6 +11,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -93,17 +94,23 @@ def estimated_bytes(looks: Sequence[Look], comment: bytes) -> int:
 
     The size is exact except for entries that may be JSON, whose text has not been read yet.
     """
-    entries = [as_fields("", None, b"", comment)]
     more_bytes = 0
     for look in looks:
         head_bytes = look.header.size_bytes if look.header else 0
-        entries.append(as_fields(look.entry.name, look.header, b"", b"", ""))
+        fields = as_fields(look.entry.name, look.header, b"", b"", "")
         if look.header is None:
-            entries[-1]["shape"] = [look.content_bytes]
+            fields["shape"] = [look.content_bytes]
+        more_bytes += len(", ") + len(json.dumps(fields, ensure_ascii=False).encode())
         more_bytes += base64_bytes(head_bytes) + base64_bytes(look.content_bytes)
         if _probably_json(look):
             more_bytes += int(look.content_bytes * _JSON_ESCAPES)
-    return len(json.dumps(entries, ensure_ascii=False).encode()) - len("[]") + more_bytes
+    return _comment_bytes(comment) + more_bytes
+
+
+@lru_cache(maxsize=16)
+def _comment_bytes(comment: bytes) -> int:
+    """Return the size of the first entry, which nearly every volume has in common."""
+    return len(json.dumps(as_fields("", None, b"", comment), ensure_ascii=False).encode())
 
 
 def base64_bytes(size_bytes: int) -> int:

@@ -42,12 +42,14 @@ class NpzSource(Source):
     header_name = "npy-header"
 
     def _open(self, array_key: str | None) -> None:
+        self._readers: dict[Entry, tuple[Member, bytes]] = {}
         inventory = take_inventory(self._descriptor, self.path)
         looks = self._look_at(inventory.entries)
         entry, npy = self._choose(looks, array_key)
-        self._member = Member(self._descriptor, entry, self.path)
+        # It stands behind the header, which was just read through it.
+        self._member, self._raw_header = self._readers[entry]
+        self._readers.clear()
         self.header_is_plain = not npy.says_more
-        self._raw_header = self._member.read(npy.size_bytes)
         self.array = SourceArray(npy.dtype, npy.shape, npy.fortran_order)
         others = [look for look in looks if look.entry is not entry]
         self._comment = inventory.comment
@@ -83,7 +85,14 @@ class NpzSource(Source):
             member = Member(self._descriptor, entry, self.path)
             if not entry.name.endswith(".npy"):
                 return Look(entry, None, "")
-            header = read_header(member.read)
+            pieces: list[bytes] = []
+
+            def read(size_bytes: int) -> bytes:
+                pieces.append(member.read(size_bytes))
+                return pieces[-1]
+
+            header = read_header(read)
+            self._readers[entry] = member, b"".join(pieces)
         except SampleError as error:
             return Look(entry, None, error.what)
         promised = header.size_bytes + header.data_bytes

@@ -199,17 +199,26 @@ def _entry(descriptor: int, listed: _Listed) -> Entry:
     )
 
 
+_USUAL_EXTRA_BYTES = 20
+"""The zip64 field, which numpy writes into every local header."""
+
+
 def _read_local(descriptor: int, listed: _Listed) -> tuple[int, int, int]:
     """Return the flags, the offset of the data and the unknown extra bytes of a local header."""
     if not listed.offset < os.fstat(descriptor).st_size:
         raise Broken("zip member lies outside its file")
-    raw = read_at(descriptor, listed.offset, _LOCAL.size)
+    # One read for what a header mostly takes: name and extra fields tell their lengths in it.
+    raw = read_at(
+        descriptor, listed.offset, _LOCAL.size + len(listed.raw_name) + _USUAL_EXTRA_BYTES
+    )
     if len(raw) < _LOCAL.size or raw[:4] != b"PK\x03\x04":
         raise Broken("zip member has no local header")
-    fields = _LOCAL.unpack(raw)
+    fields = _LOCAL.unpack_from(raw)
     flags, method = fields[2:4]
     crc32, packed_bytes, size_bytes, *lengths = fields[6:]
-    after = read_at(descriptor, listed.offset + _LOCAL.size, sum(lengths))
+    after = raw[_LOCAL.size : _LOCAL.size + sum(lengths)]
+    if len(after) < sum(lengths):
+        after = read_at(descriptor, listed.offset + _LOCAL.size, sum(lengths))
     name, extra = _cut(after, 0, lengths)
     sizes64, loose_bytes = _read_extra(extra)
     size_bytes, packed_bytes = _widened((size_bytes, packed_bytes), sizes64)
