@@ -15,7 +15,7 @@ from ctrate_convert.store.records.plan import ExcludedSample, ExclusionReason
 
 @dataclass(frozen=True)
 class Joined:
-    """The volumes that can be converted, by key, and all excluded samples, in natural order."""
+    """The volumes that can be converted, by key, and all excluded samples in natural order."""
 
     samples: Mapping[str, FoundFile]
     excluded: tuple[ExcludedSample, ...]
@@ -29,14 +29,17 @@ def join(survey: Survey, already_planned: Set[str]) -> Joined:
     samples: dict[str, FoundFile] = {}
     excluded: list[ExcludedSample] = []
     found = survey.found
-    keys = (found.files.keys() | survey.tables.keys()) - already_planned
-    for key in sorted(keys, key=natural_order):
+    keys = survey.tables.keys()
+    keys.update(found.files)
+    keys -= already_planned
+    for key in keys:
         files = found.files.get(key, ())
         why = _why_not(key, files, survey)
         if why is None:
             samples[key] = files[0]
         else:
             excluded.append(_excluded(key, files, *why))
+    excluded.sort(key=lambda sample: natural_order(sample.key))
     return Joined(samples, tuple(excluded))
 
 

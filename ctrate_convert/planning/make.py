@@ -334,7 +334,7 @@ def _select(
     # With earlier plans it is no mistake that nothing new was found.
     if not earlier and not joined.samples:
         raise nothing_to_convert(survey, excluded)
-    wanted = {k: v for k, v in joined.samples.items() if retry_failed is None or k in retry_failed}
+    wanted = (key for key in joined.samples if retry_failed is None or key in retry_failed)
     keys = arrange(wanted, settings)
     known = before.keys | joined.samples.keys() | {sample.key for sample in excluded}
     return _Selection(

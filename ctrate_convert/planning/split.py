@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Sequence
 
 from ctrate_convert.formats.names import key_parts
@@ -18,7 +19,8 @@ def natural_order(key: str) -> tuple[int, str, int, str, int]:
     if parts is None:
         return (1, key, 0, "", 0)
     split, patient, scan, reconstruction = parts
-    return (0, split, int(patient), scan, int(reconstruction))
+    # One string for the split of all keys: sorting holds the parts of all of them.
+    return (0, sys.intern(split), int(patient), scan, int(reconstruction))
 
 
 def arrange(keys: Iterable[str], settings: PlanSettings) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -197,7 +198,8 @@ class Walk:
         if problem is None and not _is_utf8(relative):
             problem = "its folder's name is not UTF-8 text"
         return FoundFile(
-            stem if problem is None else printable(stem),
+            # One string for a key, which the tables have too.
+            sys.intern(stem) if problem is None else printable(stem),
             kind,
             relative if problem is None else printable(relative),
             status.st_size,

@@ -110,11 +110,16 @@ plans several times, and each time reads their bytes and checks them."""
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away within the block: many new objects, and no garbage."""
+    """Keep the garbage collector from the objects that the block makes: a plan is no garbage.
+
+    It would look at each shard of a large plan again and again, now and later. A plan that nobody
+    uses any more is freed all the same, since no object of it refers to itself.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
         if was_enabled:
             gc.enable()
