@@ -38,6 +38,7 @@ from ctrate_convert.planning.survey import Survey, absolute, nothing_to_convert,
 from ctrate_convert.planning.warnings import probe_warnings, survey_warnings
 from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.locks import locked
 from ctrate_convert.store.plans import (
     PlannedBefore,
@@ -206,6 +207,8 @@ def _publish(
     how: _How,
 ) -> PlanReport | None:
     """Publish the next generation; return None if another planner has taken its place."""
+    # What a killed planner left behind may be as large as the plan.
+    remove_stale_partials(dataset.plans, frozenset())
     with PartialFile(dataset.plans / "samples") as file:
         cache = HeaderCache(dataset.plans / HEADER_CACHE_FILE)
         is_large = len(selection.keys) >= LEAST_SAMPLES

@@ -108,9 +108,10 @@ def test_a_killed_plan_goes_on(make_ctrate: Make, tmp_path: Path, reads: list[st
     finally:
         os.kill(planner.pid, signal.SIGKILL)
         planner.wait()
+    assert len(list(Dataset(out).plans.glob(".samples.*.partial"))) == 1
     make_plan(Dataset(out), settings_for(made, probe=0))
     assert len(reads) <= SAMPLES - 3
-    assert not cache_of(out).exists()
+    assert [path.name for path in Dataset(out).plans.iterdir()] == ["0000"]
 
 
 def test_a_file_that_changed_is_read_again(
