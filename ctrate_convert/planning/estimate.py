@@ -19,7 +19,7 @@ from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.store.records.geometry import Geometry
 from ctrate_convert.store.records.plan import (
-    ArrayHeader,
+    DType,
     Encoding,
     PlannedSample,
     PlannedShard,
@@ -67,7 +67,7 @@ def sample_sizes(sample: PlannedSample, settings: PlanSettings, geometry: Geomet
     ``geometry`` is that of its array, as far as it is known.
     """
     header = sample.header
-    target = _target(header, settings)
+    target = _target(header.dtype, settings.dtype) if header else None
     if header is None or target is None:
         volume_bytes = array_bytes = sample.source_size_bytes
         shape, target = (0, 0, 0), np.dtype(np.int16)
@@ -145,11 +145,10 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
     return max(peak, grown) + scratch
 
 
-def _target(header: ArrayHeader | None, settings: PlanSettings) -> np.dtype[np.generic] | None:
-    if header is None:
-        return None
+@lru_cache
+def _target(dtype: str, setting: DType) -> np.dtype[np.generic] | None:
     try:
-        return np.dtype(output_dtype(header.dtype, settings.dtype))
+        return np.dtype(output_dtype(dtype, setting))
     except SampleError:
         return None
 

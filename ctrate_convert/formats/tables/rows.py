@@ -209,7 +209,9 @@ def row_at(stream: BinaryIO, place: int) -> Row:
     size_bytes = place & (1 << _LENGTH_BITS) - 1
     offset = place >> _LENGTH_BITS
     data = os.pread(stream.fileno(), size_bytes, offset)
-    lines = [line.decode() for line in data.splitlines(keepends=True)]
+    lines = [data.decode()]
+    if b"\n" in data[:-1] or b"\r" in data[:-2]:
+        lines = [line.decode() for line in data.splitlines(keepends=True)]
     if offset == 0:
         lines[0] = lines[0].removeprefix("\ufeff")
     # An empty line between two rows counts to the one after it.

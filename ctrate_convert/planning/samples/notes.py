@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.cast import output_dtype
 from ctrate_convert.store.records.geometry import Geometry
-from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
+from ctrate_convert.store.records.plan import ArrayHeader, DType, PlanSettings
 
 _NAMED = 5
 
@@ -41,6 +42,14 @@ class Named:
         return ", ".join(self.first) + (f" and {more} more" if more > 0 else "")
 
 
+@lru_cache
+def _becomes(dtype: str, setting: DType) -> tuple[str, bool]:
+    """Return the array's type in the shard, and if the source's integers are wider than it."""
+    target, source = output_dtype(dtype, setting), np.dtype(dtype)
+    is_integer = target == "int16" and source.kind in "iu"
+    return target, is_integer and not np.can_cast(source, np.int16)
+
+
 @dataclass
 class HeaderNotes:
     """The types, troubles and contradictions of a plan's volumes, as their headers tell them.
@@ -67,7 +76,7 @@ class HeaderNotes:
         try:
             if isinstance(header, SampleError):
                 raise header
-            target = output_dtype(header.dtype, settings.dtype)
+            target, is_wide = _becomes(header.dtype, settings.dtype)
         except SampleError as error:
             self.failing.add(f"{key}: {error.what}")
             return
@@ -77,8 +86,7 @@ class HeaderNotes:
             for name in header.left_out:
                 names.add(name)
             self.left_out.add(f"{key} ({names})")
-        source = np.dtype(header.dtype)
-        if target == "int16" and source.kind in "iu" and not np.can_cast(source, np.int16):
+        if is_wide:
             self.wide.add(key)
 
     def add_geometry(self, key: str, geometry: Geometry) -> None:
