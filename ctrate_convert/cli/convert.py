@@ -13,7 +13,6 @@ from ctrate_convert.cli import ask as consent
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.plan import print_plan
 from ctrate_convert.cli.plan_progress import PlanProgress
-from ctrate_convert.cli.probe_table import print_probe
 from ctrate_convert.cli.run import convert_pending, proposal_of
 from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.deleting.proposal import Candidate, Proposal, propose
@@ -117,8 +116,6 @@ class _Asked:
             return
         deleting = self._settings.delete_source_files
         print_plan(self._dataset, report, deleting=deleting, num_workers=self._num_workers)
-        if report.plan:
-            print_probe(report.plan, deleting=deleting, num_workers=self._num_workers)
         show.line()
 
     def ask(self, proposal: Proposal | None) -> None:

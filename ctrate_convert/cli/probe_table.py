@@ -20,12 +20,24 @@ def probe_facts(plan: Plan, num_workers: int) -> list[dict[str, Any]]:
     ]
 
 
-def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
-    """Print the table, mark the chosen way, and say what to choose instead."""
+def print_probe(
+    plan: Plan, *, deleting: bool, num_workers: int, table: bool, published: bool = True
+) -> None:
+    """Say what to choose instead of the plan's way; with ``table``, what each way would make.
+
+    A plan that is ``published`` keeps its way: another one needs an output of its own.
+    """
     probe = plan.probe
     if probe is None:
         return
     rows = run_estimates(plan, num_workers=num_workers, deleting=deleting)
+    if table:
+        _print_table(plan, probe, rows, num_workers)
+        show.line(f"→ is this plan: {next(row for row in rows if row.chosen).options}.")
+    _print_advice(rows, published=published or plan.generation > 0)
+
+
+def _print_table(plan: Plan, probe: Probe, rows: list[RunEstimate], num_workers: int) -> None:
     workers = show.count(busy_workers(plan, num_workers), "worker")
     unreadable = f"; {probe.unreadable} could not be converted" if probe.unreadable else ""
     show.line(
@@ -46,7 +58,11 @@ def print_probe(plan: Plan, *, deleting: bool, num_workers: int) -> None:
         "core to itself and storage keeps up with all."
     )
     _print_failures(rows)
-    _print_advice(plan, probe, rows)
+    if probe.integer_volumes and plan.settings.layout == "webdataset":
+        show.line(
+            "float16 saves nothing where the source is integers of two bytes: it is as large as "
+            "int16, and not exact."
+        )
 
 
 def _print_failures(rows: list[RunEstimate]) -> None:
@@ -82,19 +98,13 @@ def _cells(row: RunEstimate) -> tuple[str, ...]:
     )
 
 
-def _print_advice(plan: Plan, probe: Probe, rows: list[RunEstimate]) -> None:
+def _print_advice(rows: list[RunEstimate], *, published: bool) -> None:
     chosen = next(row for row in rows if row.chosen)
     advised = next((row for row in rows if row.advised), None)
-    show.line(f"→ is this plan: {chosen.options}.")
-    if probe.integer_volumes and plan.settings.layout == "webdataset":
-        show.line(
-            "float16 saves nothing where the source is integers of two bytes: it is as large as "
-            "int16, and not exact."
-        )
     if advised is not None and not advised.chosen:
         saved = 1 - advised.output_bytes / max(1, chosen.output_bytes)
-        where = "" if plan.generation == 0 else " in a new --output_dir"
-        show.line(
-            f"+ is what would be chosen{where}: {advised.options} ({saved:.0%} smaller than this "
-            "plan)."
+        where = "; for that, plan into a new --output_dir" if published else ""
+        show.wrapped(
+            f"+ is what would be chosen: {advised.options} ({saved:.0%} smaller than this plan)"
+            f"{where}."
         )

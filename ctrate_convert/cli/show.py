@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ __all__ = [
     "size",
     "some",
     "table",
+    "wrapped",
 ]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -62,6 +64,23 @@ def duration(seconds: float) -> str:
     """Return a duration as ``1:02:03``."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def wrapped(text: str, indent: int = 2) -> None:
+    """Print a sentence; at a terminal its words stay whole, and further lines are indented."""
+    if not sys.stdout.isatty():
+        line(text)
+        return
+    # What a terminal would obey is escaped first, so that a line is not longer than it seems.
+    for part in textwrap.wrap(
+        shown_in_line(text),
+        max(40, console().width),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    ):
+        line(part)
 
 
 def some(texts: Iterable[str], most: int = 20) -> None:

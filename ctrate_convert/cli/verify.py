@@ -208,7 +208,10 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         f"Compared with their sources: {report.compared_with_source:,}; with the recorded "
         f"digests alone: {report.compared_with_digest_only:,}."
     )
-    show.some((f"Note: {note}" for note in report.notes), _NAMED)
+    for note in report.notes[:_NAMED]:
+        show.wrapped(f"Note: {note}")
+    if len(report.notes) > _NAMED:
+        show.line(f"  … and {len(report.notes) - _NAMED:,} more notes (--json names all)")
     if report.precision:
         show.table(
             ("sample", ">max error", ">mean error", ">recorded max"),

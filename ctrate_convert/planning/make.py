@@ -90,6 +90,15 @@ class _How:
     progress: Progress
     spread: Spread
     approve: Approve | None
+    dry_run: bool
+
+
+class _DryRun(Exception):
+    """Leaves planning with the report, so that all that was made for it is removed again."""
+
+    def __init__(self, report: PlanReport) -> None:
+        super().__init__()
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ def make_plan(
     approve: Approve | None = None,
     spread: Spread = in_this_process,
     files_from: Path | None = None,
+    dry_run: bool = False,
 ) -> PlanReport:
     """Plan all volumes that no earlier generation has planned, and publish the next generation.
 
@@ -125,7 +135,7 @@ def make_plan(
     nothing is left behind. It answers for the trash of the earlier plans, too: without it, a new
     trash that they would not use is refused. ``spread`` runs the reading of headers, such as in
     worker processes. ``files_from`` is a list of the files to look at, instead of looking through
-    the data folder.
+    the data folder. With ``dry_run`` nothing is published either, and nothing left behind.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -134,7 +144,7 @@ def make_plan(
         DamageError: an earlier generation or a record was changed.
         EnvironmentProblem: no space or permission.
     """
-    how = _How(progress or (lambda done, total: None), spread, approve)
+    how = _How(progress or (lambda done, total: None), spread, approve, dry_run)
     settings = absolute(settings)
     survey = take_survey(
         settings,
@@ -168,6 +178,8 @@ def make_plan(
                     return report
                 # Another planner was first, on a file system whose locks exclude nobody: plan the
                 # rest.
+    except _DryRun as done:
+        return done.report
     except OSError as error:
         raise environment_problem(error, "planning") from error
     raise EnvironmentProblem(
@@ -238,11 +250,13 @@ def _publish(
         if findings:
             more_warnings += probe_warnings(findings)
         report = _report(survey, selection, draft.plan, more_warnings)
-        if how.approve is not None:
-            with contextlib.ExitStack() as if_refused:
-                if_refused.callback(cache.remove)
+        with contextlib.ExitStack() as if_refused:
+            if_refused.callback(cache.remove)
+            if how.approve is not None:
                 how.approve(report, [form.dtype for form in lines.forms])
-                if_refused.pop_all()
+            if how.dry_run:
+                raise _DryRun(report)
+            if_refused.pop_all()
         if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
             return None
     cache.remove()

@@ -31,7 +31,7 @@ def test_hostile_file_names(ctrate: SyntheticCtRate, tmp_path: Path, as_json: bo
     names = [HOSTILE, "bytes-\udc9b\udcff", "[red]markup[red]"]
     for name in names:
         (ctrate.data_folder / f"{name}.npz").write_bytes(b"")
-    done = run_cli(*plan_words(ctrate, tmp_path / "out", *["--json"] * as_json))
+    done = run_cli(*plan_words(ctrate, tmp_path / "out", "--details", *["--json"] * as_json))
     assert done.code == 0, done.text
     assert_harmless(done)
     if as_json:

@@ -255,7 +255,7 @@ def test_both_kinds_under_one_folder(make_ctrate: Make, tmp_path: Path) -> None:
     done = run_here(*plan_words(made, out, "--source", "nifti"))
     assert done.code == ExitCode.DONE
     assert "2 NPZ files lie in the data folder too" in done.text
-    assert "Left out, no volume: 3" in done.text
+    assert "left out: 3 no volume" in done.text
 
 
 def test_an_array_of_a_nifti_file_has_no_key(make_ctrate: Make, tmp_path: Path) -> None:

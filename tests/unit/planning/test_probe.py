@@ -285,7 +285,7 @@ def test_a_broken_volume_is_counted_and_costs_only_itself(
     """The others are probed, and it is named with the reason."""
     made = make_ctrate(8, faults=("corrupt",))
     (broken,) = made.faults
-    done = run_here(*plan_words(made, tmp_path))
+    done = run_here(*plan_words(made, tmp_path, "--details"))
     (plan,) = load_plans(Dataset(tmp_path))
     assert (probed(plan).volumes, probed(plan).unreadable) == (7, 1)
     assert "tried on 7 volumes of 8; 1 could not be converted" in done.stdout
@@ -304,7 +304,7 @@ def test_an_error_that_nobody_foresaw_costs_one_way_to_store_one_volume(
 ) -> None:
     """Blosc2 that fails stops no plan: b2nd is not offered, and the error is told."""
     monkeypatch.setattr("blosc2.empty", raising(TypeError("a fault of its own")))
-    done = run_here(*plan_words(ctrate, tmp_path))
+    done = run_here(*plan_words(ctrate, tmp_path, "--details"))
     assert done.code == 0
     assert " as b2nd auto: unexpected TypeError: a fault of its own" in done.stdout
     assert "tried on 8 volumes of 8:" in done.stdout
@@ -319,7 +319,7 @@ def test_a_volume_that_fails_in_every_way_is_counted_and_told(
     """Its shard does not read back: the plan stands, as if nothing could be compressed."""
     damage = DamageError("shard does not read back", where="probe.tar")
     monkeypatch.setattr(probe, "read_shard", raising(damage))
-    done = run_here(*plan_words(ctrate, tmp_path))
+    done = run_here(*plan_words(ctrate, tmp_path, "--details"))
     assert done.code == 0
     assert "8 of the volumes chosen for the probe could not be converted" in done.stdout
     assert "unexpected DamageError: shard does not read back" in done.stdout
@@ -499,7 +499,7 @@ def test_plan_prints_the_table_and_what_to_choose(
     cli: Callable[..., Finished], ctrate: SyntheticCtRate, tmp_path: Path
 ) -> None:
     """The plan's own way is marked, and how to ask for a better one is told."""
-    done = cli(*plan_words(ctrate, tmp_path))
+    done = cli(*plan_words(ctrate, tmp_path, "--details"))
     assert done.code == 0
     assert "tried on 8 volumes of 8" in done.stdout
     assert "→ is this plan: --encoding npy --dtype auto." in done.stdout
@@ -542,15 +542,17 @@ def test_time_and_peak_are_promised_for_the_workers_asked_for(
         assert one["peak_extra_bytes"] == plans[workers].json()["peak_extra_bytes"]
     peaks = [one["peak_extra_bytes"] for one in chosen.values()]
     assert peaks == sorted(set(peaks))  # a scratch file a worker
-    told = run_here(*plan_words(ctrate, tmp_path / "told", *words, 100))
+    told = run_here(*plan_words(ctrate, tmp_path / "told", *words, 100, "--details"))
     assert "peak disk, 4 workers" in told.stdout
     assert "time, 4 workers" in " ".join(told.stdout.split())
     assert "--num_workers 100, of which 4 find a shard" in told.stdout
 
 
 def test_convert_prints_it_once(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
-    """The same command again has nothing to plan, and with ``--probe 0`` there is no table."""
+    """The same command again has nothing to plan, and with ``--probe 0`` nothing is advised."""
     words = convert_words(ctrate, tmp_path / "one")
-    assert "tried on" in run_here(*words).text
-    assert "tried on" not in run_here(*words).text
-    assert "tried on" not in run_here(*convert_words(ctrate, tmp_path / "two", "--probe", 0)).text
+    assert "+ is what would be chosen" in run_here(*words).text
+    assert "would be chosen" not in run_here(*words).text
+    unprobed = run_here(*convert_words(ctrate, tmp_path / "two", "--probe", 0)).text
+    assert "would be chosen" not in unprobed
+    assert "not known without a probe" in unprobed
