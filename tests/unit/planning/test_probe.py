@@ -543,7 +543,7 @@ def test_time_and_peak_are_promised_for_the_workers_asked_for(
     peaks = [one["peak_extra_bytes"] for one in chosen.values()]
     assert peaks == sorted(set(peaks))  # a scratch file a worker
     told = run_here(*plan_words(ctrate, tmp_path / "told", *words, 100, "--details"))
-    assert "peak disk, 4 workers" in told.stdout
+    assert "more at the peak with 4 workers" in told.stdout
     assert "time, 4 workers" in " ".join(told.stdout.split())
     assert "--num_workers 100, of which 4 find a shard" in told.stdout
 
