@@ -108,14 +108,14 @@ def report(ledger: Ledger) -> Report:
     for one in ledger.readable():
         record = one.record
         found.shards.append(_shard_facts(one.plan, one.shard, record))
-        spans.append(_span(record))
+        spans.append(span_of(record))
         found.failed += [(sample.key, sample.reason) for sample in record.failed]
         for sample in one.live:
             array = sample.array
             found.intensities[array.intensity] += 1
             error_hu = error_in_hu(array.max_abs_error, array.intensity)
             found.max_error_hu = max(found.max_error_hu, error_hu)
-        freed += _freed(ledger.dataset, one.shard.index)
+        freed += freed_sources(ledger.dataset, one.shard.index)
     found.deleted_files = len(freed)
     found.freed_bytes = sum(one.size_bytes for one in freed)
     if spans:
@@ -180,7 +180,8 @@ def _shard_facts(plan: Plan, shard: PlannedShard, record: ShardRecord) -> ShardF
     )
 
 
-def _span(record: ShardRecord) -> Span:
+def span_of(record: ShardRecord) -> Span:
+    """Return when, where and how long the shard was converted."""
     return Span(
         attempt=record.worker.attempt,
         started_s=timeline.seconds_of(record.started),
@@ -189,7 +190,7 @@ def _span(record: ShardRecord) -> Span:
     )
 
 
-def _freed(dataset: Dataset, index: int) -> Iterator[Freed]:
+def freed_sources(dataset: Dataset, index: int) -> Iterator[Freed]:
     """Yield a shard's deleted sources, each once; a source in a trash frees nothing."""
     gone = {
         line.key: Freed(timeline.seconds_of(line.time), line.size_bytes)

@@ -10,18 +10,18 @@ from typing import Any
 import click
 
 from ctrate_convert.checking.damage import find_damage
+from ctrate_convert.checking.promises import NOTE, ratio, rows
 from ctrate_convert.checking.report import Report, ShardFacts, report
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.report_page import require_a_place, write_page
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.card import NOT_RECORDED
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.words import seconds
 
 _NAMED = 10
-
-_COMPARABLE_S = 10.0
-"""Times of shards that are all shorter tell little: records tell a beginning to the second."""
 
 _TOTALS = (
     "samples", "source_bytes", "array_bytes", "predicted_bytes", "output_bytes",
@@ -31,21 +31,36 @@ _TOTALS = (
 
 @click.command("report")
 @options.out_argument
+@click.option(
+    "--html",
+    "page",
+    is_flag=False,
+    flag_value="report.html",
+    metavar="[PATH]",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page instead, with charts and pictures, that asks no network: to report.html "
+    "here, or to PATH outside the dataset. An earlier page is replaced, nothing else is.",
+)
 @options.json_option
-def command(out: Path, as_json: bool) -> int:
+def command(out: Path, page: Path | None, as_json: bool) -> int:
     """Compare what the plan promised with what the finished shards are.
 
     \b
-    Example:
+    Examples:
       ctrate-convert report /data/shards
+      ctrate-convert report /data/shards --html
     """
     ledger = Ledger.load(Dataset(out))
-    found = report(ledger)
+    if page is not None:
+        require_a_place(page, ledger)
     damage = find_damage(ledger)
+    verdict = None if page is None else write_page(page, ledger, damage)
     if as_json:
-        show.as_json({**report_facts(found), "damage": damage})
+        show.as_json({**report_facts(report(ledger)), "damage": damage})
+    elif page is not None:
+        show.line(f"Wrote {page}: {verdict}")
     else:
-        print_report(found)
+        print_report(report(ledger))
         print_damage(damage)
     return with_damage(ExitCode.DONE, damage)
 
@@ -69,13 +84,8 @@ def print_report(found: Report) -> None:
     if not found.shards:
         show.line("Nothing to compare yet.")
         return
-    show.table(("these shards", ">promised", ">became", ">promised / became"), _rows(found))
-    show.line(
-        "MB/s: of voxels as the sources hold them, a CPU second, checks and re-read included. "
-        "Time: as long\nas any of these shards was under way. Peak disk was not observed: it is "
-        "what records and journals\nadd up to, each shard counted whole from its beginning, "
-        "scratch files aside."
-    )
+    show.table(("these shards", ">promised", ">became", ">promised / became"), rows(found))
+    show.line(NOTE)
     _print_farthest(found)
     show.line(f"Voxels are: {_counts(found.intensities)}.")
     if found.predicted_intensities:
@@ -87,7 +97,7 @@ def print_report(found: Report) -> None:
     ended = ", ".join(f"{number} {how}" for how, number in attempts.ended.items()) or "none"
     show.line(
         f"{show.count(attempts.attempts, 'attempt')} ({ended}), "
-        f"{_seconds(attempts.elapsed_s)} in all, "
+        f"{seconds(attempts.elapsed_s)} in all, "
         f"at most {show.size(attempts.max_rss_bytes)} of memory in one process."
     )
 
@@ -102,57 +112,6 @@ def _print_lists(found: Report) -> None:
         told += [f"--exclude_file {name}: {NOT_RECORDED}" for name in unrecorded]
         for text in told or ["none"]:
             show.line(f"List of generation {one.generation}: {text}")
-
-
-def _rows(found: Report) -> list[tuple[str, str, str, str]]:
-    source_bytes = found.total("source_bytes") or 0.0
-    array_bytes = found.total("array_bytes") or 0.0
-    promised, became = found.total("predicted_bytes") or 0.0, found.total("output_bytes") or 0.0
-    promised_cpu_s, cpu_s = found.total("predicted_cpu_s"), found.total("cpu_s") or 0.0
-    promised_error = found.predicted_max_error_hu
-    rows = [
-        ("bytes out", show.size(promised), show.size(became), _ratio(promised, became)),
-        ("times smaller", _over(source_bytes, promised), _over(source_bytes, became), ""),
-        (
-            "max error, HU",
-            "not probed" if promised_error is None else f"{promised_error:.3g}",
-            f"{found.max_error_hu:.3g}",
-            "",
-        ),
-    ]
-    probed = promised_cpu_s is not None
-    expected_s = promised_cpu_s or 0.0
-    return [
-        *rows,
-        (
-            "CPU",
-            _seconds(expected_s) if probed else "not probed",
-            _seconds(cpu_s),
-            _ratio(expected_s, cpu_s) if probed else "",
-        ),
-        (
-            "MB/s a core",
-            _speed(array_bytes, expected_s) if probed else "not probed",
-            _speed(array_bytes, cpu_s),
-            "",
-        ),
-        _time_row(found),
-        (
-            f"peak disk, {show.count(found.workers, 'worker')}",
-            f"+ {show.size(found.predicted_peak_extra_bytes)}",
-            f"+ {show.size(found.recorded_peak_extra_bytes)}",
-            "",
-        ),
-    ]
-
-
-def _time_row(found: Report) -> tuple[str, str, str, str]:
-    promised_s, name = found.predicted_wall_s, f"time, {show.count(found.workers, 'worker')}"
-    if promised_s is None:
-        return (name, "not probed", _seconds(found.wall_s), "")
-    short = max(shard.elapsed_s for shard in found.shards) < _COMPARABLE_S
-    ratio = "too short to tell" if short else _ratio(promised_s, found.wall_s)
-    return (name, _seconds(promised_s), _seconds(found.wall_s), ratio)
 
 
 def _print_farthest(found: Report) -> None:
@@ -171,15 +130,11 @@ def _print_farthest(found: Report) -> None:
                 shard.failed,
                 show.size(shard.predicted_bytes),
                 show.size(shard.output_bytes),
-                _ratio(shard.predicted_bytes, shard.output_bytes),
+                ratio(shard.predicted_bytes, shard.output_bytes),
             )
             for shard in far
         ],
     )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else show.duration(seconds)
 
 
 def _distance(shard: ShardFacts) -> float:
@@ -188,15 +143,3 @@ def _distance(shard: ShardFacts) -> float:
 
 def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items())) or "unknown"
-
-
-def _ratio(promised: float, became: float) -> str:
-    return f"{promised / became:.3f}" if became else "–"
-
-
-def _over(one: float, other: float) -> str:
-    return f"{one / other:.2f}×" if other else "–"
-
-
-def _speed(size_bytes: float, cpu_s: float) -> str:
-    return f"{size_bytes / cpu_s / 1e6:,.0f}" if cpu_s else "–"

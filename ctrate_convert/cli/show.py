@@ -20,6 +20,7 @@ from rich.text import Text
 
 from ctrate_convert.cli.terminal import ask, json_shown, line, note, shown_in_line
 from ctrate_convert.errors import CtrateError
+from ctrate_convert.store.words import count, duration, size
 
 __all__ = [
     "as_json",
@@ -36,34 +37,11 @@ __all__ = [
     "wrapped",
 ]
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
 
 def console() -> Console:
     """Return standard output as a console, wide enough for a table if it is no terminal."""
     width = None if sys.stdout.isatty() else 160
     return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def size(size_bytes: float) -> str:
-    """Return a size for people, as ``12.3 GiB``."""
-    value = float(size_bytes)
-    for unit in _UNITS[:-1]:
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.2f} {_UNITS[-1]}"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, as ``1 file`` or ``2,345 files``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as ``1:02:03``."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
 def wrapped(text: str, indent: int = 2) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     "store", "formats", "looking", "sources", "reading", "shards", "exporting", "deleting",
-    "planning", "running", "checking", "cluster", "synthetic", "cli",
+    "planning", "running", "checking", "reporting", "cluster", "synthetic", "cli",
 )  # fmt: skip
 """From the ground up: a module imports from its own folder and from those before it."""
 

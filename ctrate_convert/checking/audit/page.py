@@ -12,6 +12,7 @@ from ctrate_convert.store.records.audit import (
     QuotedConsent,
     SourcesCompared,
 )
+from ctrate_convert.store.words import printable
 
 _NAMED = 50
 
@@ -71,7 +72,7 @@ def report_lines(
             lines += ["", title, *(f"  {entry}" for entry in entries[:named])]
         if len(entries) > named:
             lines.append(f"  … and {len(entries) - named:,} more (--json names all)")
-    return [_printable(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _rows_of_compared(compared: SourcesCompared | None, how: str) -> list[tuple[str, str]]:
@@ -237,8 +238,3 @@ def _some(number: int, noun: str, nouns: str = "") -> str:
 
 def _with_bytes(number: int, size_bytes: int) -> str:
     return f"{number:,} ({size_bytes:,} bytes)"
-
-
-def _printable(line: str) -> str:
-    """Escape what could pass for another line of the page; a file name may hold anything."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
