@@ -35,6 +35,9 @@ SLOW = [
     UNIT / "deleting" / "test_consent.py",
     UNIT / "deleting" / "test_trusted.py",
     UNIT / "formats" / "test_shapes.py",
+    # Pages that are drawn, and a browser that shows them.
+    UNIT / "reporting" / "test_in_a_browser.py",
+    UNIT / "reporting" / "test_report_page.py",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctrate_convert.checking.report import Report
-from ctrate_convert.store.words import count, seconds, size
+from ctrate_convert.looking.words import count, seconds, size
 
 NOTE = (
     "MB/s: of voxels as the sources hold them, a CPU second, checks and re-read included. "

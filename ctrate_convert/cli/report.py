@@ -16,10 +16,10 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.damage import print_damage, with_damage
 from ctrate_convert.cli.report_page import require_a_place, write_page
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.looking.words import seconds
 from ctrate_convert.store.card import NOT_RECORDED
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
-from ctrate_convert.store.words import seconds
 
 _NAMED = 10
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ctrate_convert.cli.terminal import ask, json_shown, line, note, shown_in_line
 from ctrate_convert.errors import CtrateError
-from ctrate_convert.store.words import count, duration, size
+from ctrate_convert.looking.words import count, duration, size
 
 __all__ = [
     "as_json",

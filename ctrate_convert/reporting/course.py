@@ -30,6 +30,7 @@ class Outcome(enum.Enum):
     FAILED = "failed"
 
 
+_SHORTEST_S = 1e-3
 _BAD = frozenset((Outcome.INTERRUPTED, Outcome.OPEN, Outcome.FAILED))
 
 
@@ -91,13 +92,13 @@ def rate(runs: Sequence[ShardRun], bins: int) -> tuple[Numbers, Numbers]:
     """
     if not runs:
         return np.zeros(1), np.zeros(0)
-    first = min(run.started_s for run in runs)
-    last = max(max(run.ended_s for run in runs), first + 1.0)
-    edges = np.linspace(first, last, bins + 1)
+    spans = [(run.started_s, max(run.elapsed_s, _SHORTEST_S), run.source_bytes) for run in runs]
+    first = min(start_s for start_s, _, _ in spans)
+    last = max(start_s + lasted_s for start_s, lasted_s, _ in spans)
+    edges = np.linspace(first, max(last, first + 1.0), bins + 1)
     done = np.zeros(bins + 1)
-    for run in runs:
-        lasted = max(run.elapsed_s, 1e-3)
-        done += run.source_bytes * np.clip((edges - run.started_s) / lasted, 0.0, 1.0)
+    for start_s, lasted_s, source_bytes in spans:
+        done += source_bytes * np.clip((edges - start_s) / lasted_s, 0.0, 1.0)
     # The edges lie between the first beginning and the last end, so nothing is lost at either.
     return edges, np.diff(done) / np.diff(edges)
 

@@ -12,6 +12,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ctrate_convert.checking.timeline import Freed
+from ctrate_convert.looking.words import unit
 from ctrate_convert.reporting import course
 from ctrate_convert.reporting.course import Bar, Numbers, Outcome, Row, ShardRun
 from ctrate_convert.reporting.drawing import (
@@ -24,7 +25,6 @@ from ctrate_convert.reporting.drawing import (
     WIDE,
     svg,
 )
-from ctrate_convert.store.words import unit
 
 _BINS = 60
 _STEPS = 200

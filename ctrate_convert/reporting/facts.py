@@ -14,6 +14,7 @@ from ctrate_convert.checking.timeline import Freed
 from ctrate_convert.deleting.consents import load_consents
 from ctrate_convert.errors import CtrateError, DamageError
 from ctrate_convert.looking.look import Look
+from ctrate_convert.looking.words import count
 from ctrate_convert.reading.look import look_at
 from ctrate_convert.reporting.course import ShardRun
 from ctrate_convert.reporting.volumes import VolumeFacts
@@ -29,7 +30,6 @@ from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.damage import Damage
 from ctrate_convert.store.records.plan import ExcludedSample, Plan
 from ctrate_convert.store.records.record import FailedSample
-from ctrate_convert.store.words import count
 
 NAMED = 50
 """How many failed and excluded volumes, and damaged files, are named."""

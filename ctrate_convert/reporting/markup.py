@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
+from ctrate_convert.looking.words import printable
 from ctrate_convert.reporting.course import Outcome
 from ctrate_convert.reporting.style import STYLE
-from ctrate_convert.store.words import printable
 
 MARK = b"<!doctype html>\n<!-- written by: ctrate-convert report --html -->\n"
 """The first bytes of every page: what begins with them may be written over."""

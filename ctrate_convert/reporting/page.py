@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ctrate_convert import __version__
 from ctrate_convert.checking.promises import NOTE, rows
 from ctrate_convert.looking.page import figure as picture_of
+from ctrate_convert.looking.words import count, seconds, size
 from ctrate_convert.reporting import course, course_charts, volume_charts
 from ctrate_convert.reporting.course import Outcome, Row
 from ctrate_convert.reporting.facts import NAMED, Facts, Filed, Used
@@ -23,7 +24,6 @@ from ctrate_convert.reporting.markup import (
     timeline,
     whole,
 )
-from ctrate_convert.store.words import count, seconds, size
 
 _SHAPES = 8
 _SOME_TASKS = 12
@@ -304,7 +304,7 @@ def _scattered(svg: str, title: str, shown: int, number: int) -> str:
     if not svg:
         return paragraph(f"{title} Of no volume are they known.")
     left = f" Of {number - shown:,} more they are not known." if shown < number else ""
-    return figure(svg, title, f"{count(shown, 'volume')}; a larger dot has more.{left}")
+    return figure(svg, title, f"{count(shown, 'volume')}; a larger dot stands for more.{left}")
 
 
 def _labels(facts: Facts) -> str:

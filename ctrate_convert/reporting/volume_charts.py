@@ -17,8 +17,8 @@ from matplotlib.ticker import (
 )
 
 from ctrate_convert.checking.report import ShardFacts
+from ctrate_convert.looking.words import unit
 from ctrate_convert.reporting.drawing import FIRST, INK, MUTED, NARROW, SECOND, svg
-from ctrate_convert.store.words import unit
 
 _BINS = 30
 _MOST_POINTS = 300
@@ -165,11 +165,14 @@ def _scatter(axes: Axes, points: Mapping[tuple[float, float], int]) -> None:
     x, y = np.array(list(points), np.float64).reshape(-1, 2).T
     number = np.array(list(points.values()), np.float64)
     if len(x) > _MOST_POINTS:
-        counts, x_edges, y_edges = np.histogram2d(x, y, _GRID, weights=number)
-        columns, rows = np.nonzero(counts)
-        x = (x_edges[columns] + x_edges[columns + 1]) / 2
-        y = (y_edges[rows] + y_edges[rows + 1]) / 2
-        number = counts[columns, rows]
+        counts, *edges = np.histogram2d(x, y, _GRID, weights=number)
+        filled = np.nonzero(counts)
+        # Where the volumes of a cell are in the mean, and not its middle, where there may be none.
+        x, y = (
+            np.histogram2d(x, y, edges, weights=number * one)[0][filled] / counts[filled]
+            for one in (x, y)
+        )
+        number = counts[filled]
     area = 18 + 160 * number / max(number.max(), 30)
     axes.scatter(x, y, s=area, color=FIRST, alpha=0.6, linewidths=0)
     axes.margins(0.12)

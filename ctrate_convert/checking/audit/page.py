@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrate_convert.looking.words import printable
 from ctrate_convert.store.records.audit import (
     AuditedSource,
     AuditSummary,
     QuotedConsent,
     SourcesCompared,
 )
-from ctrate_convert.store.words import printable
 
 _NAMED = 50
 
