@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from ctrate_convert.reporting.course import Outcome
 
-NARROW, WIDE = 360, 1060
+NARROW, WIDE = 360, 900
 """Widths of charts in the units of their texts: a phone or a column, and the whole page."""
 
 INK, MUTED, LINE = "#0a0b01", "#0a0b02", "#0a0b03"
@@ -120,6 +120,6 @@ def _for_a_page(text: str, name: str, about: str, width: int) -> str:
     text = _FONT.sub(r"font-size: \1", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    style = f"max-width: {width * 1.15:.0f}px"
+    style = f"max-width: {width * 1.2:.0f}px"
     root = f'<svg viewBox="\\1" role="img" aria-label="{about}" style="{style}">'
     return _ROOT.sub(root, text, count=1).strip()

@@ -112,9 +112,9 @@ def key(outcomes: Iterable[Outcome]) -> str:
     return f'<ul class="key">{"".join(parts)}</ul>'
 
 
-def charts(figures: Iterable[str]) -> str:
-    """Return charts side by side, as many as there is room for."""
-    return f'<div class="charts">{"".join(figures)}</div>'
+def charts(figures: Iterable[str], kind: str = "") -> str:
+    """Return charts side by side, as many as there is room for; ``broad`` ones not on paper."""
+    return f'<div class="{f"charts {kind}".rstrip()}">{"".join(figures)}</div>'
 
 
 def quotes(texts: Iterable[str]) -> str:

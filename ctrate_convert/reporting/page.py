@@ -140,7 +140,7 @@ def _promises(facts: Facts) -> str:
         "Shards, promised and become.",
         "On the line: as promised. Shards in which samples failed lie below it.",
     )
-    return charts([compared, chart]) + told + whole_plans
+    return charts([compared, chart], kind="broad") + told + whole_plans
 
 
 def _course(facts: Facts) -> str:

@@ -80,6 +80,7 @@ footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .tiles dd { font-size: 1.1rem; }
 }
+@page { margin: 14mm; }
 @media print {
   :root {
     --paper: #fff; --card: #fff; --ink: #000; --muted: #444; --line: #bbb;
@@ -91,8 +92,11 @@ footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
   nav { display: none; }
   h2, h3, caption { break-after: avoid; }
   figure, tr, .tiles div { break-inside: avoid; }
-  .charts { grid-template-columns: repeat(2, 1fr); }
-  .gallery { grid-template-columns: repeat(2, 1fr); }
+  h2 { margin-top: 1.6rem; }
+  table { font-size: 8.5pt; }
+  th, td { padding: .2rem .7rem .2rem 0; }
+  .charts, .gallery { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .charts.broad { grid-template-columns: minmax(0, 1fr); }
   .wide { display: block; }
   .narrow { display: none; }
   .scroll { overflow: visible; }
