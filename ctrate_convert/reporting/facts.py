@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from ctrate_convert.checking.gallery import choose
 from ctrate_convert.checking.report import Report, freed_sources, report, span_of
@@ -102,9 +103,11 @@ class Facts:
         return ", ".join(parts) + "."
 
     @property
-    def is_sound(self) -> bool:
-        """True if no volume failed or is pending and no file is damaged."""
-        return not (self.damage or self.samples["failed"] or self.samples["pending"])
+    def state(self) -> Literal["good", "pending", "bad"]:
+        """``bad`` if a volume failed or a file is damaged, ``good`` if all are converted."""
+        if self.damage or self.samples["failed"]:
+            return "bad"
+        return "pending" if self.samples["pending"] else "good"
 
 
 def gather(ledger: Ledger, damage: Sequence[Damage]) -> Facts:

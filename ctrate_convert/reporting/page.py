@@ -47,11 +47,10 @@ def page(facts: Facts) -> bytes:
         "deletion": ("Consents and audits", _deletion(facts)),
         "gallery": ("Volumes", _gallery(facts)),
     }
-    kind = "verdict good" if facts.is_sound else "verdict"
     header = (
         f"<h1>{text(facts.out)}</h1>"
         + paragraph(f"Report of {facts.time:%Y-%m-%d %H:%M:%S} UTC", "muted")
-        + paragraph(facts.verdict, kind)
+        + paragraph(facts.verdict, f"verdict {facts.state}")
     )
     footer = text(
         f"Written by ctrate-convert {__version__} from plans, records, journals and attempts in "
@@ -138,7 +137,7 @@ def _promises(facts: Facts) -> str:
     chart = figure(
         volume_charts.promised(found.shards),
         "Shards, promised and become.",
-        "On the line: as promised. Shards in which samples failed lie below it.",
+        "On the line: as promised. Below it: smaller, as where samples failed.",
     )
     return charts([compared, chart], kind="broad") + told + whole_plans
 

@@ -33,6 +33,7 @@ a { color: var(--first); text-underline-offset: .15em; }
 .verdict { font-size: 1.08rem; font-weight: 600; margin: .8rem 0; padding: .6rem .9rem;
   border-left: 4px solid var(--bad); background: var(--card); }
 .verdict.good { border-color: var(--good); }
+.verdict.pending { border-color: var(--partly); }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: 1rem 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem;
   margin: 0; }
@@ -58,7 +59,7 @@ figcaption b, caption b { color: var(--ink); }
 .scroll { overflow-x: auto; max-width: 100%; margin: .5rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--first); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; }
+caption { text-align: left; padding-bottom: .3rem; white-space: nowrap; }
 th, td { text-align: left; padding: .28rem 1.1rem .28rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--muted); }
@@ -101,5 +102,7 @@ footer { margin-top: 3rem; color: var(--muted); font-size: .85rem; }
   .narrow { display: none; }
   .scroll { overflow: visible; }
   td.long { min-width: 10em; }
+  caption { white-space: normal; }
+  .key { break-inside: avoid; break-after: avoid; }
 }
 """

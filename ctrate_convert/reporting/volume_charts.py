@@ -173,6 +173,6 @@ def _scatter(axes: Axes, points: Mapping[tuple[float, float], int]) -> None:
             for one in (x, y)
         )
         number = counts[filled]
-    area = 18 + 160 * number / max(number.max(), 30)
+    area = 30 + 150 * number / max(number.max(), 30)
     axes.scatter(x, y, s=area, color=FIRST, alpha=0.6, linewidths=0)
     axes.margins(0.12)
