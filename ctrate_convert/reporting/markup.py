@@ -140,4 +140,5 @@ def whole(title: str, header: str, sections: Mapping[str, tuple[str, str]], foot
         ),
         footer=footer,
     )
-    return MARK + page.encode()
+    # A picture names its shard, whose folder may have a name that is no text.
+    return MARK + page.encode(errors="backslashreplace")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from ctrate_convert import __version__
 from ctrate_convert.checking.promises import NOTE, rows
-from ctrate_convert.looking.page import figure as picture_of
 from ctrate_convert.looking.words import count, seconds, size
-from ctrate_convert.reporting import course, course_charts, volume_charts
+from ctrate_convert.reporting import about_volumes, course, course_charts, volume_charts
+from ctrate_convert.reporting.about_volumes import NOTHING, counted, first
 from ctrate_convert.reporting.course import Outcome, Row
 from ctrate_convert.reporting.facts import NAMED, Facts, Filed, Used
 from ctrate_convert.reporting.markup import (
@@ -25,11 +25,8 @@ from ctrate_convert.reporting.markup import (
     whole,
 )
 
-_SHAPES = 8
 _SOME_TASKS = 12
 """Tasks from which on a chart also tells how many were under way at a time."""
-
-_NOTHING = "Nothing is converted yet."
 
 
 def page(facts: Facts) -> bytes:
@@ -39,13 +36,13 @@ def page(facts: Facts) -> bytes:
         "promises": ("Promised and became", _promises(facts)),
         "course": ("Throughput and space", _course(facts)),
         "timelines": ("Nodes and tasks", _timelines(facts)),
-        "sizes": ("Sizes and ratios", _sizes(facts)),
-        "errors": ("Errors and Hounsfield units", _errors(facts)),
-        "geometry": ("Shapes and spacings", _geometry(facts)),
-        "labels": ("Labels", _labels(facts)),
+        "sizes": ("Sizes and ratios", about_volumes.sizes(facts)),
+        "errors": ("Errors and Hounsfield units", about_volumes.errors(facts)),
+        "geometry": ("Shapes and spacings", about_volumes.geometry(facts)),
+        "labels": ("Labels", about_volumes.labels(facts)),
         "failed": ("Failed and excluded", _left_out(facts)),
         "deletion": ("Consents and audits", _deletion(facts)),
-        "gallery": ("Volumes", _gallery(facts)),
+        "gallery": ("Volumes", about_volumes.gallery(facts)),
     }
     header = (
         f"<h1>{text(facts.out)}</h1>"
@@ -98,7 +95,7 @@ def _totals(facts: Facts) -> str:
     parts.append(table("Plans", names, plans))
     if facts.damage:
         shown = [(one.shard, one.what) for one in facts.damage[:NAMED]]
-        parts.append(table(f"Damaged files{_first(len(facts.damage))}", ("file", "what"), shown))
+        parts.append(table(f"Damaged files{first(len(facts.damage))}", ("file", "what"), shown))
     if facts.notes:
         parts += ["<h3>Could not be told</h3>", quotes(facts.notes)]
     return "\n".join(parts)
@@ -127,7 +124,7 @@ def _promises(facts: Facts) -> str:
     names = (">plan", ">sources", ">promised", ">peak disk", ">largest volume", "probed")
     whole_plans = table("What the plans promise, whole", names, planned)
     if not found.shards:
-        return whole_plans + paragraph(f"{_NOTHING} There is nothing to compare.")
+        return whole_plans + paragraph(f"{NOTHING} There is nothing to compare.")
     compared = table(
         f"Of {count(len(found.shards), 'recorded shard')}",
         ("", ">promised", ">became", ">promised / became"),
@@ -144,7 +141,7 @@ def _promises(facts: Facts) -> str:
 
 def _course(facts: Facts) -> str:
     if not facts.runs:
-        return paragraph(_NOTHING)
+        return paragraph(NOTHING)
     lasted_s = max(run.ended_s for run in facts.runs) - min(run.started_s for run in facts.runs)
     remark = (
         f"{seconds(lasted_s)} from the first shard's beginning to the last one's end. Each "
@@ -220,109 +217,14 @@ def _reasons(facts: Facts) -> list[tuple[str, str, str]]:
     return [(f"{number:,}", how, reason) for (how, reason), number in why.most_common(NAMED)]
 
 
-def _sizes(facts: Facts) -> str:
-    volumes = facts.volumes
-    if not volumes.number:
-        return paragraph(_NOTHING)
-    whole = sum(volumes.stored_bytes)
-    return charts(
-        [
-            figure(
-                volume_charts.sizes(volumes.stored_bytes),
-                f"{count(volumes.number, 'stored volume')}, {size(whole)}.",
-                "The array alone, as it lies in its shard.",
-            ),
-            figure(
-                volume_charts.ratios(volumes.times_smaller),
-                "Compression.",
-                "Voxels in their source's type, over the stored array.",
-            ),
-            _counted("Stored as", "type, encoding", volumes.stored_as),
-        ]
-    )
-
-
-def _errors(facts: Facts) -> str:
-    volumes = facts.volumes
-    if not volumes.number:
-        return paragraph(_NOTHING)
-    exact = sum(error == 0 for error in volumes.errors_hu)
-    parts = []
-    if exact < volumes.number:
-        parts.append(
-            figure(
-                volume_charts.errors(volumes.errors_hu),
-                "Volumes with an error.",
-                f"{volumes.number - exact:,} volumes; the largest error is "
-                f"{max(volumes.errors_hu):.3g} HU. {exact:,} more are exact.",
-            )
-        )
-    else:
-        parts.append(paragraph(f"All {volumes.number:,} volumes are stored without any error."))
-    parts += [
-        _counted("Scale that the voxels show", "scale", volumes.intensities),
-        _counted("Evidence for Hounsfield units", "from", volumes.hu_from),
-    ]
-    unit = (
-        "Errors are in Hounsfield units where the scale is known, in the source's unit elsewhere."
-    )
-    odd = f"{count(volumes.not_finite, 'volume')} with NaN or infinite voxels."
-    return charts(parts) + paragraph(f"{unit} {odd}", "muted")
-
-
-def _geometry(facts: Facts) -> str:
-    volumes = facts.volumes
-    if not volumes.number:
-        return paragraph(_NOTHING)
-    parts = [
-        _scattered(
-            volume_charts.shapes(volumes.shapes) if volumes.shapes else "",
-            "Shapes.", volumes.shapes.total(), volumes.number,
-        ),
-        _scattered(
-            volume_charts.spacings(volumes.spacings_mm) if volumes.spacings_mm else "",
-            "Spacings.", volumes.spacings_mm.total(), volumes.number,
-        ),
-    ]  # fmt: skip
-    common = volumes.shapes.most_common(_SHAPES)
-    if common:
-        rows_ = [(" × ".join(map(str, shape)), f"{number:,}") for shape, number in common]
-        title = f"Slices × rows × columns, {_SHAPES} most frequent of {len(volumes.shapes):,}"
-        if len(volumes.shapes) <= _SHAPES:
-            title = "Slices × rows × columns"
-        parts.append(table(title, ("shape", ">volumes"), rows_))
-    parts += [
-        _counted("Grid", "grid", volumes.grids),
-        _counted("Orientation of the array's axes", "orientation", volumes.orientations),
-    ]
-    told = f"In {count(volumes.contradictions, 'volume')} the table contradicts the array."
-    return charts(parts) + paragraph(told, "muted")
-
-
-def _scattered(svg: str, title: str, shown: int, number: int) -> str:
-    if not svg:
-        return paragraph(f"{title} Of no volume are they known.")
-    left = f" Of {number - shown:,} more they are not known." if shown < number else ""
-    return figure(svg, title, f"{count(shown, 'volume')}; a larger dot stands for more.{left}")
-
-
-def _labels(facts: Facts) -> str:
-    volumes = facts.volumes
-    if not volumes.labelled:
-        return paragraph("No converted volume has labels." if volumes.number else _NOTHING)
-    chart = volume_charts.labels(volumes.labels, volumes.labelled)
-    title = f"Positive among {count(volumes.labelled, 'converted volume')}."
-    return charts([figure(chart, title, "Beside each bar: the number of volumes.")])
-
-
 def _left_out(facts: Facts) -> str:
     parts = []
     number = facts.failed_why.total()
     if number:
         shown = [(one.key, one.source, one.reason) for one in facts.failed]
         parts += [
-            _counted(f"{count(number, 'failed volume')}, source kept", "why", facts.failed_why),
-            table(f"Failed{_first(number)}", ("volume", "source", "why"), shown),
+            counted(f"{count(number, 'failed volume')}, source kept", "why", facts.failed_why),
+            table(f"Failed{first(number)}", ("volume", "source", "why"), shown),
         ]
     else:
         parts.append(paragraph("No volume failed."))
@@ -330,10 +232,8 @@ def _left_out(facts: Facts) -> str:
     if excluded:
         out = [(one.key, one.reason, one.detail, one.source or "") for one in facts.excluded]
         parts += [
-            _counted(f"{count(excluded.total(), 'excluded volume')}", "why", excluded),
-            table(
-                f"Excluded{_first(excluded.total())}", ("volume", "why", "detail", "source"), out
-            ),
+            counted(f"{count(excluded.total(), 'excluded volume')}", "why", excluded),
+            table(f"Excluded{first(excluded.total())}", ("volume", "why", "detail", "source"), out),
         ]
     else:
         parts.append(paragraph("No volume is excluded."))
@@ -373,20 +273,3 @@ def _told(one: Filed) -> str:
         f"{count(summary.gone_sources, 'source')} gone, {summary.checked_now:,} of them checked, "
         f"{count(summary.findings, 'finding')}."
     )
-
-
-def _gallery(facts: Facts) -> str:
-    if not facts.looks:
-        return paragraph("No volume can be shown." if facts.volumes.number else _NOTHING)
-    pictures = "\n".join(picture_of(look) for look in facts.looks)
-    told = "Read from their shards for this page, spread evenly over the dataset."
-    return paragraph(told, "muted") + f'<div class="gallery">{pictures}</div>'
-
-
-def _counted(title: str, name: str, counts: Counter[str]) -> str:
-    shown = [(what, f"{number:,}") for what, number in counts.most_common(NAMED)]
-    return table(title + _first(len(counts)), (name, ">volumes"), shown)
-
-
-def _first(number: int) -> str:
-    return f", the first {NAMED} of {number:,}" if number > NAMED else ""

@@ -327,3 +327,12 @@ def test_a_run_leaves_bars_of_its_tasks(make_ctrate: Make, tmp_path: Path) -> No
     assert "done, some samples failed" in text
     assert ">task 3<" in text
     assert 'class="narrow"' in text and 'class="wide"' in text
+
+
+def test_a_folder_whose_name_is_no_text(ctrate: SyntheticCtRate, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"\xff<b>")
+    done = convert_here(ctrate, out)
+    text = written(done.out, tmp_path / "page.html")
+    assert_holds_all_it_shows(text)
+    assert "\\udcff&lt;b&gt;</h1>" in text
+    assert text.count("data:image/png;base64,") == 6
