@@ -1,4 +1,4 @@
-"""The README's way through Slurm runs as it stands there."""
+"""The READMEs' way through Slurm runs as it stands there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from slurm.testbed import Cluster
 from tests.documents.test_documents import answering, asks
 
 ROOT = Path(__file__).parents[2]
-HEADING = "## On a Slurm cluster"
+SECTIONS = (
+    ("README.md", "## On a Slurm cluster"),
+    ("README.zh-CN.md", "## 在 Slurm 集群上"),
+)
 NOTHING_FAILED = 4
 
 
-def commands() -> list[str]:
+def commands(document: str, heading: str) -> list[str]:
     """What stands after ``$`` in the section's blocks, with its continuations."""
-    section = (ROOT / "README.md").read_text().partition(f"{HEADING}\n")[2].partition("\n## ")[0]
+    section = (ROOT / document).read_text().partition(f"{heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return [
         command.removeprefix("$ ")
@@ -50,11 +53,14 @@ def wait_for_the_finaliser(out: Path, timeout_s: float = 120) -> None:
         time.sleep(0.5)
 
 
-def test_the_readmes_way_through_slurm_runs_in_its_order(cluster: Cluster, home: Path) -> None:
+@pytest.mark.parametrize(("document", "heading"), SECTIONS)
+def test_the_readmes_way_through_slurm_runs_in_its_order(
+    document: str, heading: str, cluster: Cluster, home: Path
+) -> None:
     """Someone who types it, and lets the jobs end, gets from the plan to the freed disk."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **cluster.environment(), "PATH": path}
-    written = commands()
+    written = commands(document, heading)
     assert any(" submit " in command for command in written)
     assert written[-1].startswith("ctrate-convert delete ")
     for command in written:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,7 +19,8 @@ from ctrate_convert.errors import ExitCode
 from ctrate_convert.synthetic import write_synthetic_ctrate
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "docs/howto.md")
+READMES = ("README.md", "README.zh-CN.md")
+DOCUMENTS = (*READMES, "docs/howto.md", "docs/zh/guide.md")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -31,11 +33,16 @@ def commands(block: str) -> list[str]:
     return [c.removeprefix("$ ") for c in re.split(r"\n(?=\$ )", block.strip())]
 
 
+def write_split(data: Path, split: Literal["train", "valid"], samples: int) -> None:
+    made = write_synthetic_ctrate(data, samples=samples, shape=(12, 12, 6), seed=3, split=split)
+    made.data_folder.rename(data / f"{split}_npz")
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder as the documents assume it: config/ and data/ with the training split."""
-    made = write_synthetic_ctrate(tmp_path / "data", samples=8, shape=(12, 12, 6), seed=3)
-    made.data_folder.rename(tmp_path / "data" / "train_npz")
+    """A folder as the documents assume it: config/ and data/ with both splits."""
+    write_split(tmp_path / "data", "train", samples=8)
+    write_split(tmp_path / "data", "valid", samples=3)
     shutil.copytree(ROOT / "config", tmp_path / "config")
     return tmp_path
 
@@ -81,9 +88,9 @@ def test_commands_of_the_documents_run_in_their_order(document: str, home: Path)
     for command in written:
         if not any(verb in command for verb in SLURM_VERBS):
             shell(command, home)
-    if document == "README.md":
-        documents = ("README.md", "docs/shards.md", "docs/reading.md")
-        for program in [text for name in documents for text in blocks(name, "python")]:
+    if document in READMES:
+        others = ("docs/shards.md", "docs/reading.md") if document == "README.md" else ()
+        for program in [text for name in (document, *others) for text in blocks(name, "python")]:
             (home / "program.py").write_text(program)
             shell(f"'{sys.executable}' program.py", home)
 
@@ -95,15 +102,16 @@ SLURM_VERBS = (
 """Commands that need a cluster: run by ``tests/cluster``."""
 
 
-def test_exit_codes_in_the_readme_are_the_programs() -> None:
+@pytest.mark.parametrize("document", READMES)
+def test_exit_codes_in_the_readme_are_the_programs(document: str) -> None:
     """The README's table lists each exit code, and no other."""
-    listed = re.findall(r"^\| (\d+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| (\d+) \|", (ROOT / document).read_text(), re.MULTILINE)
     assert [int(code) for code in listed] == [int(code) for code in ExitCode]
 
 
 def test_links_between_documents_lead_somewhere() -> None:
     """Every relative link in the documents names a file that is there."""
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for document in [*map(ROOT.joinpath, READMES), *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
