@@ -68,15 +68,19 @@ class CtrateError(Exception):
             text += f"{',' if self.seen is not None else ':'} expected {self.expected}"
         return text
 
-    def lines(self) -> list[str]:
-        """Return the facts for a terminal, one on each line."""
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the facts that are known besides ``what``, each with its name."""
         facts = (
             ("where", self.where),
             ("seen", self.seen),
             ("expected", self.expected),
             ("next", self.next_command),
         )
-        return [self.what, *(f"  {name + ':':<10}{value}" for name, value in facts if value)]
+        return [(name, value) for name, value in facts if value]
+
+    def lines(self) -> list[str]:
+        """Return the facts for a terminal, one on each line."""
+        return [self.what, *(f"  {name + ':':<10}{value}" for name, value in self.facts())]
 
 
 def _rebuild(kind: type[CtrateError], facts: dict[str, str | None]) -> CtrateError:

@@ -16,6 +16,8 @@ from tests.support import Converted, Finished, convert_here, run_cli
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+os.environ["LANGUAGE"] = "en"  # whatever the developer speaks
+
 REAL_CT_VARIABLE = "CTRATE_REAL_CT"
 SMALL: dict[str, Any] = {"shape": (6, 5, 4), "layout": "flat"}
 

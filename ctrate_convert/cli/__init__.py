@@ -17,6 +17,7 @@ import click
 from ctrate_convert import __version__
 from ctrate_convert.cli import terminal
 from ctrate_convert.cli.groups import COMMANDS, GROUPS, nearest
+from ctrate_convert.cli.language import error_text
 from ctrate_convert.errors import (
     CtrateError,
     ExitCode,
@@ -115,6 +116,7 @@ def run_words(words: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and exit with an `ExitCode`."""
+    terminal.escape_what_cannot_be_encoded()
     forbid()  # group and others never write what we make, whatever the umask
     try:
         with interrupts.raised():
@@ -150,7 +152,7 @@ def main() -> NoReturn:
 
 
 def _say(error: CtrateError) -> ExitCode:
-    terminal.note("error: " + "\n".join(error.lines()))
+    terminal.note(error_text(error))
     _say_as_json(error)
     return error.exit_code
 

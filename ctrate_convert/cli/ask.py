@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import click
 
 from ctrate_convert.cli import show
+from ctrate_convert.cli.language import translated, word
+from ctrate_convert.cli.wrap import wrap
 from ctrate_convert.errors import Interrupted, RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
@@ -21,23 +22,14 @@ DELETE_WORD = "DELETE"
 KEEP_WORD = "keep"
 
 _EXACT = ("Nothing is rounded: every voxel is kept exactly",)
-_WIDTH = 80
 _NAMED = 10
 
-
-class _Whole(TypedDict):
-    break_long_words: bool
-    break_on_hyphens: bool
-
-
-_WHOLE: _Whole = {"break_long_words": False, "break_on_hyphens": False}
-"""Settings of textwrap that keep paths and options whole, so that they can be copied."""
-
-_VERBS = {
-    "convert": ("converts and deletes", "converts and deletes nothing"),
-    "run": ("converts and deletes", "converts and deletes nothing"),
-    "submit": ("submits tasks that delete", "submits tasks that delete nothing"),
-    "delete": ("deletes", "deletes nothing"),
+_CONVERTS = ("DELETE converts and deletes;", "keep converts and deletes nothing;")
+_ANSWERS = {
+    "convert": _CONVERTS,
+    "run": _CONVERTS,
+    "submit": ("DELETE submits tasks that delete;", "keep submits tasks that delete nothing;"),
+    "delete": ("DELETE deletes;", "keep deletes nothing;"),
 }
 
 
@@ -84,34 +76,33 @@ def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
     for text in question(proposal, command):
         show.note(text)
     try:
-        typed = show.ask("Your answer").strip()
+        typed = show.ask(word("Your answer")).strip()
     except click.Abort as error:
         raise Interrupted("interrupted at the question; nothing was done") from error
     # DELETE must be typed exactly; keep does no harm, so capitals do not matter.
     if typed == DELETE_WORD:
         return f"{command}, {DELETE_WORD} typed"
     if typed.lower() == KEEP_WORD:
-        show.note("Nothing will be deleted.")
+        show.note(translated("Nothing will be deleted."))
         return None
     raise RefusedError(
         "nothing was done",
         seen=f"the answer {typed!r}" if typed else "an empty answer",
-        expected=f"{DELETE_WORD} or {KEEP_WORD}",
+        expected="DELETE or keep",
         next_command="the same command",
     )
 
 
 def question(proposal: Proposal, command: str) -> list[str]:
     """Return the facts that a person decides by, and the three answers, 80 columns wide."""
-    does, keeps = _VERBS[command]
+    answers = (*_ANSWERS[command], "anything else does nothing.")
+    rounding = (translated(sentence) + word(".") for sentence in proposal.rounding or _EXACT)
     return [
         *_what_goes(proposal),
-        *_item(f"{sentence}." for sentence in proposal.rounding or _EXACT),
-        *_item(_what_is_lost(proposal)),
-        *_item(f"Second copy: {folder} must hold the shard too." for folder in proposal.copies),
-        f"  {DELETE_WORD} {does};",
-        f"  {KEEP_WORD} {keeps};",
-        "  anything else does nothing.",
+        *_items(rounding),
+        *_items(_what_is_lost(proposal)),
+        *_items(f"Second copy: {folder} must hold the shard too." for folder in proposal.copies),
+        *(f"  {translated(answer)}" for answer in answers),
     ]
 
 
@@ -121,14 +112,14 @@ def _what_goes(proposal: Proposal) -> list[str]:
     fate = f"moved to the trash {proposal.trash}" if proposal.trash else "deleted for good"
     folders = sorted({plan.settings.data_folder for plan in proposal.plans})
     return [
-        *textwrap.wrap(f"WARNING: up to {files} ({size}) will be {fate}, in", _WIDTH, **_WHOLE),
+        *wrap(translated(f"WARNING: up to {files} ({size}) will be {fate}, in")),
         *(f"  {folder}" for folder in folders[:_NAMED]),
         *(["  …"] if len(folders) > _NAMED else []),
-        *textwrap.wrap(
-            "A source goes only after it was read again and compared, voxel by voxel, with what "
-            "its shard gives back. Failed and excluded samples keep theirs.",
-            _WIDTH,
-            **_WHOLE,
+        *wrap(
+            translated(
+                "A source goes only after it was read again and compared, voxel by voxel, with "
+                "what its shard gives back. Failed and excluded samples keep theirs."
+            )
         ),
     ]
 
@@ -139,11 +130,9 @@ def _what_is_lost(proposal: Proposal) -> Iterator[str]:
         yield f"Lost with a source that holds it (--discard_members): {names}."
 
 
-def _item(sentences: Iterable[str]) -> Iterator[str]:
+def _items(sentences: Iterable[str]) -> Iterator[str]:
     for sentence in sentences:
-        yield from textwrap.wrap(
-            sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", **_WHOLE
-        )
+        yield from wrap(translated(sentence), first="  - ", rest="    ")
 
 
 def print_consents(consents: Sequence[Consent], *, newest: int | None = None) -> None:

@@ -11,6 +11,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.language import error_text, translated, word
 from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.deleting.outcome import Deletion
@@ -146,9 +147,9 @@ def _show(
     print_sources(sources)
     print_damage(damage)
     if any(source.state == "deletable" for source in sources):
-        show.line(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
+        show.say(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
     else:
-        show.line("Nothing to delete.")
+        show.say("Nothing to delete.")
 
 
 def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, object]:
@@ -165,10 +166,10 @@ def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, obj
 
 def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     for failure in result.failed_shards.values():
-        show.line("error: " + "\n".join(failure.error.lines()))
+        show.line(error_text(failure.error))
     print_deleted(result.deletion)
     if result.stopped_by:
-        show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+        show.say(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
     # `print_sources` names these with their reasons anyway.
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
@@ -193,7 +194,7 @@ def print_deleted(deletion: Deletion) -> None:
 def print_sources(sources: Sequence[Source]) -> None:
     """Print files and bytes by state, and then by name every source that stays for a reason."""
     rows = [
-        (state, f"{sums.files:,}", show.size(sums.size_bytes), _MEANING[state])
+        (word(state), f"{sums.files:,}", show.size(sums.size_bytes), translated(_MEANING[state]))
         for state, sums in totals(sources).items()
     ]
     show.table(("sources", ">files", ">size", "meaning"), rows)

@@ -87,10 +87,11 @@ def command(
     if report.plan is None:
         print_ignored(load_plans(dataset)[-1], settings)
     elif dry_run:
-        show.line("Dry run: nothing was written. Next: the same command without --dry_run")
+        show.say("Dry run: nothing was written. Next: the same command without --dry_run")
     else:
-        more = "" if details else f"Details: ctrate-convert plan --show {dataset.out} --details\n"
-        show.line(f"{more}Next: ctrate-convert run {dataset.out}")
+        if not details:
+            show.say(f"Details: ctrate-convert plan --show {dataset.out} --details")
+        show.say(f"Next: ctrate-convert run {dataset.out}")
     return ExitCode.DONE
 
 
@@ -162,7 +163,7 @@ def print_plan(
     for warning in report.warnings:
         show.wrapped(f"Note: {warning}")
     if plan is None:
-        show.line("Nothing new to plan.")
+        show.say("Nothing new to plan.")
     else:
         print_probe(
             plan,

@@ -13,6 +13,7 @@ from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.delete import print_deleted
+from ctrate_convert.cli.language import amount, error_text
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cluster.states.hold import tasks_here
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
@@ -205,7 +206,7 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
         show.line(f"{show.count(result.failed_before, 'sample')} failed in an earlier run.")
     _print_named("failed, source kept", [f"{k}: {why}" for k, why in result.failed_samples])
     for failure in result.failed_shards.values():
-        show.line("error: " + "\n".join(failure.error.lines()))
+        show.line(error_text(failure.error))
     if result.busy_shards:
         show.line(f"{show.count(len(result.busy_shards), 'shard')} left to another process.")
     deletion = result.deletion
@@ -228,16 +229,16 @@ def print_states(manifest: Manifest) -> None:
     """Print the number of planned samples in each state; the numbers add up."""
     states = manifest.samples
     parts = " + ".join(
-        f"{states[state]:,} {state}" for state in ("converted", "failed", "pending", "excluded")
+        amount(states[state], state) for state in ("converted", "failed", "pending", "excluded")
     )
-    show.line(f"Samples: {parts} = {states['total']:,}.")
+    show.say(f"Samples: {parts} = {states['total']:,}.")
 
 
 def print_next(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
     """Print the command that a user gives now."""
     if result.stopped_by:
-        show.line(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+        show.say(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
     elif manifest.samples["pending"]:
-        show.line(f"Next: ctrate-convert run {dataset.out}")
+        show.say(f"Next: ctrate-convert run {dataset.out}")
     elif result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED):
-        show.line(f"Next: ctrate-convert verify {dataset.out}")
+        show.say(f"Next: ctrate-convert verify {dataset.out}")

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ctrate_convert.cli.terminal import ask, json_shown, line, note, shown_in_line
+from ctrate_convert.cli.language import translated, word
+from ctrate_convert.cli.terminal import ask, is_unicode, json_shown, line, note, shown_in_line
 from ctrate_convert.errors import CtrateError
 from ctrate_convert.looking.words import count, duration, size
 
@@ -31,6 +32,7 @@ __all__ = [
     "error_as_json",
     "line",
     "note",
+    "say",
     "size",
     "some",
     "table",
@@ -61,6 +63,11 @@ def wrapped(text: str, indent: int = 2) -> None:
         line(part)
 
 
+def say(text: str) -> None:
+    """Print one line of a report, in the reader's language if the catalog has the sentence."""
+    line(translated(text))
+
+
 def some(texts: Iterable[str], most: int = 20) -> None:
     """Print the first lines, and how many more there are."""
     lines = list(texts)
@@ -81,7 +88,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         kept = column[0] in "=>"
-        grid.add_column(column.lstrip("=>"), justify=justify, overflow="fold", no_wrap=kept)
+        grid.add_column(word(column.lstrip("=>")), justify=justify, overflow="fold", no_wrap=kept)
     for row in rows:
         # Text, since rich would take brackets in a plain string for a style.
         cells = (c if isinstance(c, Text) else Text(shown_in_line(str(c))) for c in row)
@@ -99,7 +106,7 @@ Raise it when a field is renamed, removed or redefined.
 def as_json(report: Any) -> None:
     """Print ``report``, a record or mapping, as indented JSON that names its schema number."""
     plain = {"schema_number": JSON_SCHEMA_NUMBER, **_plain(report)}
-    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain, indent=1, ensure_ascii=not is_unicode(), allow_nan=False)
     click.echo(json_shown(text))
 
 

@@ -16,6 +16,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.language import amount, translated, word
 from ctrate_convert.cli.status_table import print_tasks
 from ctrate_convert.cluster.states.evidence import State
 from ctrate_convert.cluster.states.other_work import OtherWork
@@ -121,30 +122,30 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
     """Print the table of the tasks, as `print_tasks` does, and the totals."""
     print_tasks([x for x in status.lines if not failed or x.state == "failed"], long=long)
     states = [line.state for line in status.lines]
-    tasks = ", ".join(f"{states.count(s):,} {s}" for s in _ORDER if s in states)
-    show.line(f"Tasks: {tasks}.")
-    parts = " + ".join(f"{number:,} {state}" for state, number in status.samples.items())
-    show.line(f"Samples: {parts} = {sum(status.samples.values()):,}.")
+    tasks = word(", ").join(amount(states.count(s), s) for s in _ORDER if s in states)
+    show.say(f"Tasks: {tasks}.")
+    parts = " + ".join(amount(number, state) for state, number in status.samples.items())
+    show.say(f"Samples: {parts} = {sum(status.samples.values()):,}.")
     facts = [f"{show.size(status.freed_bytes)} freed"] if status.freed_bytes else []
     if status.source_bytes_per_s:
         facts.insert(0, f"{status.source_bytes_per_s / 1e6:,.0f} MB/s of sources")
     if status.eta_s is not None:
-        facts.append(f"ETA {show.duration(status.eta_s)}")
+        facts.append(word("ETA {}").format(show.duration(status.eta_s)))
     if facts:
-        show.line(", ".join(facts) + ".")
+        show.line(word(", ").join(map(translated, facts)) + word("."))
     print_consents(status.consents, newest=_CONSENTS)
     slow = [line.task for line in status.lines if line.is_straggler]
     if slow and status.straggler_limit_s:
         limit = show.duration(status.straggler_limit_s)
         more = f" and {len(slow) - _NAMED:,} more" if len(slow) > _NAMED else ""
         tasks = ", ".join(map(str, slow[:_NAMED])) + more
-        show.line(f"Stragglers, over twice the median ({limit}): task {tasks}.")
+        show.say(f"Stragglers, over twice the median ({limit}): task {tasks}.")
     _print_stuck(status)
     _print_other_work(out, status)
     _print_without_finaliser(out, status)
     _print_failed_samples(out, status)
     for problem in status.unavailable:
-        show.line(f"Could not be asked: {problem}")
+        show.say(f"Could not be asked: {problem}")
     _print_next(out, states, status)
 
 
@@ -159,8 +160,9 @@ def _print_stuck(status: Status) -> None:
         jobs += f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
         tasks = fold_numbers([stuck.task for stuck in some if stuck.task is not None])
         who = f"finaliser{plural}" if is_finaliser else f"task{plural} {tasks}"
-        show.line(f"Stuck: {who}, job{plural} {jobs}: {reason}.")
-        show.line(f"  {'Mend each as the first' if plural else 'Mend it'}: {_mend(some)}")
+        show.say(f"Stuck: {who}, job{plural} {jobs}: {reason}.")
+        how = word("Mend each as the first" if plural else "Mend it")
+        show.line(f"  {how}: {_mend(some)}")
 
 
 def _print_other_work(out: Path, status: Status) -> None:
@@ -210,7 +212,7 @@ def _print_without_finaliser(out: Path, status: Status) -> None:
     ]
     if without and any(line.state != "done" for line in status.lines):
         numbers = ", ".join(without)
-        show.line(f"No finaliser has submission {numbers}: merge by: ctrate-convert merge {out}")
+        show.say(f"No finaliser has submission {numbers}: merge by: ctrate-convert merge {out}")
 
 
 def _has_no_finaliser(status: Status, files: SubmissionFiles) -> bool:
@@ -233,9 +235,9 @@ def _print_failed_samples(out: Path, status: Status) -> None:
     failed = status.view.failed_samples
     if not failed:
         return
-    show.line(f"{show.count(len(failed), 'volume')} failed; the sources stay:")
+    show.say(f"{show.count(len(failed), 'volume')} failed; the sources stay:")
     show.some((f"  {one.source}: {one.reason}" for one in failed.values()), most=_NAMED)
-    show.line(f"  Mend them, then: ctrate-convert relaunch {out} --failed_samples")
+    show.say(f"  Mend them, then: ctrate-convert relaunch {out} --failed_samples")
 
 
 def _print_next(out: Path, states: Sequence[str], status: Status) -> None:
@@ -244,19 +246,19 @@ def _print_next(out: Path, states: Sequence[str], status: Status) -> None:
     unknown = [task for task in status.view.tasks if task.verdict.state == "unknown"]
     alive = [task for task in unknown if task.lives_by_accounting]
     if status.view.stuck:
-        show.line("Next: what mends the stuck jobs, above; they wait in vain until then")
+        show.say("Next: what mends the stuck jobs, above; they wait in vain until then")
     elif "failed" in states:
-        show.line(f"Next: ctrate-convert logs {out} TASK; ctrate-convert relaunch {out} --dry_run")
+        show.say(f"Next: ctrate-convert logs {out} TASK; ctrate-convert relaunch {out} --dry_run")
     elif "cancelled" in states:
-        show.line(f"Next: ctrate-convert relaunch {out} --dry_run")
+        show.say(f"Next: ctrate-convert relaunch {out} --dry_run")
     elif alive:
-        show.line(
+        show.say(
             f"Next: ask the administrators whether job {alive[0].job} lives: accounting says so, "
             "squeue does not show it (sacctmgr show runawayjobs)"
         )
     elif unknown:
-        show.line(f"Next: ctrate-convert relaunch {out} --include_unknown --dry_run")
+        show.say(f"Next: ctrate-convert relaunch {out} --include_unknown --dry_run")
     elif "pending" in states:
-        show.line(f"Next: ctrate-convert submit {out}, or here: ctrate-convert run {out}")
+        show.say(f"Next: ctrate-convert submit {out}, or here: ctrate-convert run {out}")
     else:
-        show.line(f"Next: ctrate-convert verify {out}")
+        show.say(f"Next: ctrate-convert verify {out}")

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ctrate_convert.cli import show
+from ctrate_convert.cli.language import word
 from ctrate_convert.cluster.states.evidence import State
 from ctrate_convert.cluster.states.status import TaskLine, fold
 
@@ -63,7 +64,7 @@ def _width(shown: Sequence[str], rows: Sequence[dict[str, str]]) -> int:
     gaps = 2 * (len(shown) - 1)
     return gaps + sum(
         min(
-            max([cell_len(name), *(cell_len(row[name]) for row in rows)]),
+            max([cell_len(word(name)), *(cell_len(row[name]) for row in rows)]),
             _REASON_COLUMNS if name == "reason" else 10**6,
         )
         for name in shown
@@ -78,12 +79,14 @@ def _marked(name: str) -> str:
 def _cell(name: str, text: str) -> str | Text:
     if name != "state":
         return text
-    return next((Text(text, style) for state, style in _COLOURS.items() if state == text), text)
+    styles = (style for state, style in _COLOURS.items() if word(state) == text)
+    return next((Text(text, style) for style in styles), text)
 
 
 def _row(name: str, line: TaskLine, number: int) -> dict[str, str]:
     """Return the cells by column; a row of several tasks tells only what they have in common."""
-    common = {"task": name, "state": line.state, "evidence": line.evidence, "reason": line.reason}
+    state = word(line.state)
+    common = {"task": name, "state": state, "evidence": line.evidence, "reason": line.reason}
     if number > 1:
         return {**dict.fromkeys(_COLUMNS, ""), **common, "samples": f"{number:,} tasks"}
     return {

@@ -6,7 +6,10 @@ bidirectional override can make one path look like another.
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
+import sys
 
 import click
 
@@ -29,6 +32,18 @@ def shown_in_line(text: str) -> str:
 def json_shown(text: str) -> str:
     """Return JSON with control characters as JSON's own escapes, so that it means the same."""
     return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let a stream that is not UTF-8 show what it cannot encode as an escape, and never fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def is_unicode() -> bool:
+    """Return True if standard output takes every character."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
 
 
 def line(text: str = "") -> None:

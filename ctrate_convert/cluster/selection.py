@@ -77,8 +77,9 @@ def pending_selection(
     if local:
         notes.append(f"{_count(local)} being converted by hand")
     if not free:
+        why = "; ".join(notes) or "every task is done"
         raise RefusedError(
-            "nothing is free to be submitted: " + ("; ".join(notes) or "every task is done"),
+            f"nothing is free to be submitted: {why}",
             where=out,
             next_command=f"ctrate-convert status {out}",
         )
@@ -105,9 +106,9 @@ def refuse_in_the_dark(view: ClusterView) -> None:
         RefusedError: squeue could not be asked.
     """
     if not view.queue_asked:
+        why = "; ".join(map(str, view.unavailable))
         raise RefusedError(
-            "the scheduler cannot be asked which tasks are live: "
-            + "; ".join(map(str, view.unavailable)),
+            f"the scheduler cannot be asked which tasks are live: {why}",
             where=view.dataset.out,
             next_command=f"ctrate-convert status {view.dataset.out}, once squeue answers",
         )

@@ -133,14 +133,17 @@ def rounding_words(
         target = _rounded_to(dtype, settings)
         if target is None:
             continue
-        step = f" in steps of {settings.step:g}" if settings.step and target == "int16" else ""
+        stored = target
+        if settings.step and target == "int16":
+            stored = f"{target} in steps of {settings.step:g}"
         # The wording repeats the bound that conversion applies: see docs/safety.md, The error
         # bound.
         bound = _bound_words(target, settings.max_error)
-        so_far = f"; the largest error measured is {largest_error:.3g}" if largest_error else ""
+        if largest_error:
+            bound = f"{bound}; the largest error measured is {largest_error:.3g}"
         volumes = f"{number:,} volume" + ("" if number == 1 else "s")
         name = np.dtype(dtype).name
-        words.append(f"{volumes} of {name} rounded to {target}{step}, {bound}{so_far}")
+        words.append(f"{volumes} of {name} rounded to {stored}, {bound}")
     return words
 
 

@@ -9,13 +9,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import pytest
 
+from ctrate_convert.cli.ask import question
+from ctrate_convert.cli.language import word
+from ctrate_convert.deleting.proposal import Proposal, rounding_words
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.store.records.manifest import GIB
+from ctrate_convert.store.records.plan import Plan, PlanSettings
 from ctrate_convert.synthetic import write_synthetic_ctrate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +107,32 @@ SLURM_VERBS = (
     " --cluster ", "slurm-",
 )  # fmt: skip
 """Commands that need a cluster: run by ``tests/cluster``."""
+
+
+@pytest.mark.parametrize(
+    ("document", "language"), [("docs/howto.md", "en"), ("docs/zh/guide.md", "zh_CN")]
+)
+def test_the_question_in_the_guides_is_the_programs(
+    document: str, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader meets at the terminal what the guide showed, line for line."""
+    monkeypatch.setenv("LANGUAGE", language)
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.setenv("LANG", f"{language}.UTF-8")
+    settings = PlanSettings(
+        data_folder="/data/train_npz", reports_file="", meta_file="", labels_file=""
+    )
+    proposal = Proposal(
+        plans=(cast(Plan, SimpleNamespace(settings=settings)),),
+        shards=(0,),
+        files=100,
+        size_bytes=round(27.4 * GIB),
+        rounding=tuple(rounding_words(Counter({"<f4": 100}), settings)),
+        discard_members=(),
+        trash="",
+    )
+    asked = "\n".join([*question(proposal, "convert"), f"{word('Your answer')}:"])
+    assert f"```\n{asked}\n```" in (ROOT / document).read_text()
 
 
 @pytest.mark.parametrize("document", READMES)
