@@ -31,6 +31,9 @@ _WORD = "word"
 _SAMPLE = "删除，。"
 """Text that a terminal's encoding must be able to show, or the program speaks English."""
 
+_LONGEST = 5_000
+"""Characters of a sentence that is looked for; a longer one is no message, and costs no time."""
+
 
 class _Fact(str):
     """A fact in a sentence, which a translation places by ``{0}``, ``{0:t}`` or ``{0:n}``."""
@@ -60,7 +63,7 @@ class _Catalog(gettext.GNUTranslations):
     def sentence(self, text: str) -> str:
         """Return the translation of ``text``, or ``text`` if the catalog does not know it."""
         known = self.gettext(text)
-        if known != text:
+        if known != text or len(text) > _LONGEST:
             return known
         for pattern, translation in self.patterns:
             facts = pattern.fullmatch(text)

@@ -16,7 +16,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import print_consents
 from ctrate_convert.cli.damage import print_damage, with_damage
-from ctrate_convert.cli.language import amount, translated, word
+from ctrate_convert.cli.language import amount, word
 from ctrate_convert.cli.status_table import print_tasks
 from ctrate_convert.cluster.states.evidence import State
 from ctrate_convert.cluster.states.other_work import OtherWork
@@ -126,13 +126,14 @@ def print_status(out: Path, status: Status, *, failed: bool = False, long: bool 
     show.say(f"Tasks: {tasks}.")
     parts = " + ".join(amount(number, state) for state, number in status.samples.items())
     show.say(f"Samples: {parts} = {sum(status.samples.values()):,}.")
-    facts = [f"{show.size(status.freed_bytes)} freed"] if status.freed_bytes else []
+    facts = [word("{} freed").format(show.size(status.freed_bytes))] if status.freed_bytes else []
     if status.source_bytes_per_s:
-        facts.insert(0, f"{status.source_bytes_per_s / 1e6:,.0f} MB/s of sources")
+        speed = f"{status.source_bytes_per_s / 1e6:,.0f}"
+        facts.insert(0, word("{} MB/s of sources").format(speed))
     if status.eta_s is not None:
         facts.append(word("ETA {}").format(show.duration(status.eta_s)))
     if facts:
-        show.line(word(", ").join(map(translated, facts)) + word("."))
+        show.line(word(", ").join(facts) + word("."))
     print_consents(status.consents, newest=_CONSENTS)
     slow = [line.task for line in status.lines if line.is_straggler]
     if slow and status.straggler_limit_s:

@@ -74,6 +74,17 @@ def test_sentences_with_facts_are_not_taken_for_others(catalog: Path) -> None:
             assert len(re.sub(r"\{\}|\s", "", text)) >= 5, text
 
 
+@pytest.mark.usefixtures("chinese")
+@pytest.mark.parametrize("catalog", catalogs(), ids=lambda path: path.parts[-3])
+def test_no_other_sentence_of_the_source_is_taken_for_a_message(catalog: Path) -> None:
+    """Not even with facts in it."""
+    known = messages(catalog)
+    others = (text for text in source_texts() if text not in known and "\n" not in text)
+    for text in others:
+        filled = text.replace("{}", "7")
+        assert translated(filled) == filled
+
+
 # --- Which language
 
 
