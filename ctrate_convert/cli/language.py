@@ -92,6 +92,14 @@ def amount(number: int, state: str) -> str:
     return word("{} {}").format(f"{number:,}", word(state))
 
 
+def phrase(english: str, form: str, **facts: object) -> str:
+    """Return ``english``, or the translation of ``form`` with the ``facts`` in their places.
+
+    For phrases whose English has plurals, which the reader's language may not have.
+    """
+    return english if _catalog() is None else word(form).format(**facts)
+
+
 def error_text(error: CtrateError) -> str:
     """Return all facts of ``error``, a line each, behind the word ``error``."""
     if _catalog() is None:

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
+
 from ctrate_convert.cli import show
+from ctrate_convert.cli.language import phrase, translated, word
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.planning.run_estimate import busy_workers
 from ctrate_convert.store.layout import Dataset
@@ -44,15 +47,17 @@ def print_summary(
     num_workers: int,
 ) -> None:
     """Answer the four questions, and say what becomes of the sources."""
-    title = f"Plan {plan.plan_id[:12]} (generation {plan.generation})."
-    show.line(f"{title} {_sources_words(plan.settings)}")
+    title = translated(f"Plan {plan.plan_id[:12]} (generation {plan.generation}).")
+    show.wrapped(f"{title} {translated(_sources_words(plan.settings))}")
     for name, answer in (
         ("how many", _how_many(plan, excluded)),
         ("how big", _how_big(plan)),
         ("how long", _how_long(plan)),
         ("fits", _fits(dataset, plan, num_workers, deleting=deleting)),
     ):
-        show.wrapped(f"{name:<{_MARGIN}}{answer}", indent=_MARGIN)
+        label = word(name)
+        blanks = " " * (_MARGIN - cell_len(label))
+        show.wrapped(f"{label}{blanks}{answer}", indent=_MARGIN)
 
 
 def _sources_words(settings: PlanSettings) -> str:
@@ -66,56 +71,95 @@ def _sources_words(settings: PlanSettings) -> str:
 
 
 def _how_many(plan: Plan, excluded: Sequence[ExcludedSample]) -> str:
-    shards, tasks = show.count(len(plan.shards), "shard"), show.count(len(plan.tasks), "task")
-    words = f"{show.count(plan.samples, 'sample')} in {shards} and {tasks}"
-    reasons = Counter(one.reason.replace("_", " ") for one in excluded)
-    left = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items()))
-    return words + (f"; left out: {left}" if left else "")
+    shards, tasks = len(plan.shards), len(plan.tasks)
+    words = phrase(
+        f"{show.count(plan.samples, 'sample')} in {show.count(shards, 'shard')} and "
+        f"{show.count(tasks, 'task')}",
+        "{samples:,} samples in {shards:,} shards and {tasks:,} tasks",
+        samples=plan.samples,
+        shards=shards,
+        tasks=tasks,
+    )
+    reasons = Counter(one.reason for one in excluded)
+    left = word(", ").join(
+        f"{number:,} {word(reason).replace('_', ' ')}" for reason, number in sorted(reasons.items())
+    )
+    return words + (word("; left out: ") + left if left else "")
 
 
 def _how_big(plan: Plan) -> str:
     estimate = plan.estimate
     change = estimate.source_bytes / max(1, estimate.output_bytes)
-    ratio = f"{change:.2f}× smaller" if change >= 1 else f"{1 / change:.2f}× larger"
+    ratio = (
+        word("{:.2f}× smaller").format(change)
+        if change >= 1
+        else word("{:.2f}× larger").format(1 / change)
+    )
     settings = plan.settings
-    most = "" if plan.probe or settings.encoding == "npy" else " at most (not probed)"
-    return (
-        f"{show.size(estimate.source_bytes)} of sources become {show.size(estimate.output_bytes)}"
-        f"{most} in {settings.encoding}, {ratio}; the largest volume has "
-        f"{show.size(estimate.largest_volume_bytes)}"
+    most = "" if plan.probe or settings.encoding == "npy" else word(" at most (not probed)")
+    return word(
+        "{source} of sources become {output}{most} in {encoding}, {ratio}; the largest volume has "
+        "{largest}"
+    ).format(
+        source=show.size(estimate.source_bytes),
+        output=show.size(estimate.output_bytes),
+        most=most,
+        encoding=settings.encoding,
+        ratio=ratio,
+        largest=show.size(estimate.largest_volume_bytes),
     )
 
 
 def _how_long(plan: Plan) -> str:
     if plan.probe is None:
-        return "not known without a probe"
+        return word("not known without a probe")
     cpu_s = plan.probe.chosen.cpu_s
     times: dict[int, str] = {}
     for wanted in _WORKERS:
         busy = busy_workers(plan, wanted)
         times.setdefault(busy, _time(cpu_s / busy))
-    here = ", ".join(
-        f"{time} with {show.count(busy, 'worker')}" for busy, time in sorted(times.items())
+    here = word(", ").join(
+        phrase(
+            f"{time} with {show.count(busy, 'worker')}",
+            "{time} with {workers:,} workers",
+            time=time,
+            workers=busy,
+        )
+        for busy, time in sorted(times.items())
     )
     tasks = len(plan.tasks)
     cores = min(_CORES_OF_AN_ELEMENT, max(Counter(shard.task for shard in plan.shards).values()))
     at_once = min(tasks, _ELEMENTS_AT_ONCE) * cores
     array = _time(cpu_s / busy_workers(plan, at_once))
-    return f"{here}; {array} as an array of {show.count(tasks, 'task')}, if storage keeps up"
+    return phrase(
+        f"{here}; {array} as an array of {show.count(tasks, 'task')}, if storage keeps up",
+        "{here}; {array} as an array of {tasks:,} tasks, if storage keeps up",
+        here=here,
+        array=array,
+        tasks=tasks,
+    )
 
 
 def _time(seconds: float) -> str:
-    return show.duration(seconds) if seconds >= 1 else "less than a second"
+    return show.duration(seconds) if seconds >= 1 else word("less than a second")
 
 
 def _fits(dataset: Dataset, plan: Plan, num_workers: int, *, deleting: bool) -> str:
     peak, free = peak_bytes(plan, num_workers, deleting=deleting), free_bytes(dataset.out)
-    busy = show.count(busy_workers(plan, num_workers), "worker")
-    words = f"{show.size(peak)} more at the peak with {busy}, {show.size(free)} free at the output"
+    busy = busy_workers(plan, num_workers)
+    words = phrase(
+        f"{show.size(peak)} more at the peak with {show.count(busy, 'worker')}, "
+        f"{show.size(free)} free at the output",
+        "{peak} more at the peak with {workers:,} workers, {free} free at the output",
+        peak=show.size(peak),
+        workers=busy,
+        free=show.size(free),
+    )
     if peak <= free:
-        return f"yes: {words}"
-    advice = "" if deleting else "; --delete_source_files frees space along the way"
-    return f"NO: {words}. `run` waits for space with --min_free_gb, else it does not begin{advice}"
+        return word("yes: ") + words
+    wait = word(". `run` waits for space with --min_free_gb, else it does not begin")
+    advice = "" if deleting else word("; --delete_source_files frees space along the way")
+    return word("NO: ") + words + wait + advice
 
 
 def print_excluded(excluded: Sequence[ExcludedSample]) -> None:

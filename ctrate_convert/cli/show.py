@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.terminal import ask, is_unicode, json_shown, line, note, shown_in_line
+from ctrate_convert.cli.wrap import wrap
 from ctrate_convert.errors import CtrateError
 from ctrate_convert.looking.words import count, duration, size
 
@@ -52,14 +52,7 @@ def wrapped(text: str, indent: int = 2) -> None:
         line(text)
         return
     # What a terminal would obey is escaped first, so that a line is not longer than it seems.
-    for part in textwrap.wrap(
-        shown_in_line(text),
-        max(40, console().width),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-    ):
+    for part in wrap(shown_in_line(text), width=max(40, console().width), rest=" " * indent):
         line(part)
 
 

@@ -16,19 +16,19 @@ _PIECE = re.compile(
 """What stays in one line: a path, a word or a wide character, with brackets and stops; blanks."""
 
 
-def wrap(text: str, *, first: str = "", rest: str = "") -> list[str]:
-    """Return ``text`` in lines of at most 80 cells, but paths and options in one piece.
+def wrap(text: str, *, first: str = "", rest: str = "", width: int = WIDTH) -> list[str]:
+    """Return ``text`` in lines of at most ``width`` cells, but paths and options in one piece.
 
     The first line begins with ``first``, the others with ``rest``.
     """
     if cell_len(text) == len(text):
         return textwrap.wrap(
-            text, WIDTH, initial_indent=first, subsequent_indent=rest,
+            text, width, initial_indent=first, subsequent_indent=rest,
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     lines, line, is_empty = [], first, True
     for piece in _PIECE.findall(text):
-        if not is_empty and cell_len(line + piece.rstrip()) > WIDTH:
+        if not is_empty and cell_len(line + piece.rstrip()) > width:
             lines.append(line.rstrip())
             line, is_empty = rest, True
         if not (is_empty and piece.isspace()):
