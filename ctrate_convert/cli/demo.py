@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -49,6 +51,9 @@ def command(folder: Path) -> int:
         f"\nThe shards are in {folder / 'shards'} and {folder / 'shards-nifti'}; read them with "
         "webdataset, or with tar and numpy alone."
     )
+    program = Path(sys.argv[0])
+    if shutil.which("ctrate-convert") is None and (program.parent / "activate").is_file():
+        show.line(f"To give such commands yourself: . {program.parent / 'activate'}")
     return ExitCode.DONE
 
 
@@ -75,7 +80,7 @@ def _npz(folder: Path, out: Path) -> None:
 
 def _nifti(folder: Path, out: Path, again: Path) -> None:
     """Convert NIfTI, delete them, and export them again."""
-    made = write_synthetic_ctrate(folder, samples=4, kinds=NIFTI_KINDS)
+    made = write_synthetic_ctrate(folder, samples=4, kinds=NIFTI_KINDS, shape=(128, 128, 64))
     before = {path: _content(path) for path in made.sources.values()}
     show.line(f"\nWrote {len(before)} volumes as NIfTI to {folder}.")
     _plan(made, out, "--encoding", "b2nd", "--probe", "0")
@@ -86,6 +91,7 @@ def _nifti(folder: Path, out: Path, again: Path) -> None:
     if [_content(path) for path in same] != list(before.values()):
         raise CtrateError("an exported source is not what it was", where=again)
     show.line("Each of them, uncompressed, is the file that was deleted, bit for bit.")
+    _run(["preview", str(out), "-n", "4", "--to", str(out.with_name("preview.html"))])
 
 
 def _content(path: Path) -> bytes:
