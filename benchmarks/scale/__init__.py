@@ -16,6 +16,7 @@ from benchmarks.report import Table, Target
 from benchmarks.scale.commands import inputs_of, made_at, ran
 from benchmarks.scale.many import many_at
 from benchmarks.scale.merging import merging_table
+from benchmarks.scale.start import start_table
 from benchmarks.scale.status import status_table
 
 
@@ -28,6 +29,7 @@ class Sizes:
     records: tuple[int, ...]
     shards: tuple[int, ...]
     many: tuple[int, ...] = ()
+    on_paper: tuple[int, ...] = ()
 
 
 _SECONDS, _MEMORY = Target("s", high=90.0, unit=" s"), Target("MiB", high=1536, unit=" MiB")
@@ -38,13 +40,15 @@ FULL = Sizes(
     records=(1_000, 10_000, 30_000, 100_000),
     shards=(100, 1_000, 10_000),
     many=(300_000, 1_000_000),
+    on_paper=(1_000, 10_000, 100_000),
 )
-QUICK = Sizes((10, 20), (100, 110), (10, 20), (4, 8), (30, 40))
+QUICK = Sizes((10, 20), (100, 110), (10, 20), (4, 8), (30, 40), (10, 20))
 
 
 def tables(work: Path, sizes: Sizes) -> Iterator[Table]:
     """Measure every curve."""
     yield _planning(work / "scale", sizes)
+    yield start_table(work / "scale", sizes.on_paper)
     yield status_table(work / "scale", sizes.tasks)
     yield merging_table(work / "scale", sizes.records)
     yield _overhead(work / "scale", sizes.shards)

@@ -11,10 +11,10 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
+from ctrate_convert.cli.deleted import print_deleted
 from ctrate_convert.cli.language import error_text, translated, word
 from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
-from ctrate_convert.deleting.outcome import Deletion
 from ctrate_convert.deleting.proposal import propose
 from ctrate_convert.deleting.source_states import Source, candidates, survey, totals
 from ctrate_convert.errors import ExitCode, SettingsError
@@ -174,21 +174,6 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
     show.some(f"  kept: {entry.source} — {entry.reason}" for entry in kept)
-
-
-def print_deleted(deletion: Deletion) -> None:
-    """Print how many sources were deleted, and how many were moved to a trash."""
-    if deletion.deleted_files or not deletion.trashed_files:
-        show.line(
-            f"Deleted {show.count(deletion.deleted_files, 'source file')}, "
-            f"{show.size(deletion.freed_bytes)} freed."
-        )
-    if deletion.trashed_files:
-        show.line(
-            f"Moved {show.count(deletion.trashed_files, 'source file')} to the trash, "
-            f"{show.size(deletion.trashed_bytes)}; nothing is freed until you empty "
-            f"{' and '.join(sorted(deletion.trashes))}."
-        )
 
 
 def print_sources(sources: Sequence[Source]) -> None:

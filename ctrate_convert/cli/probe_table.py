@@ -34,6 +34,8 @@ def print_probe(
     if table:
         _print_table(plan, probe, rows, num_workers)
         show.line(f"→ is this plan: {next(row for row in rows if row.chosen).options}.")
+    else:  # what this very plan is going to fail at is told in any case
+        _print_failures([row for row in rows if row.chosen])
     _print_advice(rows, published=published or plan.generation > 0)
 
 

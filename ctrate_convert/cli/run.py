@@ -12,7 +12,7 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
-from ctrate_convert.cli.delete import print_deleted
+from ctrate_convert.cli.deleted import print_deleted
 from ctrate_convert.cli.language import amount, error_text
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cluster.states.hold import tasks_here

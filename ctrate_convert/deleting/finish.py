@@ -12,7 +12,12 @@ from ctrate_convert.deleting.aside import put_back
 from ctrate_convert.deleting.entries import gone_line
 from ctrate_convert.errors import DamageError, environment_problem
 from ctrate_convert.store.durable import append_lines, fsync_open_directory, open_beneath
-from ctrate_convert.store.journals import folder_inodes, open_intents, read_journal
+from ctrate_convert.store.journals import (
+    folder_inodes,
+    journals_of,
+    open_intents,
+    read_journal,
+)
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
@@ -28,13 +33,10 @@ def finish_deletions(dataset: Dataset, plans: Sequence[Plan]) -> None:
     Raises:
         EnvironmentProblem: a journal cannot be read or written, or a folder cannot be synced.
     """
+    ledger = Ledger(dataset, plans)
     # One listing instead of a look for each shard's journal: a dataset has many shards, few
     # journals.
-    there = set(dataset.journals.glob("shard-*.jsonl"))
-    ledger = Ledger(dataset, plans)
-    for index in ledger.planned:
-        if dataset.journal(index) not in there:
-            continue
+    for index in sorted(journals_of(dataset) & ledger.planned.keys()):
         try:
             if not _open_ends(read_journal(dataset, index)):
                 continue

@@ -16,6 +16,7 @@ from ctrate_convert.store.records.journal import Event, JournalLine
 
 _DONE: frozenset[Event] = frozenset(("deleted", "found_gone", "trashed"))
 _CLOSED: frozenset[Event] = _DONE | {"kept", "restored"}
+_NAME = re.compile(r"shard-([0-9]{6,9})\.jsonl")
 _BY_CONSENT = re.compile(r"\(consent (\S+)\)\Z")
 
 
@@ -28,6 +29,17 @@ def consent_named(authorised_by: str) -> str:
     """Return the consent that an ``authorised_by`` text names; empty if it names none."""
     found = _BY_CONSENT.search(authorised_by)
     return found[1] if found else ""
+
+
+def journals_of(dataset: Dataset) -> frozenset[int]:
+    """Return the numbers of the shards that have a journal, from one directory listing."""
+    return frozenset(
+        number
+        for path in dataset.journals.glob("shard-*.jsonl")
+        if (name := _NAME.fullmatch(path.name))
+        # shard-0000001.jsonl would also give the number 1: only the exact name counts.
+        and path == dataset.journal(number := int(name[1]))
+    )
 
 
 def journal_line(

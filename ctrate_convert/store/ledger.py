@@ -22,7 +22,7 @@ from ctrate_convert.store.plans import require_plans
 from ctrate_convert.store.records.base import read, sha256_hex
 from ctrate_convert.store.records.consent import Consent
 from ctrate_convert.store.records.manifest import Manifest, ManifestShard
-from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_name
+from ctrate_convert.store.records.plan import Plan, PlannedShard, shard_name, shard_number
 from ctrate_convert.store.records.record import ConvertedSample, FailedSample, ShardRecord
 
 _RECORD_NAME = re.compile(r"shard-([0-9]{6,9})\.json")
@@ -194,7 +194,10 @@ class Ledger:
         that were merged is not parsed again.
         """
         damaged = {}
-        for index, (plan, shard) in self.planned.items():
+        listed = {shard_number(name) for name in self.merged}
+        # Of a large plan most shards may have neither a record nor an entry: they cost no look.
+        for index in sorted((self.recorded | listed) & self.planned.keys()):
+            plan, shard = self.planned[index]
             entry = self.merged.get(shard.name)
             try:
                 path = self.dataset.record(index)
