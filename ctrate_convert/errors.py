@@ -22,12 +22,19 @@ class ExitCode(enum.IntEnum):
     """The program's exit status."""
 
     DONE = 0
+    """Done."""
     USAGE = 1
+    """A setting, option or file that was named is not usable; nothing was changed."""
     SAMPLES_FAILED = 2
+    """Some samples failed; their sources are still there, and the other samples are converted."""
     DAMAGE = 3
+    """Bytes on disk are not what a record says they are."""
     REFUSED = 4
+    """Refused for safety, or a source that was to go was kept; the report says why."""
     ENVIRONMENT = 5
+    """Space, permission, a file system, a scheduler or a killed worker is in the way."""
     INTERRUPTED = 130
+    """Interrupted by Ctrl+C or SIGTERM; the same command goes on."""
 
 
 class CtrateError(Exception):
