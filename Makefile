@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 # Those of the supported versions that run here, oldest first.
 PYTHONS = $(foreach v,3.11 3.12 3.13 3.14,$(shell python$(v) -c '' 2> /dev/null && echo python$(v)))
 
-.PHONY: demo test quick oldest matrix check lint bench slurm-demo fuzz faults clean
+.PHONY: demo test quick oldest matrix check lint bench slurm-demo fuzz faults docs dist clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -54,5 +54,15 @@ fuzz: $(READY)   ## tampered files and hostile volumes, for five minutes
 faults: $(READY) ## every call of every command made to fail in every way, for half an hour
 	$(BIN)/python -m tests.promises.faults --seconds 1800
 
+docs:            ## the documents as a site, in site/; every warning is an error
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	.venv-docs/bin/mkdocs build --strict
+
+dist:            ## source distribution and wheel, in dist/
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet --disable-pip-version-check build
+	.venv-dist/bin/python -m build
+
 clean:
-	rm -rf $(VENV) .venv-* demo slurm-demo bench-work
+	rm -rf $(VENV) .venv-* demo slurm-demo bench-work site build dist
