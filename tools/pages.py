@@ -43,7 +43,7 @@ def pages() -> dict[str, str]:
 
 def turned(text: str, document: str) -> str:
     """Return the text of ``document`` with links to other documents as the site has them."""
-    known = pages()
+    known = {**_pictures(), **pages()}
     here = posixpath.dirname(known[document])
 
     def link(found: re.Match[str]) -> str:
@@ -72,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn the links of one page."""
     documents = {site: document for document, site in pages().items()}
     return turned(markdown, documents[page.file.src_uri])
+
+
+def _pictures() -> dict[str, str]:
+    found = sorted((ROOT / "docs").rglob("*.png"))
+    return {_name(one, ROOT): _name(one, ROOT / "docs") for one in found}
 
 
 def _name(path: Path, root: Path) -> str:

@@ -23,6 +23,7 @@ def test_links_are_turned_to_pages_of_the_site() -> None:
     )
     assert turned("[a](../../README.md)", "docs/zh/guide.md") == "[a](../index.md)"
     assert turned("[a](docs/zh/guide.md#b)", "README.zh-CN.md") == "[a](guide.md#b)"
+    assert turned("![a](docs/preview.png)", "README.md") == "![a](preview.png)"
     code = "```python\nx[a](b.md)\n```"
     assert turned(f"[b](docs/json.md)\n{code}\n", "README.md") == f"[b](json.md)\n{code}\n"
 
