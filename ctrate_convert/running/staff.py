@@ -6,6 +6,7 @@ are let go by a process that has done nothing else, so never by the one that wro
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -34,7 +35,10 @@ class Hired:
     hired_at: float = field(default_factory=time.monotonic)
 
     def join(self) -> None:
-        """Wait for the end of the process, which gets no further order."""
+        """Tell the process, if it still lives, that no further order comes; wait for its end."""
+        # A word and not the end of the pipe, of which another worker may hold a copy.
+        with contextlib.suppress(OSError):
+            self.orders.send(None)
         self.orders.close()
         self.messages.close()
         self.process.join()
@@ -107,7 +111,9 @@ def _serve(
     """Carry out orders in the worker process until none comes any more."""
     while True:
         try:
-            order = orders.recv()
+            order: Order | None = orders.recv()
         except EOFError:
+            return
+        if order is None:
             return
         carry_out(order, messages)
