@@ -79,19 +79,20 @@ def _size(work: Path, quick: bool) -> list[Table]:
 
 
 SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {
-    "alternatives": _alternatives,
     "conversion": _conversion,
-    "deletion": _deletion,
-    "limits": _limits,
-    "memory": _memory,
-    "nifti": _nifti,
-    "prediction": _prediction,
-    "probing": _probing,
-    "reading": _reading,
-    "scale": _scale,
-    "scaling": _scaling,
     "size": _size,
+    "reading": _reading,
+    "scaling": _scaling,
+    "memory": _memory,
+    "prediction": _prediction,
+    "deletion": _deletion,
+    "nifti": _nifti,
+    "scale": _scale,
+    "probing": _probing,
+    "limits": _limits,
+    "alternatives": _alternatives,
 }
+"""What a user asks comes first: how fast, how small; what was tried and left out comes last."""
 
 
 def main(arguments: list[str] | None = None) -> None:
