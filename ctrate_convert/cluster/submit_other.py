@@ -198,6 +198,12 @@ def _submit(
             for task in array.tasks
         )
         chosen = tuple(task for task in view.tasks if task.number in tasks - taken)
+        if not chosen:
+            raise RefusedError(
+                f"no task is left that `{command}` could be submitted for",
+                where=dataset.out,
+                next_command=f"ctrate-convert status {dataset.out}",
+            )
         wanted = usual_resources(view, chosen, profile)
         group = Group(
             command, chosen, limits.partition.cap(wanted), consent, kind=kind, check=check
@@ -219,7 +225,7 @@ def _refuse_if_live(view: ClusterView, command: str, but: frozenset[int] = froze
     """Raise if jobs of the command are live, or may be, in submissions other than ``but``."""
     refuse_in_the_dark(view)
     for one in view.other_work:
-        if one.name != command or not one.is_live or but >= frozenset(one.submissions):
+        if one.name != command or not one.is_live or but >= frozenset(one.live_submissions):
             continue
         what = f"`{command}` is at work on the cluster already"
         seen = f"submission {one.submission:04d}"

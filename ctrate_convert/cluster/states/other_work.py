@@ -45,6 +45,7 @@ class OtherWork:
     failures: dict[str, int] = field(default_factory=dict)
     logs: str = ""
     submissions: list[int] = field(default_factory=list)
+    live_submissions: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -95,6 +96,7 @@ def _add(work: OtherWork, files: SubmissionFiles, said: SchedulerView) -> None:
     work.submissions.append(number)
     work.logs = str(files.logs(0).parent)
     ended: dict[JobKey, str] = {}
+    live = False
     for place, array in enumerate(files.submission.arrays):
         answer = said.answers.get((number, place))
         work.is_open |= answer is None
@@ -104,8 +106,10 @@ def _add(work: OtherWork, files: SubmissionFiles, said: SchedulerView) -> None:
         work.jobs += [f"{row.key[0]}_{row.key[1]}" for row in rows]
         work.tasks += [array.tasks[row.key[1]] for row in rows if row.key[1] < len(array.tasks)]
         stuck = [one for row in rows if (one := stuck_element(row, None, "")) is not None]
+        live |= answer is None or bool(rows)
         work.why_stuck = stuck[0].reason if stuck and len(stuck) == len(rows) else ""
         ended |= {row.key: row.state for row in said.accounts if row.name == array.job_name}
+    work.live_submissions += [number] if live else []
     work.failures = dict(Counter(state for state in ended.values() if state in UNSUCCESSFUL))
 
 
