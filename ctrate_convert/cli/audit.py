@@ -11,8 +11,8 @@ from ctrate_convert.checking.audit.accounts import LIST_FILE, PAGE_FILE, SUMMARY
 from ctrate_convert.checking.audit.page import report_lines
 from ctrate_convert.checking.units import audited
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.bar import ShardBar
 from ctrate_convert.cli.on_cluster import Jobs, newest, refuse_with_result, submit_check_of
-from ctrate_convert.cli.verify import Progress
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.check import CheckOptions
@@ -102,14 +102,15 @@ def command(
     if result:
         done = audited(dataset, newest(dataset, "audit"))
     else:
-        done = audit(
-            dataset,
-            share=share,
-            seed=seed,
-            num_workers=num_workers,
-            against_sources=against_sources,
-            on_shard=Progress("audit"),
-        )
+        with ShardBar("audit") as bar:
+            done = audit(
+                dataset,
+                share=share,
+                seed=seed,
+                num_workers=num_workers,
+                against_sources=against_sources,
+                on_shard=bar,
+            )
     if as_json:
         files = {
             "page": done.folder / PAGE_FILE,

@@ -9,6 +9,7 @@ import click
 from ctrate_convert.checking.reading_speed import reading_speed
 from ctrate_convert.checking.verify import verify
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.bar import ShardBar
 from ctrate_convert.cli.verify import print_verify
 from ctrate_convert.store.layout import Dataset
 
@@ -34,13 +35,15 @@ def command(
       ctrate-convert check --webdataset_dir /data/shards --num_samples 10 --check_precision
     """
     dataset = Dataset(webdataset_dir)
-    report = verify(
-        dataset,
-        num_samples=num_samples,
-        check_precision=check_precision,
-        full=False,
-        num_workers=num_workers,
-    )
+    with ShardBar("check") as bar:
+        report = verify(
+            dataset,
+            num_samples=num_samples,
+            check_precision=check_precision,
+            full=False,
+            num_workers=num_workers,
+            on_shard=bar,
+        )
     print_verify(dataset, report)
     if benchmark:
         speed = reading_speed(dataset)

@@ -15,6 +15,7 @@ from ctrate_convert.cli.deleted import print_deleted
 from ctrate_convert.cli.language import error_text, translated, word
 from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.cli.stopping import print_stopped, stoppable
 from ctrate_convert.deleting.proposal import propose
 from ctrate_convert.deleting.source_states import Source, candidates, survey, totals
 from ctrate_convert.errors import ExitCode, SettingsError
@@ -24,7 +25,6 @@ from ctrate_convert.running.delete import (
     require_deletable,
     with_interrupted,
 )
-from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew
 from ctrate_convert.store.layout import Dataset
@@ -121,7 +121,7 @@ def command(
         if as_json:
             show.as_json(_facts(sources, None))
         return ExitCode.DONE
-    with RunProgress("delete") as progress, stop_on_signals(StopFlag()) as stop:
+    with RunProgress("delete") as progress, stoppable() as stop:
         crew = Crew(num_workers, stop, on_change=progress)
         result = delete_sources_of(dataset, work, consent, crew)
     plans = require_plans(dataset)
@@ -169,7 +169,7 @@ def _print_result(result: RunResult, after: Sequence[Source]) -> None:
         show.line(error_text(failure.error))
     print_deleted(result.deletion)
     if result.stopped_by:
-        show.say(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+        print_stopped(result)
     # `print_sources` names these with their reasons anyway.
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]

@@ -15,12 +15,12 @@ from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
 from ctrate_convert.cli.deleted import print_deleted
 from ctrate_convert.cli.language import amount, error_text
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.cli.stopping import print_stopped, stoppable
 from ctrate_convert.cluster.states.hold import tasks_here
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
 from ctrate_convert.deleting.source_states import candidates, survey
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.running.delete import require_deletable
-from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.result import RunResult
 from ctrate_convert.running.run import Crew, run_pending
 from ctrate_convert.running.space import SpaceWatch
@@ -148,7 +148,7 @@ def convert_pending(
     tasks, job = tasks_here(dataset, only_tasks, ignore_submissions=ignore_submissions)
     if tasks.leave:
         show.note(f"{show.count(len(tasks.leave), 'task')} left to Slurm, where they are live.")
-    with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
+    with RunProgress() as progress, stoppable() as stop:
         space = SpaceWatch(dataset.out, round(min_free_gb * GIB), progress.paused)
         result, manifest = run_pending(
             dataset,
@@ -237,7 +237,7 @@ def print_states(manifest: Manifest) -> None:
 def print_next(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
     """Print the command that a user gives now."""
     if result.stopped_by:
-        show.say(f"Stopped by {result.stopped_by}; nothing is lost, the same command goes on.")
+        print_stopped(result)
     elif manifest.samples["pending"]:
         show.say(f"Next: ctrate-convert run {dataset.out}")
     elif result.exit_code in (ExitCode.DONE, ExitCode.SAMPLES_FAILED):

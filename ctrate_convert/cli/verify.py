@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -13,17 +12,17 @@ from ctrate_convert.checking.mending.repair import RepairReport, repair
 from ctrate_convert.checking.units import verified
 from ctrate_convert.checking.verify import VerifyReport, verify
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.bar import ShardBar
 from ctrate_convert.cli.on_cluster import Jobs, newest, refuse_with_result, submit_check_of
 from ctrate_convert.cli.progress import RunProgress
+from ctrate_convert.cli.stopping import stoppable
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.running.pool import StopFlag, stop_on_signals
 from ctrate_convert.running.run import Crew
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.check import CheckOptions
 
 _NAMED = 50
 _FEW = 5
-_LINE_EVERY_S = 10.0
 
 
 @click.command("verify")
@@ -98,14 +97,15 @@ def command(
             num_samples=0 if full else num_samples, check_precision=check_precision, full=full
         )
         return submit_check_of(dataset, jobs, "verify", wanted, as_json=as_json)
-    report = verify(
-        dataset,
-        num_samples=num_samples,
-        check_precision=check_precision,
-        full=full,
-        num_workers=num_workers,
-        on_shard=Progress(),
-    )
+    with ShardBar("verify") as bar:
+        report = verify(
+            dataset,
+            num_samples=num_samples,
+            check_precision=check_precision,
+            full=full,
+            num_workers=num_workers,
+            on_shard=bar,
+        )
     if not repairing:
         return _print_checked(dataset, report, as_json=as_json)
     if not as_json:
@@ -113,7 +113,7 @@ def command(
     mended = mend(dataset, report)
     if not as_json:
         _print_mended(mended)
-    with RunProgress() as progress, stop_on_signals(StopFlag()) as stop:
+    with RunProgress() as progress, stoppable() as stop:
         done = repair(dataset, report, Crew(num_workers, stop, on_change=progress))
     if as_json:
         show.as_json({"verified": report, "mended": mended, "repaired": done})
@@ -178,20 +178,6 @@ def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) ->
         show.line(
             f"Not mended: {show.count(report.other_damage, 'finding')} that are not in a shard."
         )
-
-
-class Progress:
-    """A callback that says now and then, on standard error, how many shards are done."""
-
-    def __init__(self, command: str = "verify") -> None:
-        self._command = command
-        self._last_line = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` shards are done."""
-        if time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            show.note(f"{self._command}: {done:,}/{total:,} shards")
 
 
 def print_verify(dataset: Dataset, report: VerifyReport) -> None:

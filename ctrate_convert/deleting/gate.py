@@ -60,11 +60,13 @@ def release_sources(
     release: Release,
     check_stop: Callable[[], None] = lambda: None,
     why_stop: Callable[[], str] = lambda: "",
+    on_source: Callable[[], None] = lambda: None,
 ) -> Deletion:
     """Let go what the shard holds, source by source; keep the rest, with the reason.
 
     After a kill, a source has one of its names and an open intent, and the next call finishes the
-    work. ``why_stop`` is called right before each source goes.
+    work. ``why_stop`` is called right before each source goes, and ``on_source`` after each of them
+    that was compared.
 
     Raises:
         RefusedError: no consent names this shard, its storage is not trusted, or a copy is missing.
@@ -86,7 +88,7 @@ def release_sources(
     try:
         readable = recorded_shard(dataset, shard.index, tar)
         with StoredShard(readable) as opened:
-            one = _Releasing(release, consent, opened, identity, check_stop, why_stop)
+            one = _Releasing(release, consent, opened, identity, check_stop, why_stop, on_source)
             return one.run()
     except OSError as error:
         raise environment_problem(
@@ -132,6 +134,7 @@ class _Releasing:
         identity: FileIdentity,
         check_stop: Callable[[], None],
         why_stop: Callable[[], str],
+        on_source: Callable[[], None],
     ) -> None:
         self._release = release
         self._folder = Path(release.plan.settings.data_folder)
@@ -141,6 +144,7 @@ class _Releasing:
         self._identity = identity
         self._check_stop = check_stop
         self._why_stop = why_stop
+        self._on_source = on_source
         self._entries = Entries(release.dataset, self._shard, self._folder, consent)
         self._restored = restored_lines(self._entries.lines)
         self._result = Deletion()
@@ -159,6 +163,7 @@ class _Releasing:
                 # is synced all the same.
                 self._touched.add(sample.source.source)
                 self._note(sample, self._let_go(sample))
+                self._on_source()
         finally:
             # The journal must not say that a source is gone before the removal is durable.
             self._sync_folders()

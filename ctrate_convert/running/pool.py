@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from ctrate_convert.errors import WorkerDied, WorkerKilled
+from ctrate_convert.errors import Interrupted, WorkerDied, WorkerKilled
 from ctrate_convert.running.staff import Hired, Staff
 from ctrate_convert.running.worker import (
     Advanced,
@@ -50,12 +50,20 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals(
-    stop: StopFlag, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    stop: StopFlag,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    on_signal: Callable[[str], None] = lambda name: None,
 ) -> Iterator[StopFlag]:
-    """Make ``signals`` set ``stop`` within the block instead of killing the process."""
+    """Make ``signals`` set ``stop`` within the block instead of killing the process.
+
+    ``on_signal`` is called with the first one's name, from the signal's handler.
+    """
 
     def handler(number: int, _: object) -> None:
-        stop.set(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        if not stop:
+            on_signal(name)
+        stop.set(name)
 
     before = {number: signal.signal(number, handler) for number in signals}
     try:
@@ -70,6 +78,8 @@ class _Running:
     order: Order
     worker: Hired
     written: bool = False
+    given_up: bool = False
+    """It was told to stop, did not, and was killed."""
 
 
 def _has_room(running: Collection[_Running], num_workers: int) -> bool:
@@ -116,6 +126,7 @@ def run_orders(
                     one.worker.process.terminate()
             if told_to_stop_at and time.monotonic() - told_to_stop_at > _STOP_PATIENCE_S:
                 for one in running.values():
+                    one.given_up = True
                     one.worker.process.kill()
             # No worker runs, and `may_start` refused the next order: ask again in a while.
             if not running:
@@ -161,6 +172,9 @@ def _receive(
 
 
 def _died(one: _Running) -> ShardFailed:
+    if one.given_up:
+        what = f"the worker of shard {one.order.shard} did not stop in time, and was killed"
+        return ShardFailed(one.order.shard, Interrupted(what), "")
     code = one.worker.process.exitcode
     if code is not None and code < 0:
         how = f"killed by {signal.Signals(-code).name}"

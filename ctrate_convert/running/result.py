@@ -42,6 +42,8 @@ class RunResult:
     max_rss_bytes: int = 0
     paused: bool = False
     stopped_by: str | None = None
+    given_up: dict[int, int] = field(default_factory=dict)
+    """The shards that a stop gave up half converted, each with its samples that were done."""
 
     @property
     def elapsed_s(self) -> float:
@@ -112,8 +114,12 @@ class Tally:
             self._take_released(message)
             return
         if isinstance(message, Advanced):
-            self._samples_done[message.shard] += message.samples
-            result.samples_done += message.samples
+            if message.shard in self._recorded:
+                self._samples_done.setdefault(message.shard, 0)
+            # The samples of a shard that was converted just now were counted then.
+            if message.shard in self._samples_done:
+                self._samples_done[message.shard] += message.samples
+                result.samples_done += message.samples
             result.array_bytes += message.array_bytes
             return
         # Written, done or failed: from here on the shard takes no more space.
@@ -121,11 +127,14 @@ class Tally:
         if isinstance(message, Written):
             return
         # Take the partial count back: `_count_shard` adds all samples of a finished shard.
-        result.samples_done -= self._samples_done.pop(message.shard, 0)
+        under_way = message.shard in self._samples_done
+        samples = self._take_back(message.shard)
         if isinstance(message, ShardFailed):
             # A worker that was told to stop has not failed.
             if not isinstance(message.error, Interrupted):
                 result.failed_shards[message.shard] = message
+            elif under_way and message.shard not in self._recorded:
+                result.given_up[message.shard] = samples
             return
         if message.busy:
             result.busy_shards.append(message.shard)
@@ -137,8 +146,15 @@ class Tally:
             result.output_bytes += message.output_bytes
             result.failed_samples.extend(message.failed)
 
+    def _take_back(self, shard: int) -> int:
+        """Forget the samples of a shard under way, and return how many they were."""
+        samples = self._samples_done.pop(shard, 0)
+        self._result.samples_done -= samples
+        return samples
+
     def _take_released(self, message: SourcesReleased) -> None:
         result = self._result
+        self._take_back(message.shard)
         if message.busy:
             result.busy_shards.append(message.shard)
             return

@@ -153,8 +153,9 @@ class _Reporter:
             ) from error
 
     def check_stop(self) -> None:
-        """Raise `Interrupted` if the worker was told to stop."""
+        """Raise `Interrupted` if the worker was told to stop; tell how far it came."""
         if self.stop_reason:
+            self.send()
             raise Interrupted(self.stop_reason)
 
     def why_stop(self) -> str:
@@ -263,7 +264,7 @@ def _release(
         superseded=one.superseded,
         verified=order.verified,
     )
-    return release_sources(release, reporter.check_stop, reporter.why_stop)
+    return release_sources(release, reporter.check_stop, reporter.why_stop, lambda: reporter(0, 1))
 
 
 def _max_rss_bytes() -> int:

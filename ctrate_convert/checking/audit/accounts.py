@@ -84,8 +84,8 @@ def audit(
     The members of at least one source are read if any is gone; the same ``seed`` chooses the same
     sources. The presence and size of every shard that holds a gone source are checked. With
     ``against_sources``, such a share of the sources that are still there is compared with their
-    shards, too; ``on_shard`` is told how many shards of all are done. Nothing is changed, except
-    that the audit's files are added.
+    shards, too; ``on_shard`` is told how many shards of all are done, read or compared. Nothing is
+    changed, except that the audit's files are added.
 
     Raises:
         SettingsError: there is no plan.
@@ -94,9 +94,22 @@ def audit(
         WorkerDied: a process was killed.
     """
     work = begin_audit(dataset, share=share, seed=seed)
-    checks = read_shards(dataset, work.evidence.recorded, work.to_read(), share, num_workers)
+    read = work.to_read()
     compare = work.to_compare() if against_sources else None
-    found = None if compare is None else compare_shards(compare, num_workers, on_shard)
+    total = len(read) + len(compare or ())
+    checks = read_shards(
+        dataset,
+        work.evidence.recorded,
+        read,
+        share,
+        num_workers,
+        on_shard=lambda done: on_shard(done, total),
+    )
+    found = (
+        None
+        if compare is None
+        else compare_shards(compare, num_workers, lambda done, _: on_shard(len(read) + done, total))
+    )
     return finish_audit(work, checks, found)
 
 
@@ -137,14 +150,22 @@ def read_shards(
     keys: Mapping[int, frozenset[str]],
     share: float,
     num_workers: int,
+    on_shard: Callable[[int], None] = lambda done: None,
 ) -> dict[int, ShardCheck]:
-    """Check every shard of ``keys``, and read the samples that it names; return what was found."""
+    """Check every shard of ``keys``, and read the samples that it names; return what was found.
+
+    ``on_shard`` is told how many shards are done.
+    """
 
     def check(shard: int) -> ShardCheck:
         return check_shard(dataset, recorded[shard], keys[shard], everything=share >= 1)
 
     with ThreadPoolExecutor(num_workers) as pool:
-        return dict(zip(keys, pool.map(check, keys), strict=True))
+        checks = {}
+        for shard, found in zip(keys, pool.map(check, keys), strict=True):
+            checks[shard] = found
+            on_shard(len(checks))
+        return checks
 
 
 def finish_audit(

@@ -1,0 +1,103 @@
+"""Progress with the time left at a terminal, and what a stopped command says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctrate_convert.cli.bar import Bar
+from ctrate_convert.errors import ExitCode
+from ctrate_convert.synthetic import SyntheticCtRate
+from tests.support import (
+    TIMEOUT_S,
+    at_terminal_of,
+    command,
+    partials,
+    plan_words,
+    run_here,
+)
+
+Make = Callable[..., SyntheticCtRate]
+
+
+def at_terminal(*words: object) -> str:
+    return at_terminal_of(150, *words, env=dict(os.environ))
+
+
+def test_each_long_command_has_a_bar_with_the_time_left(make_ctrate: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = make_ctrate(8, shape=(160, 192, 192), kinds=("data",))
+    plan = plan_words(made, out, "--samples_per_shard", 1, "--probe", 0)
+    assert re.search(r"plan .*(volumes found|headers read)", at_terminal(*plan))
+    said = at_terminal("run", out, "--num_workers", 1)
+    assert re.search(r"convert .* [\d.,]+/8 samples, [\d,]+ MB/s.*, ETA 0:00:0\d", said)
+    for name, *words in (
+        ("verify", "--full"),
+        ("audit", "--against_sources"),
+    ):
+        said = at_terminal(name, out, *words, "--num_workers", 1)
+        assert re.search(rf"{name} .* \d/8 shards, ETA 0:00:0\d", said), said
+    said = at_terminal("delete", out, "--yes", "--num_workers", 1)
+    assert re.search(r"delete .* [\d.,]+/8 samples, .* freed, ETA 0:00:0\d", said), said
+    assert "MB/s" not in said
+    said = at_terminal("audit", out, "--num_workers", 1)
+    assert re.search(r"audit .* \d/8 shards, ETA 0:00:0\d", said), said
+
+
+def test_elsewhere_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Bar("verify") as bar:
+        bar.update(0, 40, "0/40 shards")
+        now[0] += 9
+        bar.update(9, 40, "9/40 shards")
+        now[0] += 1
+        bar.update(10, 40, "10/40 shards")
+        bar.update(11, 40, "11/40 shards")
+    assert capsys.readouterr().err == "verify: 10/40 shards, ETA 0:00:30\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_at_once_and_then_what_it_gave_up(
+    make_ctrate: Make, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The number of volumes to be converted again is that of the shard's samples that were done."""
+    out = tmp_path / "out"
+    made = make_ctrate(30, shape=(96, 128, 128), kinds=("data",))
+    run_here(*plan_words(made, out, "--probe", 0, "--encoding", "npy.gz"))
+    with subprocess.Popen(
+        command("run", out, "--num_workers", 1),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + TIMEOUT_S
+        while written_bytes(out) < 2**20:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == ExitCode.INTERRUPTED
+    stopping = f"stopping ({number.name}): shards under way are given up within 30 s, none is lost"
+    assert stderr.count(stopping) == 1
+    found = re.search(
+        r"Given up: 1 half-converted shard; converted again next time: (\d+) volumes\.\n"
+        rf"Stopped by {number.name}; nothing is lost, the same command goes on\.",
+        stdout,
+    )
+    assert found, stdout
+    assert 1 <= int(found[1]) <= 30
+    again = run_here("run", out, "--num_workers", 1)
+    assert (again.code, "Converted 30 samples" in again.stdout) == (ExitCode.DONE, True)
+
+
+def written_bytes(out: Path) -> int:
+    """The size of what is being written."""
+    return sum(path.stat().st_size for path in partials(out))
