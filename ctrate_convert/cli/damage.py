@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrate_convert.cli import show
+from ctrate_convert.cli.folding import folded
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.damage import Damage
@@ -15,7 +16,7 @@ def print_damage(damage: Sequence[Damage]) -> None:
     """Print one line for each damaged part; print nothing if there is none."""
     if damage:
         show.line(f"DAMAGE, {show.count(len(damage), 'finding')}; all else went on:")
-    show.some(f"  {one.shard}: {one.what}" for one in damage)
+    show.some(folded("", ((one.shard, one.what) for one in damage), "file"))
 
 
 def print_aside(dataset: Dataset) -> None:

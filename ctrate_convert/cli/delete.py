@@ -11,8 +11,9 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_damage, with_damage
-from ctrate_convert.cli.deleted import print_deleted
-from ctrate_convert.cli.language import error_text, translated, word
+from ctrate_convert.cli.deleted import print_deleted, print_not_deleted
+from ctrate_convert.cli.folding import folded, print_shard_errors
+from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import print_stopped, stoppable
@@ -165,25 +166,34 @@ def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, obj
 
 
 def _print_result(result: RunResult, after: Sequence[Source]) -> None:
-    for failure in result.failed_shards.values():
-        show.line(error_text(failure.error))
+    print_shard_errors([(index, one.error) for index, one in result.failed_shards.items()])
     print_deleted(result.deletion)
+    print_not_deleted(sum(source.state in ("deletable", "kept") for source in after))
     if result.stopped_by:
         print_stopped(result)
     # `print_sources` names these with their reasons anyway.
     told_below = {source.key for source in after if source.state == "kept"}
     kept = [entry for entry in result.deletion.kept if entry.key not in told_below]
-    show.some(f"  kept: {entry.source} — {entry.reason}" for entry in kept)
+    show.some(folded("kept", ((one.source, one.reason) for one in kept), "file", " — "))
 
 
 def print_sources(sources: Sequence[Source]) -> None:
-    """Print files and bytes by state, and then by name every source that stays for a reason."""
+    """Print files and bytes by state, and then every source that stays for a reason.
+
+    Those with the same reason share a line.
+    """
     rows = [
         (word(state), f"{sums.files:,}", show.size(sums.size_bytes), translated(_MEANING[state]))
         for state, sums in totals(sources).items()
     ]
     show.table(("sources", ">files", ">size", "meaning"), rows)
     staying = [s for s in sources if s.state in ("kept", "failed", "excluded", "gone")]
-    show.some(f"  {one.state}: {one.source} — {one.reason}" for one in staying)
-    again = [source for source in sources if source.stayed]
-    show.some(f"  deletable, but it stayed: {one.source} — {one.reason}" for one in again)
+    show.some(
+        line
+        for state in dict.fromkeys(one.state for one in staying)
+        for line in folded(
+            state, ((s.source, s.reason) for s in staying if s.state == state), "file", " — "
+        )
+    )
+    again = [(source.source, source.reason) for source in sources if source.stayed]
+    show.some(folded("deletable, but it stayed", again, "file", " — "))

@@ -1,4 +1,4 @@
-"""Say how many sources a command has deleted, or moved to a trash."""
+"""Say how many sources a command has deleted, or moved to a trash, and how many not."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def print_deleted(deletion: Deletion) -> None:
             f"{show.size(deletion.trashed_bytes)}; nothing is freed until you empty "
             f"{' and '.join(sorted(deletion.trashes))}."
         )
+
+
+def print_not_deleted(files: int) -> None:
+    """Print how many files a deletion left; every command that deletes says it in these words."""
+    if files:
+        were = "was" if files == 1 else "were"
+        show.line(f"{show.count(files, 'file')} {were} NOT deleted.")

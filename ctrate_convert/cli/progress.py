@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctrate_convert.cli import show
 from ctrate_convert.cli.bar import Bar
+from ctrate_convert.cli.folding import same_error
 from ctrate_convert.errors import Interrupted
 from ctrate_convert.running.pool import Message
 from ctrate_convert.running.result import RunResult
@@ -15,11 +16,15 @@ class RunProgress(Bar):
 
     def __init__(self, name: str = "convert") -> None:
         super().__init__(name)
+        self._said: set[object] = set()
 
     def __call__(self, result: RunResult, message: Message) -> None:
         """Show ``message``; ``result`` is the sum so far."""
         if isinstance(message, ShardFailed) and not isinstance(message.error, Interrupted):
-            self.say(f"shard {message.shard}: {message.error.one_line()}")
+            # The report at the end counts those with the same error.
+            if same_error(message.error) not in self._said:
+                self.say(f"shard {message.shard}: {message.error.one_line()}")
+            self._said.add(same_error(message.error))
         self.update(result.samples_done, result.samples_total, _facts(result))
 
     def paused(self, paused: bool, free_bytes: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ctrate_convert.cli import options, show
+from ctrate_convert.cli.folding import folded
 from ctrate_convert.deleting.restore import restore
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import require_plans
@@ -47,5 +48,5 @@ def command(out: Path, keys: tuple[str, ...], as_json: bool) -> int:
         show.line(
             f"Back in: {', '.join(folders)}. Next: ctrate-convert delete {out}, which shows all."
         )
-    show.some(f"  left in the trash: {source} — {why}" for source, why in report.left)
+    show.some(folded("left in the trash", report.left, "file", " — "))
     return report.exit_code

@@ -12,8 +12,9 @@ from ctrate_convert.checking.damage import find_damage
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import ask, refuse_without_terminal
 from ctrate_convert.cli.damage import print_aside, print_damage, with_damage
-from ctrate_convert.cli.deleted import print_deleted
-from ctrate_convert.cli.language import amount, error_text
+from ctrate_convert.cli.deleted import print_deleted, print_not_deleted
+from ctrate_convert.cli.folding import folded, print_shard_errors
+from ctrate_convert.cli.language import amount
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import print_stopped, stoppable
 from ctrate_convert.cluster.states.hold import tasks_here
@@ -204,25 +205,17 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
         show.line("Nothing was pending.")
     if result.failed_before > 0:
         show.line(f"{show.count(result.failed_before, 'sample')} failed in an earlier run.")
-    _print_named("failed, source kept", [f"{k}: {why}" for k, why in result.failed_samples])
-    for failure in result.failed_shards.values():
-        show.line(error_text(failure.error))
+    show.some(folded("failed, source kept", result.failed_samples, "sample"))
+    print_shard_errors([(index, one.error) for index, one in result.failed_shards.items()])
     if result.busy_shards:
         show.line(f"{show.count(len(result.busy_shards), 'shard')} left to another process.")
     deletion = result.deletion
     if deletion.deleted_files or deletion.trashed_files or deletion.kept:
         print_deleted(deletion)
-        not_deleted = len(deletion.kept) + len(result.failed_samples)
-        if not_deleted:
-            were = "was" if not_deleted == 1 else "were"
-            show.line(f"{show.count(not_deleted, 'file')} {were} NOT deleted.")
-        _print_named("kept", [f"{kept.key}: {kept.reason}" for kept in deletion.kept])
+        print_not_deleted(len(deletion.kept) + len(result.failed_samples))
+        show.some(folded("kept", ((one.key, one.reason) for one in deletion.kept), "sample"))
     print_states(manifest)
     print_next(dataset, result, manifest)
-
-
-def _print_named(title: str, texts: list[str]) -> None:
-    show.some(f"  {title}: {text}" for text in texts)
 
 
 def print_states(manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from ctrate_convert.checking.units import verified
 from ctrate_convert.checking.verify import VerifyReport, verify
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.bar import ShardBar
+from ctrate_convert.cli.folding import damage_line, folded_damage, folded_notes
 from ctrate_convert.cli.on_cluster import Jobs, newest, refuse_with_result, submit_check_of
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import stoppable
@@ -44,6 +45,7 @@ _FEW = 5
     "and convert damaged shards' samples again into new shards, from sources that still exist. "
     "With --full.",
 )
+@click.option("--details", is_flag=True, help="Name every finding, not one line for each shard.")
 @options.on_the_cluster
 @options.result_option
 @options.num_workers_option
@@ -54,6 +56,7 @@ def command(
     check_precision: bool,
     full: bool,
     repairing: bool,
+    details: bool,
     submit: bool,
     profile: Path | None,
     timeout_min: int | None,
@@ -91,7 +94,7 @@ def command(
             show.line(
                 f"Check {files.check.number:04d} of {files.check.created}: {files.check.words}."
             )
-        return _print_checked(dataset, report, as_json=as_json)
+        return _print_checked(dataset, report, details=details, as_json=as_json)
     if submit:
         wanted = CheckOptions(
             num_samples=0 if full else num_samples, check_precision=check_precision, full=full
@@ -107,9 +110,9 @@ def command(
             on_shard=bar,
         )
     if not repairing:
-        return _print_checked(dataset, report, as_json=as_json)
+        return _print_checked(dataset, report, details=details, as_json=as_json)
     if not as_json:
-        print_verify(dataset, report)
+        print_verify(dataset, report, details=details)
     mended = mend(dataset, report)
     if not as_json:
         _print_mended(mended)
@@ -122,11 +125,11 @@ def command(
     return done.exit_code
 
 
-def _print_checked(dataset: Dataset, report: VerifyReport, *, as_json: bool) -> int:
+def _print_checked(dataset: Dataset, report: VerifyReport, *, details: bool, as_json: bool) -> int:
     if as_json:
         show.as_json(report)
         return report.exit_code
-    print_verify(dataset, report)
+    print_verify(dataset, report, details=details)
     if report.damaged_shards:
         show.line(f"Mend it with: {mend_command(dataset)}")
     return report.exit_code
@@ -180,8 +183,8 @@ def _print_repair(dataset: Dataset, report: RepairReport, mended: MendReport) ->
         )
 
 
-def print_verify(dataset: Dataset, report: VerifyReport) -> None:
-    """Print what was looked at and what was found."""
+def print_verify(dataset: Dataset, report: VerifyReport, *, details: bool = False) -> None:
+    """Print what was looked at and what was found; with ``details`` each finding on its own."""
     show.line(
         f"{show.count(report.shards, 'shard')} with {show.count(report.samples, 'sample')}: "
         f"all present and sized as recorded, {report.shards_read_whole:,} read whole, "
@@ -194,10 +197,11 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
         f"Compared with their sources: {report.compared_with_source:,}; with the recorded "
         f"digests alone: {report.compared_with_digest_only:,}."
     )
-    for note in report.notes[:_NAMED]:
+    notes = report.notes if details else list(folded_notes(report.notes))
+    for note in notes[:_NAMED]:
         show.wrapped(f"Note: {note}")
-    if len(report.notes) > _NAMED:
-        show.line(f"  … and {len(report.notes) - _NAMED:,} more notes (--json names all)")
+    if len(notes) > _NAMED:
+        show.line(f"  … and {len(notes) - _NAMED:,} more notes (--json names all)")
     if report.precision:
         show.table(
             ("sample", ">max error", ">mean error", ">recorded max"),
@@ -224,13 +228,11 @@ def print_verify(dataset: Dataset, report: VerifyReport) -> None:
             show.line("No damage found" + (" in the rest." if report.unchecked else "."))
         return
     show.line(f"DAMAGE, {show.count(len(report.damage), 'finding')}:")
-    show.some(
-        (
-            f"  {one.shard}, {one.key}: {one.what}" if one.key else f"  {one.shard}: {one.what}"
-            for one in report.damage
-        ),
-        _NAMED,
-    )
+    if details:
+        show.some(map(damage_line, report.damage), most=len(report.damage))
+    else:
+        show.some(folded_damage(report.damage), _NAMED)
     show.line(
-        f"No source of a damaged shard can be deleted. Full list: --json. Where: {dataset.out}"
+        "No source of a damaged shard can be deleted. Full list: --details or --json. "
+        f"Where: {dataset.out}"
     )
