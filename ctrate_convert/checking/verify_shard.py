@@ -20,11 +20,14 @@ from ctrate_convert.store.records.record import ConvertedSample, ShardRecord, So
 
 @dataclass(frozen=True)
 class Precision:
-    """Distance of one sample's voxels in the shard from its source's, in the source's unit."""
+    """Distance of one sample's voxels in the shard from its source's, in the source's unit.
+
+    Of a source that is gone there is only what was recorded when it was converted.
+    """
 
     key: str
-    max_abs_error: float
-    mean_abs_error: float
+    max_abs_error: float | None
+    mean_abs_error: float | None
     recorded_max_abs_error: float
 
 
@@ -77,6 +80,8 @@ def _check_source(shard: ShardToCheck, sample: ConvertedSample, found: ShardFind
     source = Path(settings.data_folder) / sample.source.source
     if not os.path.lexists(source):
         found.compared_with_digest_only += 1
+        if shard.check_precision:
+            found.precision.append(Precision(sample.key, None, None, sample.array.max_abs_error))
         return
     try:
         # O_NONBLOCK: a named pipe in the source's place must not block.

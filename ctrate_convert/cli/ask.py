@@ -11,6 +11,7 @@ import click
 from ctrate_convert.cli import show
 from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.wrap import wrap
+from ctrate_convert.deleting.removable import why_some_stay
 from ctrate_convert.errors import Interrupted, RefusedError
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
@@ -71,6 +72,8 @@ def answer(proposal: Proposal, command: str, *, yes: bool) -> str | None:
         Interrupted: Ctrl+C, Ctrl+D or SIGTERM in place of an answer.
     """
     if yes:
+        for sentence in _what_stays(proposal):
+            show.note(f"WARNING: {sentence}.")
         return f"{command} --yes"
     refuse_without_terminal(command, yes=yes)
     for text in question(proposal, command):
@@ -101,6 +104,7 @@ def question(proposal: Proposal, command: str) -> list[str]:
         *_what_goes(proposal),
         *_items(rounding),
         *_items(_what_is_lost(proposal)),
+        *_items(f"{sentence}." for sentence in _what_stays(proposal)),
         *_items(f"Second copy: {folder} must hold the shard too." for folder in proposal.copies),
         *(f"  {translated(answer)}" for answer in answers),
     ]
@@ -128,6 +132,12 @@ def _what_is_lost(proposal: Proposal) -> Iterator[str]:
     if proposal.discard_members:
         names = ", ".join(proposal.discard_members)
         yield f"Lost with a source that holds it (--discard_members): {names}."
+
+
+def _what_stays(proposal: Proposal) -> Iterator[str]:
+    stay = why_some_stay(proposal.folders)
+    if stay:
+        yield stay[0].upper() + stay[1:]
 
 
 def _items(sentences: Iterable[str]) -> Iterator[str]:

@@ -49,6 +49,6 @@ def command(
         speed = reading_speed(dataset)
         show.line(
             f"Reading with webdataset, one process: {speed.samples_per_s:.1f} samples/s, "
-            f"{speed.bytes_per_s / 1e6:,.0f} MB/s ({show.count(speed.samples, 'sample')})."
+            f"{show.speed(speed.bytes_per_s)} ({show.count(speed.samples, 'sample')})."
         )
     return report.exit_code

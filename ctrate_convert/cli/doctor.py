@@ -61,8 +61,8 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
     )
     speeds = found.speeds
     show.line(
-        f"One process writes {speeds.write_bytes_per_s / 1e6:,.0f} MB/s (fsync included), reads "
-        f"{speeds.read_bytes_per_s / 1e6:,.0f} MB/s from storage; a small fsync takes "
+        f"One process writes {show.speed(speeds.write_bytes_per_s)} (fsync included), reads "
+        f"{show.speed(speeds.read_bytes_per_s)} from storage; a small fsync takes "
         f"{speeds.small_fsync_s * 1e3:.1f} ms."
     )
     for finding in found.findings:

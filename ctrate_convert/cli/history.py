@@ -9,7 +9,7 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.cli.ask import print_consents
-from ctrate_convert.cluster.states.history import PastArray, history
+from ctrate_convert.cluster.states.history import PastArray, PastRun, history
 from ctrate_convert.cluster.states.status import fold_numbers
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.store.layout import Dataset
@@ -19,7 +19,7 @@ from ctrate_convert.store.layout import Dataset
 @options.out_argument
 @options.json_option
 def command(out: Path, as_json: bool) -> int:
-    """Every submission, what came of it, and every consent to delete sources.
+    """Every submission and every local run, what came of it, and every consent to delete sources.
 
     \b
     Example:
@@ -36,6 +36,11 @@ def command(out: Path, as_json: bool) -> int:
         )
     else:
         show.line("Nothing was submitted yet.")
+    if past.runs:
+        show.table(
+            ("run", "host", "tasks", "what", ">took", ">converted", ">failed", "outcome"),
+            [_run_row(run) for run in past.runs],
+        )
     print_consents(past.consents)
     if past.consents:
         _print_who_deletes(past.arrays)
@@ -56,6 +61,20 @@ def _print_who_deletes(arrays: Iterable[PastArray]) -> None:
     for number, consent in dict.fromkeys((one.submission, one.consent) for one in arrays):
         what = f"deletes under consent {consent}" if consent else "deletes nothing"
         show.line(f"Submission {number:04d} {what}.")
+
+
+def _run_row(run: PastRun) -> tuple[str, ...]:
+    outcome = run.outcome or "no end: it runs still, or was killed"
+    return (
+        run.started[:19].replace("T", " "),
+        run.host,
+        fold_numbers(run.tasks),
+        "deletes sources" if run.deletes_only else "converts",
+        "" if run.elapsed_s is None else show.duration(run.elapsed_s),
+        "" if run.samples_converted is None else f"{run.samples_converted:,}",
+        "" if run.samples_failed is None else f"{run.samples_failed:,}",
+        ": ".join(filter(None, (outcome, run.reason))),
+    )
 
 
 def _row(array: PastArray) -> tuple[str, ...]:

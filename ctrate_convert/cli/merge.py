@@ -15,6 +15,7 @@ from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import manifest_summary, merge
 from ctrate_convert.store.plans import require_plans
+from ctrate_convert.store.records.manifest import GIB, MIB
 
 
 @click.command("merge")
@@ -37,8 +38,9 @@ def command(out: Path, as_json: bool) -> int:
     else:
         show.line(
             f"{dataset.manifest}: {show.count(manifest.num_shards, 'shard')}, "
-            f"{show.count(manifest.total_samples, 'sample')}, {manifest.total_size_gb:,.2f} GiB, "
-            f"{manifest.average_sample_size_mb:,.2f} MiB a sample."
+            f"{show.count(manifest.total_samples, 'sample')}, "
+            f"{show.size(manifest.total_size_gb * GIB)}, "
+            f"{show.size(manifest.average_sample_size_mb * MIB)} a sample."
         )
         print_states(manifest)
         print_damage(damage)

@@ -40,7 +40,7 @@ class RunProgress(Bar):
 def _facts(result: RunResult) -> str:
     text = f"{result.samples_done:,}/{result.samples_total:,} samples"
     if result.array_bytes:  # none are read where sources are only let go
-        text += f", {result.array_bytes / max(result.elapsed_s, 1e-6) / 1e6:,.0f} MB/s"
+        text += f", {show.speed(result.array_bytes / max(result.elapsed_s, 1e-6))}"
     if result.deletion.freed_bytes:
         text += f", {show.size(result.deletion.freed_bytes)} freed"
     return text

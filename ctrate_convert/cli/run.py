@@ -198,7 +198,7 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
     if result.shards_total:
         show.line(
             f"Converted {show.count(result.converted, 'sample')} in {show.duration(seconds)} "
-            f"({result.array_bytes / seconds / 1e6:,.0f} MB/s of voxels), "
+            f"({show.speed(result.array_bytes / seconds)} of voxels), "
             f"{show.size(result.output_bytes)} written."
         )
     else:

@@ -21,7 +21,7 @@ from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.terminal import ask, is_unicode, json_shown, line, note, shown_in_line
 from ctrate_convert.cli.wrap import wrap
 from ctrate_convert.errors import CtrateError
-from ctrate_convert.looking.words import count, duration, size
+from ctrate_convert.looking.words import count, duration, size, speed
 
 __all__ = [
     "as_json",
@@ -35,6 +35,7 @@ __all__ = [
     "say",
     "size",
     "some",
+    "speed",
     "table",
     "wrapped",
 ]

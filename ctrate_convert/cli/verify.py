@@ -208,13 +208,15 @@ def print_verify(dataset: Dataset, report: VerifyReport, *, details: bool = Fals
             [
                 (
                     p.key,
-                    f"{p.max_abs_error:.6g}",
-                    f"{p.mean_abs_error:.3g}",
+                    "source gone" if p.max_abs_error is None else f"{p.max_abs_error:.6g}",
+                    "" if p.mean_abs_error is None else f"{p.mean_abs_error:.3g}",
                     f"{p.recorded_max_abs_error:.6g}",
                 )
-                for p in report.precision
+                for p in report.precision[:_NAMED]
             ],
         )
+        if len(report.precision) > _NAMED:
+            show.line(f"  … and {len(report.precision) - _NAMED:,} more samples (--json names all)")
     if report.unchecked:
         show.line(
             f"NOT CHECKED yet, {show.count(len(report.unchecked), 'shard')}: "

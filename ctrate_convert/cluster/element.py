@@ -26,6 +26,7 @@ from ctrate_convert.errors import (
     Interrupted,
     RefusedError,
 )
+from ctrate_convert.looking.words import size
 from ctrate_convert.running.delete import make_ready_to_delete
 from ctrate_convert.running.parent import start_forkserver
 from ctrate_convert.running.pool import (
@@ -203,7 +204,7 @@ def _scratch_here(scratch: str) -> Path | None:
 def _say(paused: bool, free_bytes: int) -> None:
     """Write to the element's log that it pauses for want of space, or goes on."""
     word = "paused" if paused else "going on"
-    get_logger().info(f"{word}: {max(0, free_bytes) / GIB:,.2f} GiB stay free at the output")
+    get_logger().info(f"{word}: {size(max(0, free_bytes))} stay free at the output")
 
 
 def _is_worth_another_run(result: RunResult, warning_s: int) -> bool:

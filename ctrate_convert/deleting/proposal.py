@@ -21,7 +21,10 @@ from ctrate_convert.store.records.plan import Plan, PlanSettings
 
 @dataclass(frozen=True)
 class Candidate:
-    """A source that may go: its size, its array's type, and its sample's error if known."""
+    """A source that may go: its size, its array's type, its sample's error, and its folder.
+
+    The error is None and the folder empty while they are not known.
+    """
 
     plan: Plan
     shard: int
@@ -29,11 +32,15 @@ class Candidate:
     size_bytes: int
     dtype: str
     max_abs_error: float | None = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A proposed deletion: the facts that a person is asked about and consents to."""
+    """A proposed deletion: the facts that a person is asked about and consents to.
+
+    ``folders`` are those of the sources, for a look if this user may remove files there.
+    """
 
     plans: tuple[Plan, ...]
     shards: tuple[int, ...]
@@ -43,6 +50,7 @@ class Proposal:
     discard_members: tuple[str, ...]
     trash: str
     copies: tuple[str, ...] = ()
+    folders: frozenset[str] = frozenset()
 
     def after(self, earlier: Proposal | None) -> Proposal:
         """Return one proposal for everything that ``earlier`` and this one propose.
@@ -60,6 +68,7 @@ class Proposal:
             size_bytes=earlier.size_bytes + self.size_bytes,
             rounding=tuple(dict.fromkeys((*earlier.rounding, *self.rounding))),
             trash=self.trash or earlier.trash,
+            folders=earlier.folders | self.folders,
         )
 
     def accept(self, dataset: Dataset, command: str) -> Consent:
@@ -96,6 +105,7 @@ def propose(
     shards: set[int] = set()
     rounded: dict[str, Counter[str]] = {}
     largest: dict[str, float] = {}
+    folders: set[str] = set()
     files = size_bytes = 0
     for one in candidates:
         files += 1
@@ -103,6 +113,8 @@ def propose(
         plan_id = one.plan.plan_id
         plans[plan_id] = one.plan
         shards.add(one.shard)
+        if one.folder:
+            folders.add(one.folder)
         rounded.setdefault(plan_id, Counter())[one.dtype] += 1
         largest[plan_id] = max(largest.get(plan_id, 0.0), one.max_abs_error or 0.0)
     if not files:
@@ -121,6 +133,7 @@ def propose(
         discard_members=tuple(discard_members),
         trash=trash,
         copies=tuple(copies),
+        folders=frozenset(folders),
     )
 
 

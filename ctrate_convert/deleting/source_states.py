@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,7 @@ def candidates(
                 source.size_bytes,
                 source.dtype,
                 source.max_abs_error,
+                os.path.dirname(os.path.join(plan.settings.data_folder, source.source)),  # noqa: PTH118, PTH120
             )
 
 

@@ -15,6 +15,15 @@ def size(size_bytes: float) -> str:
     return f"{value:.2f} {_UNITS[-1]}"
 
 
+def speed(bytes_per_s: float) -> str:
+    """Return a speed for people, as ``123 MB/s``; one below 10 MB/s with its first digits."""
+    if bytes_per_s >= 1e7:
+        return f"{bytes_per_s / 1e6:,.0f} MB/s"
+    return (
+        f"{bytes_per_s / 1e6:.1f} MB/s" if bytes_per_s >= 1e5 else f"{bytes_per_s / 1e3:.1f} kB/s"
+    )
+
+
 def unit(size_bytes: float) -> tuple[float, str]:
     """Return the unit that `size` would use, in bytes, and its name."""
     power = 0

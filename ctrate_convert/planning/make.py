@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrate_convert.deleting.removable import why_some_stay
 from ctrate_convert.deleting.trash import require_trash
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.discover import Discovery
@@ -249,6 +250,9 @@ def _publish(
         more_warnings = [*lines.notes.warnings(settings), *problem]
         if findings:
             more_warnings += probe_warnings(findings)
+        if settings.delete_source_files:
+            stay = why_some_stay([*map(str, survey.found.holding_folders)])
+            more_warnings += [stay] if stay else []
         report = _report(survey, selection, draft.plan, more_warnings)
         with contextlib.ExitStack() as if_refused:
             if_refused.callback(cache.remove)

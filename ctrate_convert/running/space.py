@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
+from ctrate_convert.looking.words import size
 from ctrate_convert.planning.estimate import peak_extra_bytes
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Planned, allows
 from ctrate_convert.store.records.consent import Consent
-from ctrate_convert.store.records.manifest import GIB
 from ctrate_convert.store.records.plan import Plan, PlannedShard
 
 _PROBE_MAY_BE_OFF = 0.05
@@ -88,8 +88,8 @@ def require_room(
         raise EnvironmentProblem(
             "what is pending does not fit at the output",
             where=dataset.out,
-            seen=f"{free_bytes / GIB:,.2f} GiB free",
-            expected=f"{certain_bytes / GIB:,.2f} GiB at the peak",
+            seen=f"free space: {size(free_bytes)}",
+            expected=f"{size(certain_bytes)} at the peak",
             next_command="free some space and give the same command again; or with "
             "--min_free_gb: begin, and pause whenever less than that is free",
         )
@@ -97,8 +97,8 @@ def require_room(
         return None
     why = "it pauses below --min_free_gb" if may_wait else "compression may make it fit"
     return (
-        f"what is pending may take {expected_bytes / GIB:,.2f} GiB at the peak, and "
-        f"{free_bytes / GIB:,.2f} GiB are free at {dataset.out}; it is begun all the same: {why}"
+        f"what is pending may take {size(expected_bytes)} at the peak, and {size(free_bytes)} are "
+        f"free at {dataset.out}; it is begun all the same: {why}"
     )
 
 

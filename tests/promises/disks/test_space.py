@@ -194,7 +194,7 @@ def test_what_is_too_large_for_it_is_begun_once_there_is_space(
     words = convert_words(made, out, "--samples_per_shard", 2, "--probe", 0)
     done = run_cli(*words)
     assert done.code == ExitCode.ENVIRONMENT
-    for told in ("does not fit at the output", str(out), "GiB free", "GiB at the peak", "next:"):
+    for told in ("does not fit at the output", str(out), "free space: ", "iB at the peak", "next:"):
         assert told in done.stderr
     assert not list(out.glob("*.tar")) and not partials(out)
     assert not list(Dataset(out).attempts.glob("*"))

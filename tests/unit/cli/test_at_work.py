@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import pytest
 
 from ctrate_convert.cli.bar import Bar
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.looking.words import speed
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import (
     TIMEOUT_S,
+    Converted,
     at_terminal_of,
     command,
     partials,
@@ -101,3 +104,47 @@ def test_a_stopped_run_says_so_at_once_and_then_what_it_gave_up(
 def written_bytes(out: Path) -> int:
     """The size of what is being written."""
     return sum(path.stat().st_size for path in partials(out))
+
+
+def test_precision_is_told_of_deleted_sources_too(converted: Converted) -> None:
+    """Of a source that is gone, what was recorded when it was converted."""
+    samples = converted.record().converted
+    key = samples[0].key
+    recorded = f"{samples[0].array.max_abs_error:.6g}"
+    words = ["--num_samples", 100, "--check_precision"]
+    assert run_here("delete", converted.out, "--yes").code == ExitCode.DONE
+    for command_words in (["verify", converted.out], ["check", "--webdataset_dir", converted.out]):
+        done = run_here(*command_words, *words)
+        assert done.code == ExitCode.DONE
+        assert re.search(rf"^{key} +source gone +{re.escape(recorded)} *$", done.stdout, re.M)
+    precision = run_here("verify", converted.out, *words, "--json").json()["precision"]
+    assert len(precision) == len(converted.originals)
+    assert {one["max_abs_error"] for one in precision} == {None}
+
+
+def test_history_lists_local_runs(make_ctrate: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = make_ctrate(4)
+    run_here(*plan_words(made, out, "--probe", 0))
+    assert "deletes sources" not in run_here("history", out).stdout
+    assert run_here("run", out, "--num_workers", 1).code == ExitCode.DONE
+    assert run_here("delete", out, "--yes").code == ExitCode.DONE
+    said = run_here("history", out).stdout
+    host = re.escape(socket.gethostname())
+    when = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.search(rf"^{when} +{host} +0 +converts +0:00:\d\d +4 +0 +done", said, re.M), said
+    assert re.search(rf"^{when} +{host} +0 +deletes sources .* done", said, re.M), said
+    runs = run_here("history", out, "--json").json()["runs"]
+    facts = {(one["deletes_only"], one["samples_converted"], one["outcome"]) for one in runs}
+    assert facts == {(False, 4, "done"), (True, 0, "done")}
+
+
+def test_sizes_and_speeds_have_units_that_suit_them(make_ctrate: Make, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_here(*plan_words(make_ctrate(2), out, "--probe", 0))
+    said = run_here("run", out, "--num_workers", 1).stdout + run_here("merge", out).stdout
+    assert re.search(r"2 samples, \d+\.\d KiB, \d+\.\d KiB a sample|2 samples, .* bytes", said), (
+        said
+    )
+    assert not re.search(r"(?<![\d.])0(\.0+)? (MB/s|[KMGT]iB)", said)
+    assert [speed(value) for value in (3.2e8, 4.25e6, 5e4)] == ["320 MB/s", "4.2 MB/s", "50.0 kB/s"]
