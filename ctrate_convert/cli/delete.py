@@ -100,8 +100,8 @@ def command(
     work = deletable_work(plans, sources)
     if dry_run or not work:
         damage = find_damage(Ledger(dataset, plans))
-        _show(dataset, sources, damage, as_json=as_json)
-        kept = not dry_run and any(source.state == "kept" for source in sources)
+        kept = 0 if dry_run else sum(source.state == "kept" for source in sources)
+        _show(dataset, sources, damage, kept=kept, as_json=as_json)
         return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
     proposal = propose(
         candidates(sources, plans, pending=False),
@@ -140,11 +140,17 @@ def command(
 
 
 def _show(
-    dataset: Dataset, sources: Sequence[Source], damage: Sequence[Damage], *, as_json: bool
+    dataset: Dataset,
+    sources: Sequence[Source],
+    damage: Sequence[Damage],
+    *,
+    kept: int,
+    as_json: bool,
 ) -> None:
     if as_json:
         show.as_json({**_facts(sources, None), "damage": damage})
         return
+    print_not_deleted(kept)
     print_sources(sources)
     print_damage(damage)
     if any(source.state == "deletable" for source in sources):
