@@ -25,7 +25,7 @@ class Bar:
     def __init__(self, name: str, first: str = "", *, transient: bool = False) -> None:
         self._name = name
         self._last_line = time.monotonic()
-        self._first: tuple[float, int] | None = None
+        self._first = (0.0, 0, 0)  # when the first number of a total came, and both
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
@@ -74,7 +74,9 @@ class Bar:
     def _time_left(self, done: int, total: int) -> str:
         # Counted from the first number on: what came before, as looking for files, tells nothing.
         now = time.monotonic()
-        began, first = self._first = self._first or (now, done)
+        if total != self._first[2]:
+            self._first = (now, done, total)
+        began, first, _ = self._first
         if not first < done < total:
             return ""
         return f", ETA {show.duration((now - began) / (done - first) * (total - done))}"

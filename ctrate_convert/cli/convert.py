@@ -63,6 +63,7 @@ def command(
             dataset,
             settings,
             progress,
+            on_probe=progress.probed,
             approve=asked.approve,
             spread=options.spread_over_cores,
             files_from=files_from,

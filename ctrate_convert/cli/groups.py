@@ -33,7 +33,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "relaunch": "Submit again what failed, with what it lacked",
         "cancel": "Cancel live jobs; what is published stays",
         "logs": "Show how a task ended: the traceback first",
-        "history": "List all submissions and consents",
+        "history": "List all submissions, local runs, consents",
     },
     "Rarely": {
         "doctor": "Check this machine, the disks and the cluster",

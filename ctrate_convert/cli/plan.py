@@ -68,6 +68,7 @@ def command(
             dataset,
             settings,
             progress,
+            on_probe=progress.probed,
             spread=options.spread_over_cores,
             files_from=files_from,
             dry_run=dry_run,

@@ -1,4 +1,4 @@
-"""Show the progress of planning: volumes found, then headers read and the time left."""
+"""Show the progress of planning: volumes found, headers read, volumes probed; and the time left."""
 
 from __future__ import annotations
 
@@ -15,3 +15,7 @@ class PlanProgress(Bar):
         """Show how many volumes were found, while ``total`` is 0, or how many headers were read."""
         facts = f"{done:,}/{total:,} headers read" if total else f"{done:,} volumes found"
         self.update(done, total, facts)
+
+    def probed(self, done: int, total: int) -> None:
+        """Show how many volumes were converted for the probe."""
+        self.update(done, total, f"{done:,}/{total:,} volumes probed")

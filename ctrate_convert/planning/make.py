@@ -89,6 +89,7 @@ class _How:
     """How to plan, as the caller of `make_plan` asks for it."""
 
     progress: Progress
+    on_probe: Progress
     spread: Spread
     approve: Approve | None
     dry_run: bool
@@ -120,6 +121,7 @@ def make_plan(
     settings: PlanSettings,
     progress: Progress | None = None,
     *,
+    on_probe: Progress = lambda done, total: None,
     retry_failed: frozenset[str] | None = None,
     approve: Approve | None = None,
     spread: Spread = in_this_process,
@@ -131,12 +133,13 @@ def make_plan(
     A failed sample is planned again if its source could not be read, if its source has changed
     since, or if ``array_key``, ``step`` or ``max_error`` differ now. Samples in ``retry_failed``
     are planned again in any case, and then no others are. ``progress`` is called with the number
-    of volumes found and 0, and then with the numbers of headers read and of all. ``approve`` is
-    called with the report that is about to be published; if it raises, nothing is published and
-    nothing is left behind. It answers for the trash of the earlier plans, too: without it, a new
-    trash that they would not use is refused. ``spread`` runs the reading of headers, such as in
-    worker processes. ``files_from`` is a list of the files to look at, instead of looking through
-    the data folder. With ``dry_run`` nothing is published either, and nothing left behind.
+    of volumes found and 0, and then with the numbers of headers read and of all; ``on_probe`` with
+    those of volumes probed and chosen. ``approve`` is called with the report that is about to be
+    published; if it raises, nothing is published and nothing is left behind. It answers for the
+    trash of the earlier plans, too: without it, a new trash that they would not use is refused.
+    ``spread`` runs the reading of headers, such as in worker processes. ``files_from`` is a list of
+    the files to look at, instead of looking through the data folder. With ``dry_run`` nothing is
+    published either, and nothing left behind.
 
     Raises:
         SettingsError: a path or table is unusable, or nothing at all can be converted.
@@ -145,7 +148,7 @@ def make_plan(
         DamageError: an earlier generation or a record was changed.
         EnvironmentProblem: no space or permission.
     """
-    how = _How(progress or (lambda done, total: None), spread, approve, dry_run)
+    how = _How(progress or (lambda done, total: None), on_probe, spread, approve, dry_run)
     settings = absolute(settings)
     survey = take_survey(
         settings,
@@ -234,7 +237,7 @@ def _publish(
                 lines.add(some)
                 cache.add(some.to_cache)
                 how.progress(len(lines), len(selection.keys))
-        findings, problem = _probe(dataset, settings, survey, selection.keys, lines)
+        findings, problem = _probe(dataset, settings, survey, selection.keys, lines, how.on_probe)
         prediction = ProbeEstimate(findings) if findings else None
         draft = draft_of(
             lines,
@@ -279,6 +282,7 @@ def _probe(
     survey: Survey,
     keys: Sequence[str],
     lines: StagedLines,
+    on_probe: Progress,
 ) -> tuple[Findings | None, list[str]]:
     """Return the probe's findings, or None and the reason.
 
@@ -303,6 +307,7 @@ def _probe(
             settings,
             lambda key: lines.sample(places[key]),
             dataset.plans,
+            on_probe,
         )
     except OSError as error:
         return None, [

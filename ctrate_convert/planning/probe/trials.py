@@ -96,9 +96,11 @@ def probe(
     settings: PlanSettings,
     sample_of: Callable[[str], PlannedSample],
     scratch: Path,
+    on_volume: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
     """Convert a few of ``population``, each as every candidate, in ``scratch``.
 
+    ``on_volume`` is called with how many are done, and how many were chosen.
     An error with a volume costs only that volume, as it would in a run.
 
     Raises:
@@ -110,7 +112,9 @@ def probe(
     found = Findings(population, candidates(settings, population))
     patience_s = _PATIENCE_S if _may_be_impatient(settings) else float("inf")
     started = time.monotonic()
-    for volume in choose(population, settings.probe):
+    chosen = choose(population, settings.probe)
+    for number, volume in enumerate(chosen):
+        on_volume(number, len(chosen))
         # At least one volume is probed, however slow the storage.
         if found.trials and time.monotonic() - started > patience_s:
             break
