@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -9,9 +10,10 @@ from unittest import mock
 
 import pytest
 
-from ctrate_convert.running import worker
+from ctrate_convert.errors import Interrupted
+from ctrate_convert.running import pool, worker
 from ctrate_convert.running.pool import Message, StopFlag, run_orders
-from ctrate_convert.running.worker import Order, ShardDone, Written
+from ctrate_convert.running.worker import Advanced, Order, ShardDone, ShardFailed, Written
 
 PATIENCE_S = 60.0
 
@@ -64,3 +66,29 @@ def test_no_more_convert_at_once_than_were_asked_for(tmp_path: Path) -> None:
     at_work = [int(path.read_text()) for path in tmp_path.glob("at-work-*")]
     assert len(at_work) == 5
     assert max(at_work) == 2
+
+
+def hang(order: Order, connection: Connection) -> None:
+    """A worker that storage does not let go, whatever it is told."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (order.out / f"begun-{order.shard}").touch()
+    connection.send(Advanced(order.shard, 1, 1))
+    time.sleep(PATIENCE_S)
+
+
+def test_a_worker_that_does_not_stop_is_given_up_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed at last; the report calls it given up, and not a lack of memory."""
+    monkeypatch.setattr(pool, "_STOP_PATIENCE_S", 0.3)
+    stop, said = StopFlag(), list[Message]()
+
+    def take(message: Message) -> None:
+        said.append(message)
+        stop.set("SIGINT")
+
+    with mock.patch.object(worker, "main", hang):
+        run_orders(orders(tmp_path, 1), 1, stop, take)
+    assert isinstance(said[-1], ShardFailed)
+    assert isinstance(said[-1].error, Interrupted)
+    assert "did not stop in time" in said[-1].error.one_line()
