@@ -11,8 +11,8 @@ import click
 from ctrate_convert.cli import show
 from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.wrap import wrap
-from ctrate_convert.deleting.removable import why_some_stay
 from ctrate_convert.errors import Interrupted, RefusedError
+from ctrate_convert.planning.removable import why_some_stay
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.consent import Consent
 

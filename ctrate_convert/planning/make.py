@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrate_convert.deleting.removable import why_some_stay
 from ctrate_convert.deleting.trash import require_trash
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.discover import Discovery
@@ -29,6 +28,7 @@ from ctrate_convert.planning.refusals import (
     refuse_other_format,
     refuse_other_trash,
 )
+from ctrate_convert.planning.removable import why_some_stay
 from ctrate_convert.planning.samples.header_cache import FILE as HEADER_CACHE_FILE
 from ctrate_convert.planning.samples.header_cache import LEAST_SAMPLES, HeaderCache
 from ctrate_convert.planning.samples.scan import chunks, lines_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ctrate_convert.deleting.removable import why_some_stay
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.planning.removable import why_some_stay
 from ctrate_convert.synthetic import SyntheticCtRate
 from tests.support import convert_words, needs, plan_words, run_cli, sources_left
 
