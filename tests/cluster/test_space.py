@@ -63,5 +63,5 @@ def test_elements_pause_for_want_of_space_obey_the_warning_and_go_on(
     full.cluster.start_now(jobs[0])
     assert {task["state"] for task in full.wait_until_settled()["tasks"]} == {"done"}
     log = full.ok("logs", full.out, 1).stdout
-    assert "paused: 0 bytes stay free at the output" in log
+    assert "paused: 1000 bytes stay free at the output" in log
     assert "going on: 1.00 TiB stay free at the output" in log
