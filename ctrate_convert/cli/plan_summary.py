@@ -48,7 +48,8 @@ def print_summary(
 ) -> None:
     """Answer the four questions, and say what becomes of the sources."""
     title = translated(f"Plan {plan.plan_id[:12]} (generation {plan.generation}).")
-    show.wrapped(f"{title} {translated(_sources_words(plan.settings))}")
+    show.line(title)
+    show.wrapped(translated(_sources_words(plan.settings)))
     for name, answer in (
         ("how many", _how_many(plan, excluded)),
         ("how big", _how_big(plan)),
