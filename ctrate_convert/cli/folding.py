@@ -71,7 +71,7 @@ def damage_line(one: Damage) -> str:
 def print_shard_errors(errors: Sequence[tuple[int, CtrateError]]) -> None:
     """Print the errors of shards; for those with the same one, that error once."""
     groups: dict[object, list[tuple[int, CtrateError]]] = {}
-    for shard, error in errors:
+    for shard, error in sorted(errors, key=lambda one: one[0]):  # not as they came
         groups.setdefault(same_error(error), []).append((shard, error))
     for group in groups.values():
         show.line(error_text(group[0][1]))

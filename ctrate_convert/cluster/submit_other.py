@@ -200,7 +200,7 @@ def _submit(
         chosen = tuple(task for task in view.tasks if task.number in tasks - taken)
         if not chosen:
             raise RefusedError(
-                f"no task is left that `{command}` could be submitted for",
+                f"`{command}` has nothing left that could be submitted",
                 where=dataset.out,
                 next_command=f"ctrate-convert status {dataset.out}",
             )
