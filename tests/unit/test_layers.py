@@ -15,15 +15,15 @@ from tools.imports import PACKAGE, closure, graph, modules
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    "store", "formats", "looking", "sources", "reading", "shards", "exporting", "deleting",
+    "store", "formats", "looking", "views", "sources", "reading", "shards", "exporting", "deleting",
     "planning", "running", "checking", "reporting", "cluster", "synthetic", "cli",
 )  # fmt: skip
 """From the ground up: a module imports from its own folder and from those before it."""
 
-READING = ("ctrate_convert", "reading", "looking", "formats", "store", "errors")
+READING = ("ctrate_convert", "reading", "views", "looking", "formats", "store", "errors")
 """All that reading may load: nothing that converts, plans, deletes or submits."""
 
-WRITERS = frozenset(LAYERS[5:]) | {"sources"}
+WRITERS = frozenset(LAYERS[6:]) | {"sources"}
 
 
 def layer(module: str) -> int:
