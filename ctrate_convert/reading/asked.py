@@ -15,6 +15,7 @@ from ctrate_convert.reading.boxes import Box, Shape
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.views.recipe import Recipe
 
 Units = Literal["stored", "source", "hu"]
 """``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit.
@@ -27,18 +28,27 @@ _AS_STORED = (0, 1, 2)
 class Asked:
     """The unit and the axes of the arrays to give; axes that are empty are those of the shard.
 
+    With a ``view`` its recipe decides both, and `Viewed` gives the arrays.
+
     Raises:
-        SettingsError: there are no such units or axes.
+        SettingsError: there are no such units or axes, or they are asked for together with a view.
     """
 
     units: Units = "stored"
     axes: Axes = ""
+    view: Recipe | None = None
 
     def __post_init__(self) -> None:
         if self.units not in get_args(Units):
             raise SettingsError("no such units", seen=self.units, expected="stored, source or hu")
         if self.axes not in get_args(Axes):
             raise SettingsError("no such axes", seen=self.axes, expected="xyz, yxz or zyx")
+        if self.view and (self.units, self.axes) != ("stored", ""):
+            raise SettingsError(
+                "a view has its own units and axes", seen=f"view={self.view.name!r} and "
+                + (f"units={self.units!r}" if self.units != "stored" else f"axes={self.axes!r}"),
+                expected="view= alone, or a recipe with other axes or another output",
+            )  # fmt: skip
 
     def order(self, array: ArrayMember) -> tuple[int, int, int]:
         """Return the order that ``numpy.transpose`` takes to give the axes that were asked for.

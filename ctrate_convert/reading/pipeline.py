@@ -24,8 +24,11 @@ from ctrate_convert.reading.samples import (
     read_report,
 )
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.reading.viewed import reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.manifest import ManifestShard
+from ctrate_convert.views.presets import find_recipe
+from ctrate_convert.views.recipe import Recipe
 
 
 def open_dataset(
@@ -38,6 +41,7 @@ def open_dataset(
     keys: Collection[str] | None = None,
     units: Units = "stored",
     axes: Axes = "",
+    view: str | os.PathLike[str] | Recipe | None = None,
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -70,6 +74,10 @@ def open_dataset(
             ``hu``: float32 in Hounsfield units.
         axes: The axes of ``array``, ``crop`` and ``origin``, first to last, such as ``zyx``.
             Default: those of the shard, which the JSON names in ``axes``.
+        view: ``array`` is what this recipe makes of the volume: the name of a preset, such as
+            ``ctclip``, the path of a TOML file, or a `Recipe`. ``crop`` and ``origin`` count in
+            voxels of the view, and only what the crop needs is resampled. The view has its own
+            units and axes, so neither may be asked for. ``json["view"]`` tells its place.
 
     Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
     WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
@@ -79,12 +87,13 @@ def open_dataset(
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
             on iterating, there are fewer shards than nodes.
-        SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known.
+        SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known,
+            or a view needs what is not known; its message names the sample and what is missing.
         DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
             fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
-    asked = Asked(units, axes)
+    asked = Asked(units, axes, None if view is None else find_recipe(view))
     # Checked at once, and not in a worker process an hour later.
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
@@ -199,16 +208,18 @@ class _Reader:
         return np.random.default_rng([self.seed, epoch, rank, worker])
 
     def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
-        shape = self.asked.shape(sample.array)
-        crop = self.crop or shape
-        origin = place_crop(shape, crop, self.crop_at, rng)
         with ShardFile(sample.shard) as file:
+            fields = read_json(file, sample)
+            asked = reader_of(self.asked, sample.array, fields)
+            shape = asked.shape(sample.array)
+            crop = self.crop or shape
+            origin = place_crop(shape, crop, self.crop_at, rng)
             return {
                 "__key__": sample.key,
                 "__url__": sample.shard.path,
-                "array": read_crop(file, sample.array, origin, crop, self.asked),
+                "array": read_crop(file, sample.array, origin, crop, asked),
                 "origin": np.array(origin, np.int64),
-                "json": read_json(file, sample),
+                "json": with_view(fields, asked),
                 "report": read_report(file, sample),
                 "labels": read_labels(file, sample),
             }

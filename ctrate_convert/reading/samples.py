@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,31 @@ from numpy.typing import NDArray
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.members import LABEL_NAMES
 from ctrate_convert.formats.npy_header import small_array
-from ctrate_convert.reading.asked import Asked
-from ctrate_convert.reading.boxes import Shape, overlap
+from ctrate_convert.reading.boxes import Box, Shape, overlap
 from ctrate_convert.reading.index import ArrayMember, StoredSample
 from ctrate_convert.reading.shard_file import ShardFile
 
 
+class ArrayReader(Protocol):
+    """What gives the arrays as they were asked for: an `Asked`, or a `Viewed`."""
+
+    def shape(self, array: ArrayMember) -> Shape:
+        """Return the shape of the whole."""
+        ...
+
+    def smallest(self, array: ArrayMember) -> float:
+        """Return what to pad with."""
+        ...
+
+    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
+        """Return a box of it."""
+        ...
+
+
 def read_crop(
-    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, asked: Asked
+    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, asked: ArrayReader
 ) -> NDArray[Any]:
-    """Return the ``crop`` voxels from ``origin`` on, padded with the volume's smallest value.
+    """Return the ``crop`` voxels from ``origin`` on, padded with what `ArrayReader.smallest` says.
 
     Raises:
         SampleError: the axes, or the Hounsfield units, of the volume are not known.

@@ -25,7 +25,10 @@ from ctrate_convert.reading.samples import (
     read_source_extra,
 )
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.reading.viewed import Viewed, reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.views.presets import find_recipe
+from ctrate_convert.views.recipe import Recipe, ViewAxes
 
 if TYPE_CHECKING:
     import nibabel
@@ -43,20 +46,21 @@ class StoredArray:
     if the integers do not fit int16), whose elements times `value_scale` are in the source's unit;
     with units ``source`` or ``hu`` it is float32, in that unit already. ``npy`` reads the requested
     rows, ``b2nd`` decodes the blocks that hold them, and ``npy.gz`` has to inflate everything from
-    the first plane to the last one needed.
+    the first plane to the last one needed. Of a view, each index resamples no more than it must.
 
     Raises:
         DamageError: on indexing, the shard does not hold what its record says.
         EnvironmentProblem: on indexing, the shard cannot be read.
     """
 
-    def __init__(self, sample: StoredSample, asked: Asked) -> None:
+    def __init__(self, sample: StoredSample, asked: Asked | Viewed) -> None:
         self._shard = sample.shard
         self._array: ArrayMember = sample.array
         self._asked = asked
         self.shape: Shape = asked.shape(sample.array)
         self.dtype: np.dtype[Any] = asked.dtype(sample.array)
-        self.value_scale: float = sample.array.value_scale if asked.units == "stored" else 1.0
+        as_stored = isinstance(asked, Asked) and asked.units == "stored"
+        self.value_scale: float = sample.array.value_scale if as_stored else 1.0
 
     ndim = 3
 
@@ -116,12 +120,18 @@ class Sample:
 
     @property
     def array(self) -> StoredArray:
-        """The volume: slice it, or pass it to ``numpy.asarray`` to read all of it."""
-        return StoredArray(self._stored, self._asked)
+        """The volume: slice it, or pass it to ``numpy.asarray`` to read all of it.
+
+        Raises:
+            SampleError: it is to be a view, and what that needs of this sample is not known.
+        """
+        return StoredArray(self._stored, self._reader)
 
     @property
-    def axes(self) -> Axes:
+    def axes(self) -> Axes | ViewAxes:
         """The axes of `array`, first to last, such as ``zyx``; empty if that is not known."""
+        if self._asked.view is not None:
+            return self._asked.view.axes
         return self._asked.axes or self._stored.array.axes
 
     @property
@@ -133,23 +143,31 @@ class Sample:
     @property
     def spacing(self) -> tuple[float, ...]:
         """The distance in mm between neighbours along each axis of `array`; empty if not known."""
-        stored = self.json.get("spacing_axes_mm", [])
+        reader = self._reader
+        if isinstance(reader, Viewed):
+            return reader.view.spacing_mm
+        stored = self._fields.get("spacing_axes_mm", [])
         order = self._asked.order(self._stored.array)
         return tuple(stored[axis] for axis in order) if stored else ()
 
     def hu(self) -> NDArray[np.float32]:
-        """Return the whole volume in Hounsfield units.
+        """Return the whole volume, or the whole view, in Hounsfield units.
 
         Raises:
             SampleError: it is not known how its values become Hounsfield units.
         """
+        reader = self._reader
+        if isinstance(reader, Viewed):
+            slope, intercept = reader.view.elements.to_hu
+            values = np.asarray(StoredArray(self._stored, reader)).astype(np.float32)
+            return (values * np.float32(slope) + np.float32(intercept)).astype(np.float32)
         asked = replace(self._asked, units="hu")
         return np.asarray(StoredArray(self._stored, asked))
 
     def show(self) -> Image.Image:
         """Return a picture: three planes in their windows, a histogram and the facts.
 
-        It has the axes and the unit of the shard, whatever was asked for.
+        It has the grid, the axes and the unit of the shard, whatever was asked for.
         """
         from ctrate_convert.looking.picture import picture
 
@@ -185,19 +203,39 @@ class Sample:
         return to_metatensor(self._values(), self._affine, self.key)
 
     def _values(self) -> NDArray[Any]:
+        if self._asked.view is not None:
+            return self.hu()
         units: Units = "hu" if self._stored.array.hu_slope else "source"
         return np.asarray(StoredArray(self._stored, replace(self._asked, units=units)))
 
     @property
     def _affine(self) -> Affine:
-        rows = self.json.get("affine", [])
+        reader = self._reader
+        if isinstance(reader, Viewed):
+            return reader.view.affine
+        rows = self._fields.get("affine", [])
         return permuted(rows_of(rows), self._asked.order(self._stored.array)) if rows else ()
 
     @property
     def json(self) -> dict[str, Any]:
-        """The fields that ``docs/shards.md`` lists."""
+        """The fields that ``docs/shards.md`` lists; of a view also ``view``, which tells its place.
+
+        Raises:
+            SampleError: as for `array`.
+        """
+        fields = self._fields
+        return with_view(fields, reader_of(self._asked, self._stored.array, fields))
+
+    @property
+    def _fields(self) -> dict[str, Any]:
         with ShardFile(self._stored.shard) as file:
             return read_json(file, self._stored)
+
+    @property
+    def _reader(self) -> Asked | Viewed:
+        if self._asked.view is None:
+            return self._asked
+        return reader_of(self._asked, self._stored.array, self._fields)
 
     @property
     def source_extra(self) -> dict[str, Any]:
@@ -231,20 +269,28 @@ class Volumes(Mapping[str, Sample]):
 
     Opening reads the manifest and every record once, and no shard. ``units``: ``stored`` gives
     arrays as they lie in the shard, ``source`` gives float32 in the source's own unit, ``hu`` gives
-    float32 in Hounsfield units. ``axes`` gives them with these axes, first to last. The mapping may
-    be pickled, and shared between threads and with forked processes. It leaves out the samples
-    of a shard whose record is missing, damaged, or not the merged one: `DamagedShardWarning` names
-    the shard, and `damaged` holds the reason.
+    float32 in Hounsfield units. ``axes`` gives them with these axes, first to last. ``view`` gives
+    what a recipe makes of each volume, with its own unit and axes: the name of a preset such as
+    ``ctclip``, the path of a TOML file, or a `Recipe`.
+
+    The mapping may be pickled, and shared between threads and with forked processes. It leaves out
+    the samples of a shard whose record is missing, damaged, or not the merged one:
+    `DamagedShardWarning` names the shard, and `damaged` holds the reason.
 
     Raises:
-        SettingsError: there is no manifest in ``out``, or no shard; or no such units or axes.
+        SettingsError: there is no manifest in ``out``, or no shard; or no such units, axes or view.
         DamageError: two shards hold the same sample.
     """
 
     def __init__(
-        self, out: str | os.PathLike[str], *, units: Units = "stored", axes: Axes = ""
+        self,
+        out: str | os.PathLike[str],
+        *,
+        units: Units = "stored",
+        axes: Axes = "",
+        view: str | os.PathLike[str] | Recipe | None = None,
     ) -> None:
-        self._asked = Asked(units, axes)
+        self._asked = Asked(units, axes, None if view is None else find_recipe(view))
         self._samples: dict[str, StoredSample] = {}
         index = Index(out)
         self.damaged: dict[str, str] = index.damaged

@@ -72,6 +72,14 @@ def chunks_and_blocks(
     return (rows, across, width), (block_rows, columns, along)
 
 
+def block_depth(shape: tuple[int, ...], itemsize: int) -> int:
+    """Return the depth of a block. Boxes of so many planes, or a multiple, decode no block twice.
+
+    So many planes take at most 16 MiB, or are one plane.
+    """
+    return _depths(shape, itemsize)[1]
+
+
 def _depths(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
     """Return the depth of a chunk and of a block."""
     depth, height, width = shape

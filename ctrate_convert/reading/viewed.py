@@ -1,0 +1,106 @@
+"""Give a view of a sample while reading: the shard's array streams through the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.formats.codecs.b2nd import block_depth
+from ctrate_convert.reading.arrays import read_boxes
+from ctrate_convert.reading.asked import Asked
+from ctrate_convert.reading.boxes import Box, Shape, whole
+from ctrate_convert.reading.index import ArrayMember
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.views.recipe import Recipe
+from ctrate_convert.views.view import View, facts_of
+
+
+class Viewed:
+    """The view of one sample, with the same methods as `Asked`.
+
+    Raises:
+        SampleError: the sample's JSON does not say what the view needs.
+    """
+
+    def __init__(self, recipe: Recipe, array: ArrayMember, fields: Mapping[str, Any]) -> None:
+        self.view = View(recipe, facts_of(fields, array.name, array.shape))
+
+    def shape(self, array: ArrayMember) -> Shape:
+        """Return the shape of the whole view."""
+        del array
+        return self.view.shape
+
+    def dtype(self, array: ArrayMember) -> np.dtype[Any]:
+        """Return the type of the arrays that `read` gives."""
+        del array
+        return self.view.elements.dtype
+
+    def smallest(self, array: ArrayMember) -> float:
+        """Return what pads larger crops: the recipe's padding, else the smallest value."""
+        if self.view.recipe.pad_hu is not None:
+            return self.view.padding
+        # The record's ``value_min`` is in the source's unit.
+        stored = array.value_min / array.value_scale
+        return self.view.elements.of_hu(stored * array.hu_slope + array.hu_intercept)
+
+    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
+        """Return a box of the view: C order, writable. Only what it needs is read, where possible.
+
+        Raises:
+            SampleError: a voxel is no finite number.
+            DamageError: the shard does not hold what its record says.
+            EnvironmentProblem: it cannot be read.
+        """
+        return self.view.read(box, lambda needed: _slabs(file, array, needed))
+
+
+def reader_of(asked: Asked, array: ArrayMember, fields: Mapping[str, Any]) -> Asked | Viewed:
+    """Return what reads the arrays that were asked for; ``fields`` are the sample's JSON.
+
+    Raises:
+        SampleError: there can be no view of this sample.
+    """
+    return asked if asked.view is None else Viewed(asked.view, array, fields)
+
+
+def with_view(fields: dict[str, Any], asked: Asked | Viewed) -> dict[str, Any]:
+    """Return a sample's JSON, with ``view`` if the arrays are those of a view."""
+    return {**fields, "view": asked.view.as_json()} if isinstance(asked, Viewed) else fields
+
+
+def _slabs(file: ShardFile, array: ArrayMember, needed: Box) -> Iterable[NDArray[Any]]:
+    """Yield ``needed`` of an array as slabs, in which no block of ``b2nd`` is decoded twice."""
+    depth = block_depth(array.shape, np.dtype(array.dtype).itemsize)
+    planes, rows, columns = needed
+    if array.encoding == "npy.gz":
+        # It is inflated once only if nothing is left out.
+        return _cut(_of_whole_planes(file, array, depth), needed)
+    first = planes.start - planes.start % depth
+    boxes = [
+        (slice(max(start, planes.start), min(start + depth, planes.stop)), rows, columns)
+        for start in range(first, planes.stop, depth)
+    ]
+    return read_boxes(file, array, boxes)
+
+
+def _of_whole_planes(file: ShardFile, array: ArrayMember, depth: int) -> Iterator[NDArray[Any]]:
+    along, rows, columns = whole(array.shape)
+    boxes = [
+        (slice(start, min(start + depth, along.stop)), rows, columns)
+        for start in range(0, along.stop, depth)
+    ]
+    return read_boxes(file, array, boxes)
+
+
+def _cut(slabs: Iterable[NDArray[Any]], needed: Box) -> Iterator[NDArray[Any]]:
+    """Yield what is needed of a whole volume, and go on to its end, where the CRC-32 stands."""
+    planes, rows, columns = needed
+    start = 0
+    for slab in slabs:
+        part = slab[max(0, planes.start - start) : max(0, planes.stop - start), rows, columns]
+        if len(part):
+            yield part
+        start += len(slab)
