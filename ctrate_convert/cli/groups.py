@@ -21,6 +21,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "preview": "Look at volumes: pictures of shards and sources",
         "verify": "Check shards against records and sources; repair",
         "audit": "Account for every source ever deleted",
+        "recipes": "List what readers can resample volumes to; show one",
     },
     "Free the disk": {
         "delete": "Delete sources that equal what their shards hold",
