@@ -46,7 +46,7 @@ def geometry_of(header: ArrayHeader, metadata: Mapping[str, str]) -> Geometry:
     table if its sizes are those of the array, or empty.
     """
     own = header.geometry or NO_GEOMETRY
-    table = _Table(_sizes(metadata), tuple(table_spacing_mm(metadata)))
+    table = _Table(table_sizes(metadata), tuple(table_spacing_mm(metadata)))
     # The table describes the scan as it was before: a resampled array has other sizes without any
     # contradiction.
     if not table.sizes or len(header.shape) != 3 or own.grid == "resampled":
@@ -100,7 +100,8 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _sizes(metadata: Mapping[str, str]) -> tuple[int, ...]:
+def table_sizes(metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """Return (x, y, z) from Columns, Rows and NumberofSlices; empty unless all are known."""
     numbers = [number_in(metadata, name) for name in ("Columns", "Rows", "NumberofSlices")]
     sizes = tuple(int(number) for number in numbers if number and number == int(number))
     return sizes if len(sizes) == 3 else ()

@@ -28,7 +28,8 @@ _AS_STORED = (0, 1, 2)
 class Asked:
     """The unit and the axes of the arrays to give; axes that are empty are those of the shard.
 
-    With a ``view`` its recipe decides both, and `Viewed` gives the arrays.
+    With a ``view`` its recipe decides both, and `Viewed` gives the arrays. ``assume_axes`` are then
+    those of the shard where nothing tells them.
 
     Raises:
         SettingsError: there are no such units or axes, or they are asked for together with a view.
@@ -37,12 +38,18 @@ class Asked:
     units: Units = "stored"
     axes: Axes = ""
     view: Recipe | None = None
+    assume_axes: Axes = ""
 
     def __post_init__(self) -> None:
         if self.units not in get_args(Units):
             raise SettingsError("no such units", seen=self.units, expected="stored, source or hu")
         if self.axes not in get_args(Axes):
             raise SettingsError("no such axes", seen=self.axes, expected="xyz, yxz or zyx")
+        if self.assume_axes not in get_args(Axes) or (self.assume_axes and not self.view):
+            raise SettingsError(
+                "assume_axes tells a view the axes of volumes that do not tell them",
+                seen=self.assume_axes, expected="view=… and xyz, yxz or zyx",
+            )  # fmt: skip
         if self.view and (self.units, self.axes) != ("stored", ""):
             raise SettingsError(
                 "a view has its own units and axes", seen=f"view={self.view.name!r} and "

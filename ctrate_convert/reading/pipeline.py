@@ -42,6 +42,7 @@ def open_dataset(
     units: Units = "stored",
     axes: Axes = "",
     view: str | os.PathLike[str] | Recipe | None = None,
+    assume_axes: Axes = "",
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -78,6 +79,8 @@ def open_dataset(
             ``ctclip``, the path of a TOML file, or a `Recipe`. ``crop`` and ``origin`` count in
             voxels of the view, and only what the crop needs is resampled. The view has its own
             units and axes, so neither may be asked for. ``json["view"]`` tells its place.
+        assume_axes: With a view, the axes of volumes whose shards do not tell them, such as
+            ``yxz``; ``json["view"]`` keeps that. Nothing else is assumed.
 
     Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
     WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
@@ -93,7 +96,7 @@ def open_dataset(
             fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
-    asked = Asked(units, axes, None if view is None else find_recipe(view))
+    asked = Asked(units, axes, None if view is None else find_recipe(view), assume_axes)
     # Checked at once, and not in a worker process an hour later.
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")

@@ -14,6 +14,7 @@ from ctrate_convert.reading.asked import Asked
 from ctrate_convert.reading.boxes import Box, Shape, whole
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.views.recipe import Recipe
 from ctrate_convert.views.view import View, facts_of
 
@@ -25,8 +26,10 @@ class Viewed:
         SampleError: the sample's JSON does not say what the view needs.
     """
 
-    def __init__(self, recipe: Recipe, array: ArrayMember, fields: Mapping[str, Any]) -> None:
-        self.view = View(recipe, facts_of(fields, array.name, array.shape))
+    def __init__(
+        self, recipe: Recipe, array: ArrayMember, fields: Mapping[str, Any], assume_axes: Axes = ""
+    ) -> None:
+        self.view = View(recipe, facts_of(fields, array.name, array.shape, assume_axes))
 
     def shape(self, array: ArrayMember) -> Shape:
         """Return the shape of the whole view."""
@@ -63,7 +66,9 @@ def reader_of(asked: Asked, array: ArrayMember, fields: Mapping[str, Any]) -> As
     Raises:
         SampleError: there can be no view of this sample.
     """
-    return asked if asked.view is None else Viewed(asked.view, array, fields)
+    if asked.view is None:
+        return asked
+    return Viewed(asked.view, array, fields, asked.assume_axes)
 
 
 def with_view(fields: dict[str, Any], asked: Asked | Viewed) -> dict[str, Any]:

@@ -271,7 +271,8 @@ class Volumes(Mapping[str, Sample]):
     arrays as they lie in the shard, ``source`` gives float32 in the source's own unit, ``hu`` gives
     float32 in Hounsfield units. ``axes`` gives them with these axes, first to last. ``view`` gives
     what a recipe makes of each volume, with its own unit and axes: the name of a preset such as
-    ``ctclip``, the path of a TOML file, or a `Recipe`.
+    ``ctclip``, the path of a TOML file, or a `Recipe`. With a view, ``assume_axes`` are the axes of
+    volumes whose shards do not tell them.
 
     The mapping may be pickled, and shared between threads and with forked processes. It leaves out
     the samples of a shard whose record is missing, damaged, or not the merged one:
@@ -289,8 +290,9 @@ class Volumes(Mapping[str, Sample]):
         units: Units = "stored",
         axes: Axes = "",
         view: str | os.PathLike[str] | Recipe | None = None,
+        assume_axes: Axes = "",
     ) -> None:
-        self._asked = Asked(units, axes, None if view is None else find_recipe(view))
+        self._asked = Asked(units, axes, None if view is None else find_recipe(view), assume_axes)
         self._samples: dict[str, StoredSample] = {}
         index = Index(out)
         self.damaged: dict[str, str] = index.damaged

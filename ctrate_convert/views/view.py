@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import Affine, rows_of
-from ctrate_convert.formats.geometry import table_spacing_mm
+from ctrate_convert.formats.geometry import table_sizes, table_spacing_mm
 from ctrate_convert.formats.tiling import Box, Shape, box_shape
+from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.views.elements import Elements, NotFinite, elements_of
 from ctrate_convert.views.grid import Axis, centred, resampled_voxels
 from ctrate_convert.views.kernel import resample
@@ -41,7 +42,8 @@ class Facts:
     """What a view has to know of a stored volume; each entry is one per axis of its array.
 
     ``affine`` may be empty. ``orientation`` has the direction in which each axis grows, or is
-    empty. An element times ``slope`` plus ``intercept`` is in Hounsfield units.
+    empty. An element times ``slope`` plus ``intercept`` is in Hounsfield units. ``assumed_axes``
+    are the ``axes`` if nothing told them.
     """
 
     name: str
@@ -52,18 +54,28 @@ class Facts:
     affine: Affine
     slope: float
     intercept: float
+    assumed_axes: str = ""
 
 
-def facts_of(fields: Mapping[str, Any], name: str, shape: Shape) -> Facts:
+def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Axes = "") -> Facts:
     """Return what the JSON of a sample says of its volume.
+
+    ``assume_axes`` are its axes where nothing tells them.
 
     Raises:
         SampleError: it does not say what the axes, the spacing or the unit are, or it says that
-            the volume was resampled before.
+            the volume was resampled before, or what is assumed contradicts the table.
     """
     axes, spacing = str(fields.get("axes", "")), tuple(fields.get("spacing_axes_mm", ()))
+    metadata = fields.get("metadata", {})
+    assumed = "" if axes else assume_axes
+    axes = axes or assumed
     if sorted(axes) != sorted("xyz"):
-        raise _refused("it is not known what this volume's axes are", name)
+        raise _refused(
+            "it is not known what this volume's axes are",
+            name,
+            ", or assume_axes= if you know them",
+        )
     if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
         raise _refused("it is not known what this volume's spacing is", name)
     if fields.get("grid") == "resampled":
@@ -71,7 +83,9 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape) -> Facts:
     slope = float(fields.get("hu_slope", 0.0))
     if not slope:
         raise _refused("this volume's intensity is unknown: nothing tells Hounsfield units", name)
-    table = dict(zip("xyz", table_spacing_mm(fields.get("metadata", {})), strict=False))
+    if assumed and fields.get("grid") == "native":
+        _require_fit(assumed, shape, metadata, name)
+    table = dict(zip("xyz", table_spacing_mm(metadata), strict=False))
     return Facts(
         name=name,
         shape=shape,
@@ -84,13 +98,25 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape) -> Facts:
         affine=rows_of(fields["affine"]) if fields.get("affine") else (),
         slope=slope,
         intercept=float(fields.get("hu_intercept", 0.0)),
+        assumed_axes=assumed,
     )
 
 
-def _refused(what: str, name: str) -> SampleError:
+def _require_fit(axes: str, shape: Shape, metadata: Mapping[str, str], name: str) -> None:
+    sizes = dict(zip("xyz", table_sizes(metadata), strict=False))
+    if sizes and tuple(sizes[axis] for axis in axes) != shape:
+        raise SampleError(
+            "the axes that are assumed contradict the table", where=name,
+            seen=f"{axes} of {'×'.join(map(str, shape))}",
+            expected=", ".join(f"{size} along {axis}" for axis, size in sizes.items()),
+        )  # fmt: skip
+
+
+def _refused(what: str, name: str, more: str = "") -> SampleError:
     return SampleError(
         what, where=name,
-        expected="known axes, spacing and unit, the scanner's own grid; keys= leaves out others",
+        expected="known axes, spacing and unit, the scanner's own grid; keys= leaves out others"
+        + more,
     )  # fmt: skip
 
 
@@ -171,14 +197,16 @@ class View:
     def as_json(self) -> dict[str, Any]:
         """Return what puts a prediction on the view back into the patient, for the sample's JSON.
 
-        ``hu_slope`` and ``hu_intercept`` turn an element to Hounsfield units; ``origin`` counts in
-        voxels of the resampled volume, whose shape is ``resampled_shape``.
+        ``assumed_axes`` are the shard's if a reader assumed them, else empty. ``hu_slope`` and
+        ``hu_intercept`` turn an element to Hounsfield units. ``origin`` counts in voxels of the
+        resampled volume, whose shape is ``resampled_shape``.
         """
         slope, intercept = self.elements.to_hu
         return {
             "recipe": self.recipe.name,
             "recipe_id": self.recipe.recipe_id,
             "axes": self.recipe.axes,
+            "assumed_axes": self._facts.assumed_axes,
             "shape": list(self.shape),
             "dtype": self.elements.dtype.name,
             "resampled_shape": list(self.resampled),

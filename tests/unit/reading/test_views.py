@@ -188,6 +188,34 @@ def test_resampled_volumes_and_unknown_axes_are_refused(make_ctrate: Make, tmp_p
     assert "resampled" in reasons[0] and "axes" in reasons[1]
 
 
+def test_axes_that_nothing_tells_may_be_assumed(make_ctrate: Make, tmp_path: Path) -> None:
+    """A square NPZ: rows or columns first? Who knows says so, and the sample keeps it."""
+    made = make_ctrate(3, kinds=("data",), shape=(40, 40, 21))
+    converted = convert_here(made, tmp_path / "out")
+    native = Volumes(converted.out)
+    told = Volumes(converted.out, view=small("ctclip"), assume_axes="yxz")
+    wrong = Volumes(converted.out, view=small("ctclip"), assume_axes="zyx")
+    for key in known(converted):
+        assert native[key].axes == ""
+        with pytest.raises(SampleError, match="axes"):
+            _ = Volumes(converted.out, view=small("ctclip"))[key].array
+        with pytest.raises(SampleError, match="contradict the table"):
+            _ = wrong[key].array
+        x_mm, _, z_mm = table_spacing_mm(native[key].json["metadata"])
+        xyz = np.asarray(native[key].hu()).transpose(1, 0, 2)
+        golden = reference.ctclip(xyz, x_mm, z_mm, clip="after", target=(SIZE.x, SIZE.y, SIZE.z))
+        assert np.abs(np.asarray(told[key].array) - golden).max() <= 0.501
+        assert told[key].json["view"]["assumed_axes"] == "yxz"
+
+
+def test_axes_that_are_told_are_not_assumed(way: Converted) -> None:
+    key = known(way)[0]
+    assumed = Volumes(way.out, view=small("ctclip"), assume_axes="xyz")[key]
+    plain = Volumes(way.out, view=small("ctclip"))[key]
+    assert plain.json["view"]["assumed_axes"] == assumed.json["view"]["assumed_axes"] == ""
+    assert np.array_equal(assumed.array[...], plain.array[...])
+
+
 def test_the_tables_spacing_in_all_its_digits() -> None:
     """0.8 mm in a NIfTI is 0.800000012: 300 slices would be 160 and not the original's number."""
     told = {"metadata": {"XYSpacing": "[0.7, 0.7]", "ZSpacing": "0.8"}}
@@ -220,6 +248,8 @@ def test_nifti_gives_the_same_view_as_npz(make_ctrate: Make, tmp_path: Path) -> 
         {"view": "ctclip", "units": "source"},
         {"view": "ctclip", "axes": "zyx"},
         {"view": "nonsense"},
+        {"assume_axes": "yxz"},
+        {"view": "ctclip", "assume_axes": "zxy"},
         {"view": ""},
     ],
 )
