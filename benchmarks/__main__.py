@@ -21,6 +21,7 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    views,
 )
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
@@ -78,10 +79,15 @@ def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
 
+def _views(work: Path, quick: bool) -> list[Table]:
+    return views.tables(work, views.QUICK if quick else views.FULL)
+
+
 SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {
     "conversion": _conversion,
     "size": _size,
     "reading": _reading,
+    "views": _views,
     "scaling": _scaling,
     "memory": _memory,
     "prediction": _prediction,

@@ -31,10 +31,17 @@ from ctrate_convert.synthetic.clinical_tables import (
 )
 
 
-def write_inputs(folder: Path, volumes: Sequence[Path], *, copies: bool = False) -> None:
+def write_inputs(
+    folder: Path,
+    volumes: Sequence[Path],
+    *,
+    copies: bool = False,
+    shape: tuple[int, int, int] = (480, 480, 240),
+) -> None:
     """Write a data folder in which ``volumes`` have CT-RATE's names, and their tables.
 
-    Hard links, or ``copies``: a source with several names is never deleted.
+    Hard links, or ``copies``: a source with several names is never deleted. The tables say that the
+    volumes have ``shape``.
     """
     names = [VolumeName("train", number + 1, "a", 1) for number in range(len(volumes))]
     (folder / "npz").mkdir(parents=True)
@@ -42,7 +49,7 @@ def write_inputs(folder: Path, volumes: Sequence[Path], *, copies: bool = False)
         give = shutil.copyfile if copies else os.link
         suffix = ".nii.gz" if volume.name.endswith(".nii.gz") else ".npz"
         give(volume, folder / "npz" / f"{name.key}{suffix}")
-    metadata = metadata_rows(names, (480, 480, 240), 0)
+    metadata = metadata_rows(names, shape, 0)
     _write_csv(
         folder / "metadata.csv", METADATA_COLUMNS, [[*r.values()] for r in metadata.values()]
     )

@@ -74,7 +74,7 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
         raise _refused(
             "it is not known what this volume's axes are",
             name,
-            ", or assume_axes= if you know them",
+            ", or assume_axes= tells them",
         )
     if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
         raise _refused("it is not known what this volume's spacing is", name)

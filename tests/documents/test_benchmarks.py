@@ -22,6 +22,7 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    views,
 )
 from benchmarks.measure import Cost, ratios
 from benchmarks.report import Target
@@ -41,6 +42,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(probing, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(views, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "_TOUCHED_BYTES", 2**20)
     monkeypatch.setattr(scale, "QUICK", scale.Sizes((3,), (100,), (6,), (2,)))
