@@ -98,7 +98,9 @@ def resampled_voxels(rule: SizeRule, voxels: int, spacing_mm: float, target_mm: 
         return int(voxels * (spacing_mm / target_mm))
     if rule == "int(n*c/t)":
         return int(voxels * spacing_mm / target_mm)
-    return round(voxels * spacing_mm / target_mm)
+    if rule == "round(n*c/t)":
+        return round(voxels * spacing_mm / target_mm)
+    return round((voxels - 1) * spacing_mm / target_mm + 1)
 
 
 def centred(resampled: int, size: int, odd_voxel: Literal["before", "after"]) -> int:

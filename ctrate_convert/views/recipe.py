@@ -19,11 +19,11 @@ from ctrate_convert.store.records.plan import Encoding
 KERNEL_VERSION = 1
 """Raised whenever the kernel gives another bit for the same recipe and volume."""
 
-SizeRule = Literal["int(n*(c/t))", "int(n*c/t)", "round(n*c/t)"]
+SizeRule = Literal["int(n*(c/t))", "int(n*c/t)", "round(n*c/t)", "round((n-1)*c/t+1)"]
 """The number of voxels along an axis of n voxels of c mm that is resampled to t mm.
 
 The first two differ by one where a product lies at an integer: 242 of 26,056 pairs of size and
-spacing. ``round`` is Python's, to even.
+spacing. ``round`` is Python's, to even; the last one is that of MONAI's ``compute_shape_offset``.
 """
 
 Coordinates = Literal["half_pixel", "origin"]

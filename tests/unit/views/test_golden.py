@@ -76,6 +76,23 @@ def test_hlip_is_the_original_within_rounding() -> None:
     assert different <= MOST_DIFFERENT * voxels
 
 
+def test_merlin_is_the_original_within_rounding() -> None:
+    different = voxels = 0
+    for number in range(len(GRIDS)):
+        grid, xyz, axes = volume_of(number)
+        size = tuple(one - one % 2 for one in grid.size)
+        expected = reference.merlin(xyz, grid.xy_mm, grid.z_mm, size) * 2000 - 1000  # type: ignore[arg-type]
+        stored = stored_as(xyz, axes)
+        letters = dict(zip("xyz", "LPS", strict=True))
+        told = facts(stored, axes, grid, orientation="".join(letters[axis] for axis in axes))
+        found = read(View(sized("merlin", size), told), stored)  # type: ignore[arg-type]
+        assert found.dtype == np.int16 and found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 0.501
+        different += int((found != np.rint(expected)).sum())
+        voxels += found.size
+    assert different <= MOST_DIFFERENT * voxels
+
+
 def test_the_reference_is_linear_interpolation() -> None:
     """A ramp stays a ramp of the other spacing, and its ends stay: half a voxel in, not beyond."""
     ramp = np.broadcast_to(np.arange(10.0)[:, None, None], (10, 3, 3))

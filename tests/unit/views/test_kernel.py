@@ -183,6 +183,9 @@ def test_size_rules(spacing: float, target: float) -> None:
         assert resampled_voxels("round(n*c/t)", voxels, spacing, target) == round(
             voxels * spacing / target
         )
+        assert resampled_voxels("round((n-1)*c/t+1)", voxels, spacing, target) == round(
+            (voxels - 1) * spacing / target + 1
+        )
 
 
 def test_the_odd_voxel() -> None:
