@@ -71,11 +71,8 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
     assumed = "" if axes else assume_axes
     axes = axes or assumed
     if sorted(axes) != sorted("xyz"):
-        raise _refused(
-            "it is not known what this volume's axes are",
-            name,
-            ", or assume_axes= tells them",
-        )
+        more = ", or assume_axes= tells them"
+        raise _refused("it is not known what this volume's axes are", name, more)
     if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
         raise _refused("it is not known what this volume's spacing is", name)
     if fields.get("grid") == "resampled":

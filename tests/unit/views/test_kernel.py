@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ctrate_convert.views.view import View
 from tests.unit.views import reference
 from tests.unit.views.support import Array, Grid, facts, grids, noise, read, sized, stored_as
 
+ROOT = Path(__file__).parents[3]
 GRID = Grid((61, 47, 39), 0.7, 1.0, (48, 50, 24))
 _AXES = ("zyx", "xyz", "yxz")
 _NAMES = ("ctclip", "ctclip-inference", "ctclip-modern", "hlip")
@@ -63,7 +65,7 @@ def test_the_bits_depend_on_no_simd_and_on_no_slab() -> None:
         pytest.skip("numpy uses nothing beyond its baseline on this machine")
     code = "from tests.unit.views.test_kernel import *; print(dispatched(), digests(), sep='\\n')"
     there = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
         env={**os.environ, "NPY_DISABLE_CPU_FEATURES": off},
     )  # fmt: skip
     told, _, rest = there.stdout.partition("\n")
