@@ -53,6 +53,26 @@ def wait_for_the_finaliser(out: Path, timeout_s: float = 120) -> None:
         time.sleep(0.5)
 
 
+def test_reading_everything_back_runs_in_its_order(cluster: Cluster, home: Path) -> None:
+    """What the how-to says of jobs that verify, once they have ended."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **cluster.environment(), "PATH": path}
+    plan = "ctrate-convert plan --config config/train.toml --exclude_file data/no_chest_train.txt"
+    written = commands("docs/howto.md", "## Read everything back on the cluster")
+    assert any(" --submit" in command for command in written)
+    for command in (plan, "ctrate-convert run shards/train --keep_source_files", *written):
+        if " --result" in command:
+            deadline = time.monotonic() + 120
+            while cluster.run("squeue", "--noheader").stdout.strip():
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        done = subprocess.run(
+            command, shell=True, cwd=home, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
 @pytest.mark.parametrize(("document", "heading"), SECTIONS)
 def test_the_readmes_way_through_slurm_runs_in_its_order(
     document: str, heading: str, cluster: Cluster, home: Path

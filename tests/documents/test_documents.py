@@ -106,7 +106,7 @@ def test_commands_of_the_documents_run_in_their_order(document: str, home: Path)
 
 SLURM_VERBS = (
     " submit ", " status ", " relaunch ", " cancel ", " logs ", " history ",
-    " --cluster ", "slurm-",
+    " --cluster ", "slurm-", " --submit", " --result",
 )  # fmt: skip
 """Commands that need a cluster: run by ``tests/cluster``."""
 
