@@ -141,7 +141,7 @@ def _speed(costs: Iterable[Cost], megabytes: float) -> float:
 
 
 def _view(name: str, zyx: Array) -> Array:
-    facts = Facts("", zyx.shape, "zyx", (_Z_MM, _XY_MM, _XY_MM), "", (), 1.0, 0.0)
+    facts = Facts("", zyx.shape, "zyx", (_Z_MM, _XY_MM, _XY_MM), "SPL", (), 1.0, 0.0)
     view = View(presets()[name], facts)
 
     def slabs(box: Box) -> Iterator[Array]:
