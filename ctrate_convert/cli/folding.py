@@ -10,7 +10,7 @@ from ctrate_convert.cli.language import error_text
 from ctrate_convert.errors import CtrateError
 from ctrate_convert.store.records.damage import Damage
 
-_FROM = 4
+_FROM = 12
 """So many equal reasons become one line; fewer are told by name."""
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T[\d:.]+(\+00:00|Z)?")

@@ -208,8 +208,7 @@ def test_deletion_goes_on_with_the_other_shards(converted: Converted) -> None:
     done = run_here("delete", converted.out, "--yes")
     assert done.code == ExitCode.DAMAGE, done.text
     assert sources_left(converted.made) == keys
-    assert f"  kept: {len(keys)} files, such as " in done.stdout
-    assert done.stdout.count(f"the record of {BAD} is damaged") == 1
+    assert done.stdout.count(f"the record of {BAD} is damaged") == len(keys)
 
 
 @pytest.mark.parametrize("which", ["record", "plan"])

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from ctrate_convert.cli import folding
 from ctrate_convert.cli.folding import by_reason, folded, folded_notes, same_error
 from ctrate_convert.errors import EnvironmentProblem, ExitCode
 from ctrate_convert.synthetic import SyntheticCtRate
@@ -25,13 +28,13 @@ def test_reasons_are_equal_apart_from_names_and_the_time_of_day() -> None:
     assert [len(group) for group in by_reason(told)] == [2, 1, 1, 1]
 
 
-def test_four_share_a_line_and_three_do_not() -> None:
-    three = [(f"train_{at}_a_1", "no array") for at in range(3)]
-    assert list(folded("kept", three, "file")) == [f"  kept: {key}: no array" for key, _ in three]
-    four = [*three, ("train_3_a_1", "no array")]
-    assert list(folded("kept", four, "file")) == ["  kept: 4 files, such as train_0_a_1: no array"]
-    notes = [*(f"{key}: {why}" for key, why in four), "a folder is gone: why"]
-    assert list(folded_notes(notes)) == ["train_0_a_1 and 3 more: no array", notes[-1]]
+def test_twelve_share_a_line_and_eleven_do_not() -> None:
+    few = [(f"train_{at}_a_1", "no array") for at in range(11)]
+    assert list(folded("kept", few, "file")) == [f"  kept: {key}: no array" for key, _ in few]
+    many = [*few, ("train_11_a_1", "no array")]
+    assert list(folded("kept", many, "file")) == ["  kept: 12 files, such as train_0_a_1: no array"]
+    notes = [*(f"{key}: {why}" for key, why in many), "a folder is gone: why"]
+    assert list(folded_notes(notes)) == ["train_0_a_1 and 11 more: no array", notes[-1]]
 
 
 def test_errors_of_shards_are_equal_apart_from_the_shard() -> None:
@@ -41,14 +44,14 @@ def test_errors_of_shards_are_equal_apart_from_the_shard() -> None:
 
 
 def test_twenty_volumes_that_fail_alike_are_one_line(make_ctrate: Make, tmp_path: Path) -> None:
-    made = make_ctrate(6, kinds=("data",))
+    made = make_ctrate(20, kinds=("data",))
     for path in made.sources.values():
         path.write_bytes(b"no zip at all")
     done = run_here(*convert_words(made, tmp_path / "out", "--probe", 0))
     assert done.code == ExitCode.SAMPLES_FAILED
     lines = [line for line in done.stdout.splitlines() if "failed, source kept" in line]
     assert len(lines) == 1, done.stdout
-    assert lines[0].startswith("  failed, source kept: 6 samples, such as train_")
+    assert lines[0].startswith("  failed, source kept: 20 samples, such as train_")
 
 
 def test_a_damaged_shard_is_one_line_unless_details_are_asked_for(converted: Converted) -> None:
@@ -68,8 +71,11 @@ def test_a_damaged_shard_is_one_line_unless_details_are_asked_for(converted: Con
         assert f"  {path.name}, {sample.key}: " in details
 
 
-def test_restored_sources_share_a_line(converted: Converted, tmp_path: Path) -> None:
+def test_restored_sources_share_a_line(
+    converted: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `restore` brought back is kept, and `delete` says when, in one line."""
+    monkeypatch.setattr(folding, "_FROM", 4)
     trash = converted.made.data_folder.parent / "trash"
     assert run_here("delete", converted.out, "--yes", "--trash", trash).code == ExitCode.DONE
     assert run_here("restore", converted.out).code == ExitCode.DONE

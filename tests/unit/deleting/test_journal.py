@@ -92,10 +92,7 @@ def test_missing_data_folder(converted: Converted) -> None:
     converted.made.data_folder.rename(away)
     done = delete(converted)
     assert done.code == ExitCode.REFUSED
-    assert (
-        "kept: 8 files, such as train_1_a_1.npz — the folder that it is in cannot be seen now"
-        in done.text
-    )
+    assert "kept: train_1_a_1.npz — the folder that it is in cannot be seen now" in done.text
     assert set(events(converted).values()) == {"undecided"}
     away.rename(converted.made.data_folder)
     assert delete(converted).code == ExitCode.DONE

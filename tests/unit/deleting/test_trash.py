@@ -102,9 +102,7 @@ def test_a_restored_source_is_kept(converted: Converted, trash: Path) -> None:
     run_here("restore", converted.out)
     again = delete(converted, trash)
     assert again.code == ExitCode.REFUSED
-    assert "  kept: 8 files, such as " in again.stdout
-    assert again.stdout.count("restored from the trash, ") == 1
-    assert "8 files were NOT deleted." in again.stdout
+    assert again.stdout.count("restored from the trash, ") == 8
     assert len(sources_left(converted.made)) == 8
     assert run_here("run", converted.out, "--yes").code == ExitCode.DONE
     assert len(sources_left(converted.made)) == 8
