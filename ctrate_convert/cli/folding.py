@@ -10,6 +10,8 @@ from ctrate_convert.cli.language import error_text
 from ctrate_convert.errors import CtrateError
 from ctrate_convert.store.records.damage import Damage
 
+_IN_ONE_LINE = 6
+"""So many findings of one shard are told in its line."""
 _FROM = 12
 """So many equal reasons become one line; fewer are told by name."""
 
@@ -51,7 +53,7 @@ def folded_notes(notes: Iterable[str]) -> Iterator[str]:
 
 
 def folded_damage(damage: Iterable[Damage]) -> Iterator[str]:
-    """Yield a line for each damaged file: its finding, or their number and the first one."""
+    """Yield a line for each damaged file: its finding, or their number and the first ones."""
     by_shard: dict[str, list[Damage]] = {}
     for one in damage:
         by_shard.setdefault(one.shard, []).append(one)
@@ -59,8 +61,12 @@ def folded_damage(damage: Iterable[Damage]) -> Iterator[str]:
         if len(found) == 1:
             yield damage_line(found[0])
             continue
-        first = f"{found[0].key}: {found[0].what}" if found[0].key else found[0].what
-        yield f"  {shard}: {show.count(len(found), 'finding')}, the first: {first}"
+        # What concerns the whole shard comes first.
+        found.sort(key=lambda one: one.key is not None)
+        told = [f"{one.key}: {one.what}" if one.key else one.what for one in found]
+        more = "; …" if len(told) > _IN_ONE_LINE else ""
+        number = show.count(len(told), "finding")
+        yield f"  {shard}: {number}: {'; '.join(told[:_IN_ONE_LINE])}{more}"
 
 
 def damage_line(one: Damage) -> str:

@@ -65,7 +65,7 @@ def test_a_damaged_shard_is_one_line_unless_details_are_asked_for(converted: Con
     assert short.code == ExitCode.DAMAGE
     named = [line for line in short.stdout.splitlines() if line.startswith(f"  {path.name}")]
     assert len(named) == 1
-    assert re.match(rf"  {path.name}: {2 * len(samples)} findings, the first: train_", named[0])
+    assert re.match(rf"  {path.name}: {2 * len(samples)} findings: train_", named[0])
     details = run_here("verify", converted.out, "--full", "--details").stdout
     for sample in samples:
         assert f"  {path.name}, {sample.key}: " in details
