@@ -53,13 +53,13 @@ def folded_notes(notes: Iterable[str]) -> Iterator[str]:
 
 
 def folded_damage(damage: Iterable[Damage]) -> Iterator[str]:
-    """Yield a line for each damaged file: its finding, or their number and the first ones."""
+    """Yield a line for each damaged shard, with its first findings; other files have one each."""
     by_shard: dict[str, list[Damage]] = {}
     for one in damage:
         by_shard.setdefault(one.shard, []).append(one)
     for shard, found in by_shard.items():
-        if len(found) == 1:
-            yield damage_line(found[0])
+        if len(found) == 1 or not shard.endswith(".tar"):
+            yield from map(damage_line, found)
             continue
         # What concerns the whole shard comes first.
         found.sort(key=lambda one: one.key is not None)
