@@ -19,6 +19,7 @@ from ctrate_convert.running.each_process import in_processes
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.privacy import keep_private
 from ctrate_convert.store.records.plan import PlanSettings
+from ctrate_convert.views.presets import find_recipe
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -155,12 +156,32 @@ def plan_options(function: F) -> F:
         ),
         "discard_members": discard_members_option,
         "trash": trash_option,
+        **dict.fromkeys(("view", "assume_axes"), _no_option),
     }
     function = options_of(PlanSettings, defaults=True, instead=own)(function)
     output = click.option(
         "--output_dir", type=_PATH, help="The dataset directory to make or extend."
     )
     return config_option(output(function))
+
+
+def _no_option(function: F) -> F:
+    """Leave out a setting that only a plan of views has."""
+    return function
+
+
+def view_options(function: F) -> F:
+    """Add the options by which the views of a dataset are planned."""
+    for option in (
+        click.option("--assume_axes", type=click.Choice(["xyz", "yxz", "zyx"]),
+                     help="Of --view: the axes of volumes whose shards tell none; recorded."),
+        click.option("--from", type=_PATH, metavar="OUT",
+                     help="Of --view: the dataset that the views are made from."),
+        click.option("--view", metavar="NAME|FILE.toml",
+                     help="Plan a dataset of views, by a recipe; `recipes` lists them."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 def files_from_option(function: F) -> F:
@@ -277,6 +298,33 @@ def yes_option(function: F) -> F:
     return click.option("--yes", is_flag=True, help="Do not ask before deleting.")(function)
 
 
+def view_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
+    """Return the dataset of views to plan, and its settings, from the values of all options.
+
+    Raises:
+        SettingsError: an option is missing or does not go with another.
+    """
+    values = dict(values)
+    missing = [f"--{name}" for name in ("view", "from", "output_dir") if not values.get(name)]
+    if missing:
+        raise SettingsError(
+            f"missing {', '.join(missing)}",
+            expected="--view NAME --from OUT --output_dir OUT2",
+            next_command="ctrate-convert recipes",
+        )
+    given_as = click.get_current_context().get_parameter_source
+    values["view"] = recipe = find_recipe(values["view"])
+    if given_as("encoding") is ParameterSource.DEFAULT and values["layout"] != "ctclip":
+        values["encoding"] = recipe.encoding
+    native = Path(values.pop("from")).expanduser().resolve()
+    if values.get("data_folder"):
+        raise SettingsError("--from tells what views are made from", seen="--data_folder too")
+    tables = {name: values[name] or "" for name in ("reports_file", "meta_file", "labels_file")}
+    values |= {"data_folder": str(native), **tables, _DELETE: bool(values[_DELETE])}
+    values["assume_axes"] = values["assume_axes"] or ""
+    return _settings(values)
+
+
 def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
     """Return the plan's dataset and its settings from the options' values.
 
@@ -295,6 +343,10 @@ def plan_settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
             expected="on the command line or in --config",
             next_command="ctrate-convert convert --help",
         )
+    return _settings(values)
+
+
+def _settings(values: dict[str, Any]) -> tuple[Dataset, PlanSettings]:
     out = Path(values.pop("output_dir"))
     try:
         return Dataset(out), PlanSettings(**values)

@@ -20,6 +20,7 @@ from ctrate_convert.cli.probe_table import print_probe, probe_facts
 from ctrate_convert.cli.sections import PlanCommand
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.planning.make import PlanReport, make_plan
+from ctrate_convert.planning.views.plan import plan_views
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import load_excluded, load_plans, require_plans
 
@@ -27,6 +28,7 @@ from ctrate_convert.store.plans import load_excluded, load_plans, require_plans
 @click.command("plan", cls=PlanCommand)
 @options.plan_options
 @options.files_from_option
+@options.view_options
 @click.option("--dry_run", is_flag=True, help="Say what the plan would be; write nothing.")
 @click.option("--details", is_flag=True, help="Name all that is left out, and each encoding.")
 @click.option(
@@ -58,10 +60,15 @@ def command(
       ctrate-convert plan --data_folder /data/npz --reports_file train_reports.csv \\
         --meta_file train_metadata.csv --labels_file train_predicted_labels.csv \\
         --output_dir /data/shards
+      ctrate-convert plan --view ctclip --from /data/shards --output_dir /data/ctclip
       ctrate-convert plan --show /data/shards --details
     """
     if shown is not None:
         return _show_again(Dataset(shown), num_workers, as_json=as_json, details=details)
+    if values["view"] or values["from"]:
+        return _plan_views(values, num_workers, as_json=as_json, details=details, dry_run=dry_run)
+    for name in ("view", "from", "assume_axes"):
+        values.pop(name)
     dataset, settings = options.plan_settings(values)
     with PlanProgress() as progress:
         report = make_plan(
@@ -87,13 +94,39 @@ def command(
     )
     if report.plan is None:
         print_ignored(load_plans(dataset)[-1], settings)
-    elif dry_run:
-        show.say("Dry run: nothing was written. Next: the same command without --dry_run")
     else:
-        if not details:
-            show.say(f"Details: ctrate-convert plan --show {dataset.out} --details")
-        show.say(f"Next: ctrate-convert run {dataset.out}")
+        _print_next(dataset, details=details, dry_run=dry_run)
     return ExitCode.DONE
+
+
+def _plan_views(
+    values: dict[str, Any], num_workers: int, *, as_json: bool, details: bool, dry_run: bool
+) -> int:
+    """Plan the views of a dataset."""
+    dataset, settings = options.view_settings(values)
+    with PlanProgress() as progress:
+        reports = plan_views(dataset, settings, progress, on_probe=progress.probed, dry_run=dry_run)
+    if as_json:
+        facts = [plan_facts(dataset, report, num_workers=num_workers) for report in reports]
+        show.as_json({"generations": facts})
+        return ExitCode.DONE
+    for report in reports:
+        print_plan(
+            dataset, report, deleting=False, num_workers=num_workers, details=details,
+            published=not dry_run,
+        )  # fmt: skip
+    if any(report.plan for report in reports):
+        _print_next(dataset, details=details, dry_run=dry_run)
+    return ExitCode.DONE
+
+
+def _print_next(dataset: Dataset, *, details: bool, dry_run: bool) -> None:
+    if dry_run:
+        show.say("Dry run: nothing was written. Next: the same command without --dry_run")
+        return
+    if not details:
+        show.say(f"Details: ctrate-convert plan --show {dataset.out} --details")
+    show.say(f"Next: ctrate-convert run {dataset.out}")
 
 
 def _show_again(dataset: Dataset, num_workers: int, *, as_json: bool, details: bool) -> int:
@@ -153,7 +186,8 @@ def print_plan(
         print_summary(dataset, plan, report.excluded, deleting=deleting, num_workers=num_workers)
     if details or plan is None:
         found = ", ".join(f"{name} {rows:,}" for name, rows in report.rows.items())
-        show.line(f"Found {show.count(report.volumes_found, 'volume')}; table rows: {found}.")
+        rows = f"; table rows: {found}" if found else ""
+        show.line(f"Found {show.count(report.volumes_found, 'volume')}{rows}.")
         print_excluded(report.excluded)
     for one in report.lists:
         show.line(f"List {one.described}")

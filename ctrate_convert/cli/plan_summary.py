@@ -49,7 +49,12 @@ def print_summary(
     """Answer the four questions, and say what becomes of the sources."""
     title = translated(f"Plan {plan.plan_id[:12]} (generation {plan.generation}).")
     show.line(title)
-    show.wrapped(translated(_sources_words(plan.settings)))
+    if plan.settings.view is not None:
+        recipe = plan.settings.view
+        made = f"Views {recipe.name} ({recipe.recipe_id[:12]})"
+        show.wrapped(f"{made} of {plan.settings.data_folder}, which stays as it is.")
+    else:
+        show.wrapped(translated(_sources_words(plan.settings)))
     for name, answer in (
         ("how many", _how_many(plan, excluded)),
         ("how big", _how_big(plan)),

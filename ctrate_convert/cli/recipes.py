@@ -8,8 +8,8 @@ import click
 
 from ctrate_convert.cli import options, show
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.store.records.recipe import Recipe, as_toml
 from ctrate_convert.views.presets import find_recipe, presets
-from ctrate_convert.views.recipe import Recipe, as_toml
 
 
 @click.command("recipes")

@@ -11,6 +11,7 @@ PLAN_SECTIONS: Mapping[str, Sequence[str]] = {
         "config", "data_folder", "source", "reports_file", "meta_file", "labels_file",
         "exclude_file", "keep_file", "array_key", "files_from",
     ),
+    "Views": ("view", "from", "assume_axes"),
     "Output": ("output_dir", "layout", "encoding", "chunk_shape", "dtype", "step", "max_error"),
     "Shards and tasks": (
         "samples_per_shard", "shard_size_gb", "shards_per_task", "shuffle_seed", "test_mode",
@@ -35,7 +36,8 @@ class PlanCommand(click.Command):
         }
         for title, names in PLAN_SECTIONS.items():
             rows = [records.pop(name) for name in names if name in records]
-            with formatter.section(title):
-                formatter.write_dl(rows)
+            if rows:  # `convert` has none about views
+                with formatter.section(title):
+                    formatter.write_dl(rows)
         with formatter.section("Other"):
             formatter.write_dl(list(records.values()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ctrate_convert.planning.make import make_plan
+from ctrate_convert.planning.make import PlanReport, make_plan
+from ctrate_convert.planning.views.plan import plan_views
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plans import planned_before, require_plans
 
@@ -20,5 +21,8 @@ def plan_failed_samples(dataset: Dataset) -> frozenset[int]:
     # All of them, however many samples that plan was limited to.
     unlimited = {"test_mode": False, "limit": None}
     settings = require_plans(dataset)[-1].settings.model_copy(update=unlimited)
-    plan = make_plan(dataset, settings, retry_failed=keys).plan
-    return frozenset(plan.tasks) if plan else frozenset()
+    if settings.view is None:
+        reports: tuple[PlanReport, ...] = (make_plan(dataset, settings, retry_failed=keys),)
+    else:
+        reports = plan_views(dataset, settings, retry_failed=keys)
+    return frozenset(task for one in reports if one.plan for task in one.plan.tasks)

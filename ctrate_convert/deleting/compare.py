@@ -24,7 +24,7 @@ from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.index import ArrayMember, StoredSample
 from ctrate_convert.reading.samples import read_json
 from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.kinds import open_planned
 from ctrate_convert.sources.left_out import LeftOut
 from ctrate_convert.sources.source import Source
 from ctrate_convert.store.records.plan import PlanSettings
@@ -108,11 +108,11 @@ def _comparer(pair: Pair, volume: Source, *, exact: bool) -> Integers | Floats:
 
 
 def _are_integers(array: ArrayMember, volume: Source) -> bool:
-    return volume.array.dtype.kind != "f" and np.dtype(array.dtype).kind == "i"
+    return volume.array.dtype.kind != "f" and np.dtype(array.dtype).kind in "iu"
 
 
 def _opened(pair: Pair) -> Source:
-    return open_source(pair.where, pair.settings.array_key, descriptor=pair.descriptor)
+    return open_planned(pair.sample.key, pair.where, pair.settings, pair.descriptor)
 
 
 def _differences_in_description(

@@ -75,6 +75,11 @@ def release_sources(
         Interrupted: ``check_stop`` raised it; the source at hand has its name back.
     """
     dataset, shard = release.dataset, release.shard
+    if release.plan.settings.view is not None:
+        raise RefusedError(
+            "the shards that a view was made from are never deleted", where=dataset.out,
+            seen=f"a view of {release.plan.settings.data_folder}",
+        )  # fmt: skip
     consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
     require_trusted(dataset)
     require_not_in_memory(dataset.shard(shard.index))

@@ -56,11 +56,15 @@ class Source:
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
     """Yield every source of the plans in shard order, the excluded sources last.
 
+    Views have none: their sources are the shards of another dataset, which nothing here lets go.
+
     Sources described by damaged lines of a plan are left out; `find_damage` names those lines.
     """
     ledger = Ledger(dataset, plans)
     retried = {key: plan.generation for plan in plans for key in plan.retries}
     for index, (plan, shard) in ledger.planned.items():
+        if plan.settings.view is not None:
+            continue
         if index in ledger.recorded:
             try:
                 one = ledger.shard(index)

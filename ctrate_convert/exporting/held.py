@@ -94,7 +94,7 @@ class Held:
         return in_c_order(blocks, shape, dtype, scratch, fortran_order=fortran_order)
 
     def _as_source(self, block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        if block.dtype.kind == "i" and self.array.value_scale == 1.0:
+        if block.dtype.kind in "iu" and self.array.value_scale == 1.0:
             return block.astype(dtype)
         values: NDArray[np.float64] = np.multiply(block, self.array.value_scale, dtype=np.float64)
         if dtype.kind != "f":

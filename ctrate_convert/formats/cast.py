@@ -13,6 +13,7 @@ from ctrate_convert.formats.bound import Spread
 from ctrate_convert.formats.halves import halve, widen
 from ctrate_convert.formats.hounsfield import IntensityHistogram
 from ctrate_convert.formats.measured import Measured
+from ctrate_convert.store.records.plan import ArrayHeader
 
 Values = NDArray[Any]
 
@@ -50,6 +51,15 @@ def output_dtype(source_dtype: str, setting: str) -> str:
     if setting != "auto":
         return setting
     return "float16" if dtype.kind == "f" else "int16"
+
+
+def stored_dtype(header: ArrayHeader, setting: str) -> str:
+    """Return the array type in the shard: that of a view as it is, else as `output_dtype` says.
+
+    Raises:
+        SampleError: the source's type is not a number type that volumes come in.
+    """
+    return np.dtype(header.dtype).name if header.view else output_dtype(header.dtype, setting)
 
 
 class Caster:

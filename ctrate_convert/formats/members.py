@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -84,12 +84,14 @@ class AboutSource:
     """The facts of a sample's JSON about its source, besides the tables.
 
     ``raw_header`` is the array's header as it stands in the file, and ``extra`` the other entries.
+    ``more`` are fields that only some kinds of sources have.
     """
 
     header: ArrayHeader | None
     geometry: Geometry = NO_GEOMETRY
     raw_header: bytes = b""
     extra: Sequence[Mapping[str, object]] = ()
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 def small_members(
@@ -104,7 +106,7 @@ def small_members(
     prefix = header_bytes(labels.dtype, labels.shape) if names.array_has_header else b""
     fields = _description(sample, array, about)
     if layout == "ctclip":
-        fields = _ctclip_fields(sample, array) | fields
+        fields = _ctclip_fields(sample, array, about) | fields
     text = _ENCODER.encode(fields)
     return [
         (f"{sample.key}.{names.json}", text.encode()),
@@ -150,6 +152,7 @@ def _description(
         "metadata": sample.metadata,
         "source_header_base64": base64.b64encode(about.raw_header).decode(),
         "source_extra": list(about.extra),
+        **about.more,
     }
 
 
@@ -158,20 +161,23 @@ def _geometry(geometry: Geometry) -> dict[str, object]:
     return {"spacing_mm": fields.pop("spacing_mm"), **fields}
 
 
-def _ctclip_fields(sample: PlannedSample, array: ArrayRecord) -> dict[str, object]:
+def _ctclip_fields(
+    sample: PlannedSample, array: ArrayRecord, about: AboutSource
+) -> dict[str, object]:
     """Return the eight fields of the original script, with its names and types.
 
     A number that the table lacks is 0.0 here, since the JSON has no NaN and one type per key. The
     verbatim text is in ``metadata``.
     """
     metadata = sample.metadata
+    view = about.header.view if about.header else None
     return {
         "study_id": sample.key,
         "RescaleSlope": number_in(metadata, "RescaleSlope") or 0.0,
         "RescaleIntercept": number_in(metadata, "RescaleIntercept") or 0.0,
         "XYSpacing": metadata.get("XYSpacing", ""),
         "ZSpacing": number_in(metadata, "ZSpacing") or 0.0,
-        "original_shape": list(array.shape),
+        "original_shape": list(view.native_shape if view else array.shape),
         "volume_shape": list(array.shape),
         "volume_dtype": array.dtype,
     }

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from ctrate_convert import __version__
 from ctrate_convert.planning.estimate import peak_extra_bytes, sample_cost, tar_bytes
-from ctrate_convert.planning.probe_estimate import ProbeEstimate
 from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import shard_ranges
 from ctrate_convert.store.durable import PartialFile
@@ -24,6 +24,7 @@ from ctrate_convert.store.records.plan import (
     PlanEstimate,
     PlannedShard,
     PlanSettings,
+    Probe,
 )
 from ctrate_convert.store.records.volume_list import VolumeList
 
@@ -37,6 +38,13 @@ class Draft:
 
     plan: Plan
     files: dict[str, bytes | PartialFile]
+
+
+class Prediction(Protocol):
+    """What a probe foresees of a plan."""
+
+    def probe(self, output_bytes: int) -> Probe | None:
+        """Return the probe's record, for a plan that takes ``output_bytes``."""
 
 
 Predict = Callable[[int], int | None]
@@ -53,12 +61,16 @@ def draft_of(
     earlier: Sequence[Plan],
     retries: Sequence[str] = (),
     repairs: Mapping[str, int] | None = None,
-    prediction: ProbeEstimate | None = None,
+    prediction: Prediction | None = None,
     predict: Predict = lambda index: None,
+    parts: Sequence[range] | None = None,
 ) -> Draft:
-    """Return the generation after ``earlier`` with the samples of ``lines``."""
+    """Return the generation after ``earlier`` with the samples of ``lines``.
+
+    ``parts`` are the samples of each shard; without them the settings cut the plan into shards.
+    """
     excluded_data = b"".join(sample.to_json() + b"\n" for sample in excluded)
-    shards, samples_sha256 = _shards(lines, settings, predict, earlier)
+    shards, samples_sha256 = _shards(lines, settings, predict, earlier, parts)
     output_bytes = sum(shard.estimated_output_bytes for shard in shards)
     plan = Plan(
         plan_id=_NO_ID,
@@ -99,7 +111,11 @@ def draft_of(
 
 
 def _shards(
-    lines: StagedLines, settings: PlanSettings, predict: Predict, earlier: Sequence[Plan]
+    lines: StagedLines,
+    settings: PlanSettings,
+    predict: Predict,
+    earlier: Sequence[Plan],
+    parts: Sequence[range] | None,
 ) -> tuple[tuple[PlannedShard, ...], str]:
     """Return the shards, and the hash of all lines."""
     output_bytes, scratch_bytes = array("q"), array("q")
@@ -112,7 +128,7 @@ def _shards(
     first_shard, first_task = next_numbers(earlier)
     shards = []
     digest = hashlib.sha256()
-    for number, part in enumerate(shard_ranges(output_bytes, settings)):
+    for number, part in enumerate(parts or shard_ranges(output_bytes, settings)):
         data = lines.data(part)
         digest.update(data)
         inside = slice(part.start, part.stop)

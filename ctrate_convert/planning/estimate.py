@@ -19,6 +19,7 @@ from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.store.records.geometry import Geometry
 from ctrate_convert.store.records.plan import (
+    ArrayHeader,
     DType,
     Encoding,
     PlannedSample,
@@ -67,7 +68,7 @@ def sample_sizes(sample: PlannedSample, settings: PlanSettings, geometry: Geomet
     ``geometry`` is that of its array, as far as it is known.
     """
     header = sample.header
-    target = _target(header.dtype, settings.dtype) if header else None
+    target = _target(header, settings.dtype) if header else None
     if header is None or target is None:
         volume_bytes = array_bytes = sample.source_size_bytes
         shape, target = (0, 0, 0), np.dtype(np.int16)
@@ -76,7 +77,9 @@ def sample_sizes(sample: PlannedSample, settings: PlanSettings, geometry: Geomet
         volume_bytes = voxels * np.dtype(header.dtype).itemsize
         array_bytes = voxels * target.itemsize
         shape = _three(header.shape)
-    about = AboutSource(header, geometry)
+    view = header.view if header else None
+    more = {"view": view.as_json()} if view else {}
+    about = AboutSource(header, geometry, more=more)
     members = small_members(sample, _typical_record(target, shape), about, settings.layout)
     small_bytes = [len(data) for _, data in members]
     small_bytes[0] += header.extra_bytes if header else 0  # in the JSON, the first member
@@ -145,8 +148,12 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
     return max(peak, grown) + scratch
 
 
+def _target(header: ArrayHeader, setting: DType) -> np.dtype[np.generic] | None:
+    return np.dtype(header.dtype) if header.view else _cast_to(header.dtype, setting)
+
+
 @lru_cache
-def _target(dtype: str, setting: DType) -> np.dtype[np.generic] | None:
+def _cast_to(dtype: str, setting: DType) -> np.dtype[np.generic] | None:
     try:
         return np.dtype(output_dtype(dtype, setting))
     except SampleError:
@@ -161,7 +168,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 @lru_cache(maxsize=1024)
 def _typical_record(dtype: np.dtype[np.generic], shape: tuple[int, int, int]) -> ArrayRecord:
     """Return a record with numbers as long as CT's are, to measure the JSON member."""
-    whole = dtype.kind == "i"
+    whole = dtype.kind in "iu"
     return ArrayRecord.model_construct(
         name="",
         offset=0,

@@ -95,7 +95,7 @@ class _How:
     dry_run: bool
 
 
-class _DryRun(Exception):
+class DryRun(Exception):
     """Leaves planning with the report, so that all that was made for it is removed again."""
 
     def __init__(self, report: PlanReport) -> None:
@@ -168,7 +168,7 @@ def make_plan(
         # Even without the lock no plan is overwritten: the first to give its generation the name
         # wins.
         with (
-            _prepared(dataset, allowed),
+            prepared(dataset, allowed),
             locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
         ):
             for _ in range(2):
@@ -182,7 +182,7 @@ def make_plan(
                     return report
                 # Another planner was first, on a file system whose locks exclude nobody: plan the
                 # rest.
-    except _DryRun as done:
+    except DryRun as done:
         return done.report
     except OSError as error:
         raise environment_problem(error, "planning") from error
@@ -194,7 +194,7 @@ def make_plan(
 
 
 @contextlib.contextmanager
-def _prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
+def prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
     """Make the folders; remove them again if the block fails and there is no plan yet."""
     existed = dataset.out.exists()
     dataset.prepare(allowed)
@@ -262,7 +262,7 @@ def _publish(
             if how.approve is not None:
                 how.approve(report, [form.dtype for form in lines.forms])
             if how.dry_run:
-                raise _DryRun(report)
+                raise DryRun(report)
             if_refused.pop_all()
         if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
             return None

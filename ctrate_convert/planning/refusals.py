@@ -68,6 +68,16 @@ def refuse_other_format(
                 expected=expected,
                 next_command=f"give --{name} {expected}, or choose another --output_dir",
             )
+    if (mine := settings.view) != (theirs := first.view) and (
+        mine is None or theirs is None or mine.recipe_id != theirs.recipe_id
+    ):
+        raise RefusedError(
+            "this dataset was begun with another recipe",
+            where=dataset.out,
+            seen=f"--view {mine.name}" if mine else "no --view",
+            expected=f"the recipe {theirs.name} of its plan" if theirs else "no --view",
+            next_command="choose another --output_dir",
+        )
 
 
 def refuse_other_trash(dataset: Dataset, earlier: tuple[Plan, ...], settings: PlanSettings) -> None:

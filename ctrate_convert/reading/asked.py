@@ -15,7 +15,7 @@ from ctrate_convert.reading.boxes import Box, Shape
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.records.geometry import Axes
-from ctrate_convert.views.recipe import Recipe
+from ctrate_convert.store.records.recipe import Recipe
 
 Units = Literal["stored", "source", "hu"]
 """``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit.
@@ -113,7 +113,7 @@ class Asked:
         stored = array.value_min / array.value_scale
         if self.units == "stored":
             # The division above may miss the integer by a rounding error.
-            return round(stored) if np.dtype(array.dtype).kind == "i" else stored
+            return round(stored) if np.dtype(array.dtype).kind in "iu" else stored
         slope, intercept = self._to_units(array)
         return stored * slope + intercept
 

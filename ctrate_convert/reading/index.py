@@ -17,7 +17,7 @@ from ctrate_convert.formats.members import LAYOUTS
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import load_manifest
 from ctrate_convert.store.records.base import parse, sha256_hex
-from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.store.records.geometry import ArrayAxes
 from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.plan import Encoding, Layout
 from ctrate_convert.store.records.record import ShardRecord
@@ -59,7 +59,7 @@ class ArrayMember(NamedTuple):
     value_min: float
     hu_slope: float
     hu_intercept: float
-    axes: Axes
+    axes: ArrayAxes
 
 
 class StoredSample(NamedTuple):

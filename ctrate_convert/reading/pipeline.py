@@ -27,8 +27,8 @@ from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.reading.viewed import reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.manifest import ManifestShard
+from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.presets import find_recipe
-from ctrate_convert.views.recipe import Recipe
 
 
 def open_dataset(

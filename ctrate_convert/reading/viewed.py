@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from ctrate_convert.reading.boxes import Box, Shape, whole
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.records.geometry import Axes
-from ctrate_convert.views.recipe import Recipe
+from ctrate_convert.store.records.recipe import Recipe
+from ctrate_convert.views.described import view_facts
 from ctrate_convert.views.view import View, facts_of
 
 
@@ -59,6 +60,25 @@ class Viewed:
         """
         return self.view.read(box, lambda needed: _slabs(file, array, needed))
 
+    def read_whole(
+        self, file: ShardFile, array: ArrayMember, see: Callable[[NDArray[Any]], None]
+    ) -> NDArray[Any]:
+        """Return the whole view, after ``see`` got the whole stored array, slab by slab in C order.
+
+        Raises:
+            SampleError: a voxel is no finite number.
+            DamageError: the shard does not hold what its record says.
+            EnvironmentProblem: it cannot be read.
+        """
+        depth = block_depth(array.shape, np.dtype(array.dtype).itemsize)
+
+        def seen() -> Iterator[NDArray[Any]]:
+            for slab in _of_whole_planes(file, array, depth):
+                see(slab)
+                yield slab
+
+        return self.view.read(whole(self.view.shape), lambda needed: _cut(seen(), needed))
+
 
 def reader_of(asked: Asked, array: ArrayMember, fields: Mapping[str, Any]) -> Asked | Viewed:
     """Return what reads the arrays that were asked for; ``fields`` are the sample's JSON.
@@ -73,7 +93,11 @@ def reader_of(asked: Asked, array: ArrayMember, fields: Mapping[str, Any]) -> As
 
 def with_view(fields: dict[str, Any], asked: Asked | Viewed) -> dict[str, Any]:
     """Return a sample's JSON, with ``view`` if the arrays are those of a view."""
-    return {**fields, "view": asked.view.as_json()} if isinstance(asked, Viewed) else fields
+    return (
+        {**fields, "view": view_facts(asked.view).as_json()}
+        if isinstance(asked, Viewed)
+        else fields
+    )
 
 
 def _slabs(file: ShardFile, array: ArrayMember, needed: Box) -> Iterable[NDArray[Any]]:

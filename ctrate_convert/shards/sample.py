@@ -12,11 +12,11 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, output_dtype
+from ctrate_convert.formats.cast import BLOCK_VOXELS, Caster, Int16Overflow, stored_dtype
 from ctrate_convert.formats.codecs import CODECS
 from ctrate_convert.formats.codecs.target import ArrayTarget
 from ctrate_convert.formats.geometry import geometry_of
-from ctrate_convert.formats.hounsfield import to_hounsfield, without_scaling
+from ctrate_convert.formats.hounsfield import ToHounsfield, to_hounsfield, without_scaling
 from ctrate_convert.formats.measured import Measured
 from ctrate_convert.formats.members import (
     LAYOUTS,
@@ -27,14 +27,16 @@ from ctrate_convert.formats.members import (
 from ctrate_convert.formats.reorder import in_c_order
 from ctrate_convert.formats.tar import TarWriter, WrittenMember
 from ctrate_convert.shards.second_look import largest_excess
-from ctrate_convert.sources.kinds import open_source
+from ctrate_convert.sources.kinds import open_planned
 from ctrate_convert.sources.source import Source
-from ctrate_convert.store.records.plan import PlannedSample, PlanSettings
+from ctrate_convert.store.records.plan import ArrayHeader, PlannedSample, PlanSettings
 from ctrate_convert.store.records.record import (
     ArrayRecord,
     ConvertedSample,
+    Intensity,
     MemberRecord,
 )
+from ctrate_convert.views.described import unit_of
 
 OnBytes = Callable[[int], None]
 """A function that is called with each block's number of source bytes; it may raise to stop."""
@@ -75,9 +77,9 @@ def _convert_as(
     scratch: Path,
     on_bytes: OnBytes,
 ) -> ConvertedSample:
-    with open_source(path, settings.array_key) as volume:
+    with open_planned(sample.key, path, settings) as volume:
         extra = volume.source_extra()
-        name = target or output_dtype(volume.header.dtype, settings.dtype)
+        name = target or stored_dtype(volume.header, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")
         caster = _caster(volume, dtype, settings)
         member = ArrayTarget(
@@ -101,14 +103,12 @@ def _convert_as(
         # Only after the array was written: the bound follows from the spread of all voxels.
         measured.check(settings.max_error, look_again)
         header = volume.header
-        hounsfield = to_hounsfield(
-            measured.intensity, header.scaling, measured.value_scale, sample.metadata
-        )
+        hounsfield, intensity = _unit(measured, header, sample.metadata)
         array = _array_record(
             {
                 "encoding": settings.encoding,
                 "blake3": elements.hexdigest(),
-                "intensity": without_scaling(measured.intensity, header.scaling),
+                "intensity": intensity,
                 "hu_slope": hounsfield.slope,
                 "hu_intercept": hounsfield.intercept,
                 "hu_from": hounsfield.evidence,
@@ -122,6 +122,7 @@ def _convert_as(
             geometry=geometry_of(header, sample.metadata),
             raw_header=volume.raw_header,
             extra=extra,
+            more=volume.more_json,
         )
         members = [
             tar.add(name, data)
@@ -147,6 +148,17 @@ def _caster(volume: Source, dtype: np.dtype[Any], settings: PlanSettings) -> Cas
         num_voxels=num_voxels,
         scaling=volume.header.scaling,
     )
+
+
+def _unit(
+    measured: Measured, header: ArrayHeader, metadata: Mapping[str, str]
+) -> tuple[ToHounsfield, Intensity]:
+    """Return how the stored elements become Hounsfield units, and the scale that they are in."""
+    if header.view is not None:
+        return unit_of(header.view)
+    shown, scaling = measured.intensity, header.scaling
+    hounsfield = to_hounsfield(shown, scaling, measured.value_scale, metadata)
+    return hounsfield, without_scaling(shown, scaling)
 
 
 def _array_record(

@@ -156,10 +156,11 @@ def _convert_samples(
 ) -> tuple[list[ConvertedSample | FailedSample], int]:
     tar = TarWriter(partial)
     outcomes: list[ConvertedSample | FailedSample] = []
-    source_bytes = 0
+    # By name, since all views of a shard have the same source.
+    source_bytes: dict[str, int] = {}
     for sample, following in itertools.zip_longest(samples, samples[1:]):
         start = tar.position
-        if following:
+        if following and following.source != sample.source:
             # The kernel fetches the next source while this one is converted.
             fetch_ahead(Path(plan.settings.data_folder) / following.source)
         try:
@@ -167,7 +168,7 @@ def _convert_samples(
                 sample, plan.settings, tar, scratch, lambda size: on_progress(size, 0)
             )
             outcomes.append(done)
-            source_bytes += done.source.size_bytes
+            source_bytes[done.source.source] = done.source.size_bytes
         # Trouble with a source is a SampleError: an OSError comes from the output and hits every
         # sample.
         except (OSError, Interrupted):
@@ -177,7 +178,7 @@ def _convert_samples(
             outcomes.append(_failed(sample, plan, error))
         on_progress(0, 1)
     tar.finish()
-    return outcomes, source_bytes
+    return outcomes, sum(source_bytes.values())
 
 
 def _failed(sample: PlannedSample, plan: Plan, error: Exception) -> FailedSample:

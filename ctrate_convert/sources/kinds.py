@@ -10,12 +10,12 @@ from ctrate_convert.errors import SampleError
 from ctrate_convert.sources.nifti import NiftiSource
 from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.sources.source import Source, fetch, open_source_file
-from ctrate_convert.store.records.plan import ArrayHeader, SourceKind
+from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings, SourceKind
 
 SUFFIXES: dict[str, SourceKind] = {".npz": "npz", ".nii.gz": "nifti", ".nii": "nifti"}
 """The endings of sources' names, in lower case, and the kind that each stands for."""
 
-KIND_NAMES: dict[SourceKind, str] = {"npz": "NPZ", "nifti": "NIfTI"}
+KIND_NAMES: dict[SourceKind, str] = {"npz": "NPZ", "nifti": "NIfTI", "shard": "view"}
 """The kinds' names in messages."""
 
 _CLASSES: dict[SourceKind, type[Source]] = {"npz": NpzSource, "nifti": NiftiSource}
@@ -42,6 +42,22 @@ def open_source(path: Path, array_key: str | None = None, descriptor: int | None
             "not a kind of source", where=path, expected=f"a name in {', '.join(SUFFIXES)}"
         )
     return _CLASSES[named[1]](path, array_key, descriptor)
+
+
+def open_planned(
+    key: str, path: Path, settings: PlanSettings, descriptor: int | None = None
+) -> Source:
+    """Return the open source of a planned sample: a file of its own, or a shard to make a view of.
+
+    Raises:
+        SampleError: the file cannot be read, or holds no single volume; or there is no view of it.
+    """
+    if settings.view is None:
+        return open_source(path, settings.array_key, descriptor)
+    # Here, since only views need the kernel and all that reads shards.
+    from ctrate_convert.sources.shard import ShardSource
+
+    return ShardSource(path, key, settings.view, settings.assume_axes, descriptor)
 
 
 def read_array_header(path: Path, array_key: str | None = None) -> ArrayHeader:

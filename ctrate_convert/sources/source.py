@@ -8,7 +8,7 @@ import errno
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -133,6 +133,11 @@ class Source(abc.ABC):
         Raises:
             SampleError: their data are damaged.
         """
+
+    @property
+    def more_json(self) -> Mapping[str, object]:
+        """Fields of the sample's JSON that only this kind of source has."""
+        return {}
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with the array's next bytes as stored; return 0 after the last.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.views.recipe import Recipe
+from ctrate_convert.store.records.recipe import Recipe
 
 _UINT8_STEPS = 255.0
 
@@ -37,7 +37,7 @@ class Elements:
     @property
     def to_hu(self) -> tuple[float, float]:
         """The slope and the intercept that turn an element of the view to Hounsfield units."""
-        return 1.0 / self.scale, -self.offset / self.scale
+        return 1.0 / self.scale, 0.0 - self.offset / self.scale
 
     def of_hu(self, hu: float) -> float:
         """Return the element that ``hu`` becomes, clipped, as a number that ``dtype`` holds."""

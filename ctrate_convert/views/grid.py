@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrate_convert.views.recipe import Coordinates, SizeRule
+from ctrate_convert.store.records.recipe import Coordinates, SizeRule
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.views.recipe import Recipe, recipe_in_toml, recipe_of
+from ctrate_convert.store.records.recipe import Recipe, recipe_in_toml, recipe_of
 
 _SUFFIX = ".toml"
 

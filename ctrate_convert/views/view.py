@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,11 @@ from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import Affine, rows_of
 from ctrate_convert.formats.geometry import table_sizes, table_spacing_mm
 from ctrate_convert.formats.tiling import Box, Shape, box_shape
-from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.store.records.geometry import ArrayAxes, Axes
+from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.elements import Elements, NotFinite, elements_of
 from ctrate_convert.views.grid import Axis, centred, resampled_voxels
 from ctrate_convert.views.kernel import resample
-from ctrate_convert.views.recipe import Recipe
 
 _SAME = 1e-6
 """The relative difference up to which the table's spacing is a header's in more digits.
@@ -31,6 +31,7 @@ A NIfTI holds single precision, 0.8 as 0.800000012, and 300 slices of 0.8 mm wou
 number of slices than training code computes from the table.
 """
 
+_ORDERS: tuple[ArrayAxes, ...] = get_args(ArrayAxes)
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
 ReadSlabs = Callable[[Box], Iterable[NDArray[Any]]]
@@ -48,13 +49,13 @@ class Facts:
 
     name: str
     shape: Shape
-    axes: str
+    axes: ArrayAxes
     spacing_mm: tuple[float, ...]
     orientation: str
     affine: Affine
     slope: float
     intercept: float
-    assumed_axes: str = ""
+    assumed_axes: ArrayAxes = ""
 
 
 def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Axes = "") -> Facts:
@@ -66,11 +67,13 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
         SampleError: it does not say what the axes, the spacing or the unit are, or it says that
             the volume was resampled before, or what is assumed contradicts the table.
     """
-    axes, spacing = str(fields.get("axes", "")), tuple(fields.get("spacing_axes_mm", ()))
+    told = fields.get("axes")
+    axes: ArrayAxes = next((one for one in _ORDERS if one == told), "")
+    spacing = tuple(fields.get("spacing_axes_mm", ()))
     metadata = fields.get("metadata", {})
-    assumed = "" if axes else assume_axes
+    assumed: ArrayAxes = "" if axes else assume_axes
     axes = axes or assumed
-    if sorted(axes) != sorted("xyz"):
+    if not axes:
         more = ", or assume_axes= tells them"
         raise _refused("it is not known what this volume's axes are", name, more)
     if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
@@ -135,7 +138,7 @@ class View:
 
     def __init__(self, recipe: Recipe, facts: Facts) -> None:
         self.recipe = recipe
-        self._facts = facts
+        self.volume = facts
         self._order = tuple(facts.axes.index(axis) for axis in recipe.axes)
         self._axes = tuple(_axis(recipe, facts, place) for place in range(3))
         own = [self._axes[place] for place in self._order]
@@ -152,9 +155,9 @@ class View:
     @property
     def affine(self) -> Affine:
         """The matrix from an index of the view to RAS+ mm; empty if the volume's is not known."""
-        if not self._facts.affine:
+        if not self.volume.affine:
             return ()
-        stored = np.array(self._facts.affine)
+        stored = np.array(self.volume.affine)
         matrix = stored.copy()
         for to, place in enumerate(self._order):
             factor, addend = self._axes[place].to_source
@@ -188,31 +191,8 @@ class View:
         try:
             resample(slabs((first, second, third)), (a, b, c), self.elements, into)
         except NotFinite as error:
-            raise SampleError(f"no view: {error}", where=self._facts.name) from error
+            raise SampleError(f"no view: {error}", where=self.volume.name) from error
         return found
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what puts a prediction on the view back into the patient, for the sample's JSON.
-
-        ``assumed_axes`` are the shard's if a reader assumed them, else empty. ``hu_slope`` and
-        ``hu_intercept`` turn an element to Hounsfield units. ``origin`` counts in voxels of the
-        resampled volume, whose shape is ``resampled_shape``.
-        """
-        slope, intercept = self.elements.to_hu
-        return {
-            "recipe": self.recipe.name,
-            "recipe_id": self.recipe.recipe_id,
-            "axes": self.recipe.axes,
-            "assumed_axes": self._facts.assumed_axes,
-            "shape": list(self.shape),
-            "dtype": self.elements.dtype.name,
-            "resampled_shape": list(self.resampled),
-            "origin": list(self.origin),
-            "spacing_axes_mm": list(self.spacing_mm),
-            "affine": [list(row) for row in self.affine],
-            "hu_slope": slope,
-            "hu_intercept": intercept,
-        }
 
 
 def _axis(recipe: Recipe, facts: Facts, place: int) -> Axis:

@@ -15,7 +15,7 @@ from tools.imports import PACKAGE, closure, graph, modules
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    "store", "formats", "looking", "views", "sources", "reading", "shards", "exporting", "deleting",
+    "store", "formats", "looking", "views", "reading", "sources", "shards", "exporting", "deleting",
     "planning", "running", "checking", "reporting", "cluster", "synthetic", "cli",
 )  # fmt: skip
 """From the ground up: a module imports from its own folder and from those before it."""

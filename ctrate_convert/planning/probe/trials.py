@@ -168,7 +168,7 @@ def _try_volume(
         reasons: list[str] = []
         if does not in same:
             with _sample_boundary(reasons):
-                array, cpu_s = _convert(sample, settings.model_copy(update=update), folder)
+                array, cpu_s = convert_alone(sample, settings.model_copy(update=update), folder)
                 same[does] = _trial(volume, candidate, array, cpu_s, part)
         failed += [(candidate, reason) for reason in reasons]
         if not reasons:
@@ -213,7 +213,7 @@ def _trial(
     )
 
 
-def _convert(
+def convert_alone(
     sample: PlannedSample, settings: PlanSettings, folder: Path
 ) -> tuple[ArrayRecord, float]:
     """Convert the sample as a shard of its own, read it back, throw it away.

@@ -76,7 +76,11 @@ class HeaderNotes:
         try:
             if isinstance(header, SampleError):
                 raise header
-            target, is_wide = _becomes(header.dtype, settings.dtype)
+            target, is_wide = (
+                (np.dtype(header.dtype).name, False)
+                if header.view
+                else _becomes(header.dtype, settings.dtype)
+            )
         except SampleError as error:
             self.failing.add(f"{key}: {error.what}")
             return

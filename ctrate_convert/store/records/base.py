@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -17,6 +17,9 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}\Z")]
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+
+Encoding = Literal["npy", "npy.gz", "b2nd"]
+"""How an array is stored in its member of the tar."""
 
 SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
 """A size or an offset in bytes that a file can have."""

@@ -7,7 +7,10 @@ from typing import Literal
 from ctrate_convert.store.records.base import Record
 
 Axes = Literal["", "xyz", "yxz", "zyx"]
-"""The axes of an array, first to last; empty if they are not known."""
+"""The axes of a volume's array, first to last; empty if they are not known."""
+
+ArrayAxes = Literal["", "xyz", "xzy", "yxz", "yzx", "zxy", "zyx"]
+"""As `Axes`; a recipe may order the axes of a view in any way."""
 
 Grid = Literal["native", "resampled", "unknown"]
 """Whether the voxels lie where the scanner's reconstruction put them."""
@@ -24,7 +27,7 @@ class Geometry(Record):
     grows, such as ``LPS``. ``contradiction`` says where the metadata table and the array disagree.
     """
 
-    axes: Axes = ""
+    axes: ArrayAxes = ""
     axes_from: str = ""
     spacing_axes_mm: tuple[float, ...] = ()
     spacing_mm: tuple[float, ...] = ()

@@ -8,15 +8,17 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.records.base import Encoding as Encoding
 from ctrate_convert.store.records.base import Key, Record, RelativePath, Sha256, SizeBytes
-from ctrate_convert.store.records.geometry import Geometry
+from ctrate_convert.store.records.geometry import Axes, Geometry
+from ctrate_convert.store.records.recipe import Recipe
+from ctrate_convert.store.records.view import ViewFacts
 from ctrate_convert.store.records.volume_list import VolumeList
 
 DType = Literal["auto", "float16", "int16"]
 Layout = Literal["webdataset", "ctclip"]
-SourceKind = Literal["npz", "nifti"]
+SourceKind = Literal["npz", "nifti", "shard"]
 SourceChoice = Literal["auto", "npz", "nifti"]
-Encoding = Literal["npy", "npy.gz", "b2nd"]
 ChunkShape = Literal["cube", "slab"]
 ExclusionReason = Literal[
     "no_report",
@@ -28,6 +30,7 @@ ExclusionReason = Literal[
     "duplicate_volume",
     "conflicting_rows",
     "bad_name",
+    "no_view",
 ]
 
 
@@ -126,6 +129,10 @@ class PlanSettings(Record):
     """Names of source entries that may be lost; a proposal like `delete_source_files`."""
     trash: str | None = None
     """The absolute path to which sources are moved instead of being deleted."""
+    view: Recipe | None = None
+    """Of a plan of views: the recipe; ``data_folder`` is the dataset that they are made from."""
+    assume_axes: Axes = ""
+    """Of a plan of views: the axes of volumes whose shards do not tell them."""
     probe: int | None = Field(
         default=None,
         ge=0,
@@ -164,9 +171,48 @@ class PlanSettings(Record):
                 seen=f"--source nifti --array_key {self.array_key}",
                 expected="--source nifti alone",
             )
+        if self.view is not None:
+            _refuse_beside_a_view(self)
         if self.step and self.dtype != "int16":
             raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {self.dtype}")
         return self
+
+
+def _refuse_beside_a_view(settings: PlanSettings) -> None:
+    """Raise if a plan of views has settings that only a conversion has.
+
+    Raises:
+        SettingsError: it has.
+    """
+    recipe = settings.view
+    given = settings.model_fields_set - {*_OF_VIEWS}
+    other = [
+        name
+        for name in sorted(given)
+        if getattr(settings, name) != PlanSettings.model_fields[name].default
+        and getattr(settings, name) != ""
+    ]
+    if other and not (other == ["dtype"] and settings.layout == "ctclip"):
+        raise SettingsError(
+            "a view takes its samples, tables and shards from the dataset that it is made from",
+            seen=", ".join(f"--{name}" for name in other),
+            expected="--view and --from with "
+            + ", ".join(f"--{name}" for name in _OF_VIEWS if name not in ("view", "data_folder")),
+        )
+    fits = recipe is None or (recipe.output, recipe.axes) == ("float16", "xyz")
+    if settings.layout == "ctclip" and not fits:
+        raise SettingsError(
+            "--layout ctclip is float16 with the axes xyz: its readers expect nothing else",
+            seen=f"--view {recipe.name}: {recipe.output}, {recipe.axes}" if recipe else None,
+            expected="--view ctclip-modern, or --layout webdataset",
+        )
+
+
+_OF_VIEWS = (
+    "view", "data_folder", "encoding", "chunk_shape", "layout", "shards_per_task", "test_mode",
+    "limit", "assume_axes", "probe",
+)  # fmt: skip
+"""The settings of a plan of views."""
 
 
 class ArrayHeader(Record):
@@ -175,7 +221,8 @@ class ArrayHeader(Record):
     ``extra_bytes`` is the size that the source's other entries add to the sample's JSON.
     ``left_out`` names the parts of the source that no shard will hold. ``scaling`` is (slope,
     intercept): the header says that a stored element times the one plus the other is the voxel's
-    value. ``geometry`` is what the file itself says, without the tables.
+    value. ``geometry`` is what the file itself says, without the tables. Of a view, all this is
+    the view's, and ``view`` tells what it was made from.
     """
 
     array_key: str
@@ -188,6 +235,7 @@ class ArrayHeader(Record):
     kind: SourceKind = "npz"
     scaling: tuple[float, float] = (1.0, 0.0)
     geometry: Geometry | None = None
+    view: ViewFacts | None = None
 
 
 class PlannedSample(Record):

@@ -48,7 +48,7 @@ class ArrayRecord(Record):
     name: str
     offset: SizeBytes
     size_bytes: SizeBytes
-    dtype: Literal["int8", "int16", "int32", "float16"]
+    dtype: Literal["int8", "uint8", "int16", "int32", "float16"]
     shape: tuple[int, int, int]
     encoding: Encoding
     blake3: Blake3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctrate_convert.errors import ExitCode
+from ctrate_convert.store.records.recipe import recipe_in_toml
 from ctrate_convert.views.presets import presets
-from ctrate_convert.views.recipe import recipe_in_toml
 from tests.support import run_here
 
 

@@ -14,9 +14,9 @@ import pytest
 from ctrate_convert import SampleError, SettingsError, Volumes, open_dataset
 from ctrate_convert.formats.geometry import table_spacing_mm
 from ctrate_convert.store.records.plan import Encoding
+from ctrate_convert.store.records.recipe import Recipe, Size
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
 from ctrate_convert.views.presets import presets
-from ctrate_convert.views.recipe import Recipe, Size
 from ctrate_convert.views.view import facts_of
 from tests.support import Array, Converted, convert_here
 from tests.unit.views import reference

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ctrate_convert.formats.tiling import Box
 from ctrate_convert.reading.boxes import whole
+from ctrate_convert.store.records.recipe import Recipe, Size
 from ctrate_convert.views.presets import presets
-from ctrate_convert.views.recipe import Recipe, Size
 from ctrate_convert.views.view import Facts, View
 
 Array = NDArray[Any]

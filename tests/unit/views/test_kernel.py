@@ -16,9 +16,9 @@ import pytest
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import rows_of
+from ctrate_convert.store.records.recipe import KERNEL_VERSION, Recipe, SpacingMm
 from ctrate_convert.views.grid import centred, resampled_voxels
 from ctrate_convert.views.presets import presets
-from ctrate_convert.views.recipe import KERNEL_VERSION, Recipe, SpacingMm
 from ctrate_convert.views.view import View
 from tests.unit.views import reference
 from tests.unit.views.support import Array, Grid, facts, grids, noise, read, sized, stored_as

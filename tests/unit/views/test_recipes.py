@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ctrate_convert.errors import SettingsError
+from ctrate_convert.store.records.recipe import KERNEL_VERSION, as_toml, recipe_in_toml
 from ctrate_convert.views.presets import find_recipe, presets
-from ctrate_convert.views.recipe import KERNEL_VERSION, as_toml, recipe_in_toml
 
 PLAIN = """
 name = "plain"

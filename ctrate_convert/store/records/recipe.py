@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.store.records.base import Record, sha256_hex
-from ctrate_convert.store.records.plan import Encoding
+from ctrate_convert.store.records.base import Encoding, Record, sha256_hex
 
 KERNEL_VERSION = 1
 """Raised whenever the kernel gives another bit for the same recipe and volume."""

@@ -1,0 +1,1 @@
+"""Plan a dataset of views: what a recipe makes of each sample of another dataset."""

@@ -1,0 +1,252 @@
+"""Plan the views of a dataset: a dataset of its own, whose shards are made from that one's shards.
+
+Each shard of the views is made from one shard, in one pass over it. Tables are not read again: the
+plan of the dataset holds the rows. A later plan adds the views of what is new, and plans again, as
+repairs, those whose volume has changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from ctrate_convert.errors import (
+    EnvironmentProblem,
+    RefusedError,
+    environment_problem,
+)
+from ctrate_convert.planning.draft import draft_of
+from ctrate_convert.planning.make import LOCK_PATIENCE_S, DryRun, PlanReport, prepared
+from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign, refuse_other_format
+from ctrate_convert.planning.samples.lines import Lines
+from ctrate_convert.planning.samples.staged import StagedLines
+from ctrate_convert.planning.split import TEST_MODE_SAMPLES
+from ctrate_convert.planning.views.offer import Offer, offer_of
+from ctrate_convert.planning.views.probe import elements_bytes, probe_views
+from ctrate_convert.store.durable import PartialFile, publish_directory
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.leavings import remove_stale_partials
+from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.locks import locked
+from ctrate_convert.store.plans import load_plans, planned_before
+from ctrate_convert.store.privacy import granted
+from ctrate_convert.store.records.plan import (
+    ArrayHeader,
+    Plan,
+    PlannedSample,
+    PlanSettings,
+)
+
+Progress = Callable[[int, int], None]
+
+
+def plan_views(
+    dataset: Dataset,
+    settings: PlanSettings,
+    progress: Progress = lambda done, total: None,
+    *,
+    retry_failed: frozenset[str] | None = None,
+    on_probe: Progress = lambda done, total: None,
+    dry_run: bool = False,
+) -> tuple[PlanReport, ...]:
+    """Plan the views of all samples of ``settings.data_folder`` that have none, or an outdated one.
+
+    Return a report for each generation that was published: one with what is new, one with the
+    views whose volume was converted again since, with other voxels. Without either, one report
+    says that nothing is new. With ``retry_failed`` only these samples are planned. With ``dry_run``
+    nothing is published and nothing left behind.
+
+    Raises:
+        SettingsError: the dataset has no plan, or no sample that there can be a view of.
+        RefusedError: it holds views itself; or ``dataset`` holds other shards, or those of another
+            recipe, or lies in it.
+        DamageError: a plan of either was changed.
+        EnvironmentProblem: no space or permission.
+    """
+    native = Dataset(Path(settings.data_folder))
+    _refuse_one_in_the_other(native.out, dataset.out)
+    try:
+        offer = offer_of(native, settings, progress)
+        reports = []
+        allowed = granted(offer.permissions, (), (native.out,), dataset.out.absolute())
+        try:
+            with (
+                prepared(dataset, allowed),
+                locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
+            ):
+                for choose in (_new, _changed):
+                    chosen = choose(dataset, settings, offer, retry_failed)
+                    if chosen.keys:
+                        how = _How(on_probe, dry_run)
+                        reports.append(_publish(dataset, settings, offer, chosen, how))
+        except DryRun as done:
+            reports.append(done.report)
+    except OSError as error:
+        raise environment_problem(error, "planning views") from error
+    return tuple(reports) or (_report(offer, None, load_plans(dataset)),)
+
+
+def _refuse_one_in_the_other(native: Path, out: Path) -> None:
+    one, other = native.resolve(), out.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise RefusedError(
+            "a dataset of views needs a folder of its own", where=out,
+            expected=f"a folder neither in {native} nor around it",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The samples of one generation, after the ``earlier`` ones."""
+
+    keys: Sequence[str]
+    earlier: tuple[Plan, ...]
+    retries: Sequence[str] = ()
+    repairs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _How:
+    on_probe: Progress
+    dry_run: bool
+
+
+def _earlier(dataset: Dataset, settings: PlanSettings) -> tuple[Plan, ...]:
+    """Return the plans of ``dataset``; refuse one of another making, format or recipe."""
+    numbers = numbers_in_use(dataset)
+    earlier = load_plans(dataset)
+    refuse_foreign(dataset, earlier, numbers)
+    refuse_other_format(dataset, earlier, settings)
+    return earlier
+
+
+def _new(
+    dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
+) -> _Chosen:
+    """Choose the samples without a view, and those whose view may not fail again."""
+    earlier = _earlier(dataset, settings)
+    before = planned_before(dataset, earlier)
+    again = {
+        key
+        for key, failed in before.failed.items()
+        if key in offer.samples
+        # A repair has put the volume into another shard.
+        and (failed.unreadable or offer.samples[key].source != failed.source)
+    }
+    again |= retry_failed or frozenset()
+    new: list[str] = []
+    if retry_failed is None:
+        new = [key for key in offer.samples if key not in before.keys][: _most(settings)]
+    wanted = {*new, *again}
+    keys = [key for key in offer.samples if key in wanted]
+    return _Chosen(keys, earlier, retries=[key for key in keys if key in before.failed])
+
+
+def _changed(
+    dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
+) -> _Chosen:
+    """Choose the samples whose view would be another one now."""
+    earlier = _earlier(dataset, settings)
+    if retry_failed is not None or not earlier:
+        return _Chosen((), earlier)
+    repairs = _outdated(Ledger(dataset, earlier), offer)
+    return _Chosen([key for key in offer.samples if key in repairs], earlier, repairs=repairs)
+
+
+def _publish(
+    dataset: Dataset, settings: PlanSettings, offer: Offer, chosen: _Chosen, how: _How
+) -> PlanReport:
+    """Publish a generation with the samples that were chosen."""
+    remove_stale_partials(dataset.plans, frozenset())
+    samples = [offer.samples[key] for key in chosen.keys]
+    probed = probe_views(samples, settings, dataset.plans, how.on_probe)
+
+    def predict(index: int) -> int | None:
+        return probed.array_bytes(elements_bytes(samples[index])) if probed else None
+
+    with PartialFile(dataset.plans / "samples") as file:
+        lines = StagedLines(file)
+        for sample in samples:
+            line = Lines()
+            line.add(sample, settings)
+            lines.add(line)
+        draft = draft_of(
+            lines,
+            settings,
+            table_sha256={},
+            lists=(),
+            excluded=offer.excluded,
+            retries=chosen.retries,
+            repairs=chosen.repairs,
+            earlier=chosen.earlier,
+            prediction=probed,
+            predict=predict,
+            parts=list(_by_shard(samples)),
+        )
+        report = _report(offer, draft.plan, chosen.earlier)
+        if how.dry_run:
+            raise DryRun(report)
+        if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
+            raise EnvironmentProblem(
+                "another planner published at the same moment", where=dataset.plans,
+                next_command="give the same command again",
+            )  # fmt: skip
+    return report
+
+
+def _most(settings: PlanSettings) -> int | None:
+    most = [settings.limit] if settings.limit else []
+    most += [TEST_MODE_SAMPLES] if settings.test_mode else []
+    return min(most, default=None)
+
+
+def _by_shard(samples: Sequence[PlannedSample]) -> Iterator[range]:
+    """Yield the samples of each shard: those that come from the same one."""
+    start = 0
+    for _, some in groupby(samples, key=lambda sample: sample.source):
+        stop = start + len(list(some))
+        yield range(start, stop)
+        start = stop
+
+
+def _outdated(ledger: Ledger, offer: Offer) -> dict[str, int]:
+    """Return the samples whose view would be another one now, each with the shard of its view."""
+    found = {}
+    for one in ledger.readable():
+        for sample in one.live:
+            now = offer.samples.get(sample.key)
+            if now and now.header and _made_of(now.header) != _made_of(sample.source_header):
+                found[sample.key] = one.shard.index
+    return found
+
+
+def _made_of(header: ArrayHeader) -> tuple[object, ...]:
+    """Return what decides a view's voxels and facts; where the volume's copy lies does not."""
+    view = header.view
+    if view is None:
+        return (header,)
+    return view.native and view.native.blake3, view.model_copy(update={"native": None})
+
+
+def _report(offer: Offer, plan: Plan | None, earlier: Sequence[Plan]) -> PlanReport:
+    warnings: tuple[str, ...] = ()
+    if offer.damaged:
+        warnings = (
+            f"{len(offer.damaged)} shards cannot be relied on, and there is no view of their "
+            f"samples: {', '.join(offer.damaged[:3])}",
+        )
+    found = len(offer.samples) + len(offer.excluded)
+    planned = sum(one.samples for one in earlier if not one.repairs)
+    new = plan.samples if plan and not plan.repairs else 0
+    return PlanReport(
+        plan=plan,
+        excluded=tuple(offer.excluded),
+        warnings=warnings,
+        volumes_found=found,
+        rows={},
+        already_planned=planned,
+        left_for_later=max(0, len(offer.samples) - planned - new),
+        lists=(),
+    )

@@ -1,0 +1,173 @@
+"""A view's source: a stored array in a shard of another dataset, and the recipe applied to it.
+
+The shard's record tells where the array lies. The whole array is read and must have the digest that
+the record says, so no view is made of damaged voxels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrate_convert.errors import (
+    DamageError,
+    EnvironmentProblem,
+    SampleError,
+    UnreadableSource,
+)
+from ctrate_convert.formats.members import array_member_name
+from ctrate_convert.reading.index import Shard, StoredSample, stored_sample
+from ctrate_convert.reading.samples import read_json
+from ctrate_convert.reading.shard_file import ShardFile
+from ctrate_convert.reading.viewed import Viewed
+from ctrate_convert.sources.left_out import LeftOut
+from ctrate_convert.sources.source import Source, SourceArray
+from ctrate_convert.store.durable import read_regular
+from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.base import parse, sha256_hex
+from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.store.records.plan import Layout, shard_number
+from ctrate_convert.store.records.recipe import Recipe
+from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
+from ctrate_convert.store.records.view import NativeArray
+from ctrate_convert.views.described import view_header
+
+
+class ShardSource(Source):
+    """The view of the sample ``key`` in the shard ``path`` of another dataset.
+
+    Its elements are those of the view, in C order; the whole view is in memory while it is read.
+    ``assume_axes`` are the volume's axes where its JSON does not tell them.
+
+    Raises:
+        SampleError: the shard, or its record, is missing or damaged; or there is no view of this
+            sample, because something that it needs is not known.
+    """
+
+    header_name = ""
+    header_is_plain = True
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        recipe: Recipe,
+        assume_axes: Axes = "",
+        descriptor: int | None = None,
+    ) -> None:
+        self._key, self._recipe, self._assume_axes = key, recipe, assume_axes
+        self._rest: memoryview | None = None
+        super().__init__(path, None, descriptor)
+
+    def _open(self, array_key: str | None) -> None:
+        del array_key
+        record, record_sha256 = _record_of(self.path)
+        with _as_sample_errors():
+            sample, self._stored = _find(self.path, record, self._key)
+            with ShardFile(self._stored.shard) as file:
+                fields = read_json(file, self._stored)
+            self._viewed = Viewed(self._recipe, self._stored.array, fields, self._assume_axes)
+        self._blake3 = sample.array.blake3
+        native = NativeArray(
+            shard=self.path.name, record_sha256=record_sha256, blake3=sample.array.blake3
+        )
+        self._header = view_header(self._viewed.view, native)
+        self.array = SourceArray(np.dtype(self._header.dtype), self._header.shape, False)
+
+    def _fill(self, buffer: memoryview) -> int:
+        if self._rest is None:
+            self._rest = self._make().reshape(-1).view(np.uint8).data
+        filled = min(len(buffer), len(self._rest))
+        buffer[:filled] = self._rest[:filled]
+        self._rest = self._rest[filled:]
+        return filled
+
+    def _make(self) -> NDArray[Any]:
+        seen = blake3.blake3()
+        little = np.dtype(self._stored.array.dtype).newbyteorder("<")
+
+        def see(slab: NDArray[Any]) -> None:
+            seen.update(np.ascontiguousarray(slab, little).data.cast("B"))
+
+        with _as_sample_errors(), ShardFile(self._stored.shard) as file:
+            made = self._viewed.read_whole(file, self._stored.array, see)
+        if seen.hexdigest() != self._blake3:
+            raise SampleError(
+                "no view of damaged voxels", where=f"{self.path}, {self._stored.array.name}",
+                seen=f"BLAKE3 {seen.hexdigest()[:16]}…", expected=f"{self._blake3[:16]}…",
+                next_command=f"ctrate-convert verify {self.path.parent} --full --repair",
+            )  # fmt: skip
+        return np.ascontiguousarray(made, made.dtype.newbyteorder("<"))
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Nothing: no view lets its source go."""
+        return ()
+
+    @property
+    def raw_header(self) -> bytes:
+        """Nothing: the recipe describes the array."""
+        return b""
+
+    def source_extra(self) -> list[dict[str, Any]]:
+        """Return nothing: the other entries are those of the native sample."""
+        return []
+
+    @property
+    def more_json(self) -> Mapping[str, object]:
+        """The field ``view`` of the sample's JSON."""
+        facts = self._header.view
+        return {"view": facts.as_json()} if facts else {}
+
+
+@contextlib.contextmanager
+def _as_sample_errors() -> Iterator[None]:
+    """Turn what is wrong with another dataset's shard into an error of this sample."""
+    try:
+        yield
+    except DamageError as error:
+        raise SampleError(
+            error.what, where=error.where, seen=error.seen, expected=error.expected,
+            next_command=error.next_command,
+        ) from error  # fmt: skip
+    except EnvironmentProblem as error:
+        raise UnreadableSource(error.what, where=error.where) from error
+
+
+def _record_of(path: Path) -> tuple[ShardRecord, str]:
+    """Return the record of the shard ``path`` and its SHA-256."""
+    record = Dataset(path.parent).record(shard_number(path.name))
+    try:
+        status = record.stat()
+        return _parsed(record, status.st_ino, status.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise SampleError("the record of a view's shard is missing", where=record) from error
+    except DamageError as error:
+        raise SampleError(error.what, where=error.where) from error
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, _inode: int, _mtime_ns: int) -> tuple[ShardRecord, str]:
+    data = read_regular(path)
+    return parse(ShardRecord, data, path), sha256_hex(data)
+
+
+def _find(path: Path, record: ShardRecord, key: str) -> tuple[ConvertedSample, StoredSample]:
+    sample = next((one for one in record.converted if one.key == key), None)
+    if sample is None or record.tar is None:
+        raise SampleError("the shard's record does not know this sample", where=path, seen=key)
+    verify = f"ctrate-convert verify {path.parent} --full"
+    shard = Shard(str(path), record.tar.size_bytes, verify)
+    return sample, stored_sample(sample.model_dump(), shard, _layout_of(sample))
+
+
+def _layout_of(sample: ConvertedSample) -> Layout:
+    name = array_member_name(sample.key, "ctclip", sample.array.encoding)
+    return "ctclip" if sample.array.name == name else "webdataset"
