@@ -18,7 +18,13 @@ from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import print_stopped, stoppable
 from ctrate_convert.deleting.proposal import propose
-from ctrate_convert.deleting.source_states import Source, candidates, survey, totals
+from ctrate_convert.deleting.source_states import (
+    Source,
+    candidates,
+    refuse_views,
+    survey,
+    totals,
+)
 from ctrate_convert.errors import ExitCode, SettingsError
 from ctrate_convert.running.delete import (
     deletable_work,
@@ -96,6 +102,7 @@ def command(
         raise SettingsError("--dry_run and --yes do not go together")
     dataset = Dataset(out)
     plans = require_plans(dataset)
+    refuse_views(dataset, plans)
     sources = list(survey(dataset, plans))
     work = deletable_work(plans, sources)
     if dry_run or not work:

@@ -19,7 +19,7 @@ from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import print_stopped, stoppable
 from ctrate_convert.cluster.states.hold import tasks_here
 from ctrate_convert.deleting.proposal import Proposal, one_trash, propose
-from ctrate_convert.deleting.source_states import candidates, survey
+from ctrate_convert.deleting.source_states import candidates, refuse_views, survey
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.running.delete import require_deletable
 from ctrate_convert.running.result import RunResult
@@ -128,7 +128,9 @@ def proposal_of(
 
 def say_that_plans_keep(dataset: Dataset) -> None:
     """Say why --delete_source_files deletes nothing, if no plan proposes it."""
-    if not any(plan.settings.delete_source_files for plan in load_plans(dataset)):
+    plans = load_plans(dataset)
+    refuse_views(dataset, plans)
+    if not any(plan.settings.delete_source_files for plan in plans):
         show.note(
             "Note: sources are kept: the plan was made without --delete_source_files, and a no "
             f"always wins. `ctrate-convert delete {dataset.out}` can let them go afterwards."

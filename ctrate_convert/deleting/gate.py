@@ -19,6 +19,7 @@ from ctrate_convert.deleting.copies import why_no_copy
 from ctrate_convert.deleting.entries import Entries
 from ctrate_convert.deleting.let_go import Fate, Outcome, Take, let_go, unlink
 from ctrate_convert.deleting.outcome import Deletion, Kept
+from ctrate_convert.deleting.source_states import refuse_views
 from ctrate_convert.deleting.stored_shard import StoredShard, recorded_shard
 from ctrate_convert.deleting.trash import Mover, lies_in_trash, place_in_trash
 from ctrate_convert.deleting.trusted import require_not_in_memory, require_trusted
@@ -75,11 +76,7 @@ def release_sources(
         Interrupted: ``check_stop`` raised it; the source at hand has its name back.
     """
     dataset, shard = release.dataset, release.shard
-    if release.plan.settings.view is not None:
-        raise RefusedError(
-            "the shards that a view was made from are never deleted", where=dataset.out,
-            seen=f"a view of {release.plan.settings.data_folder}",
-        )  # fmt: skip
+    refuse_views(dataset, [release.plan])
     consent = require_consent(dataset, release.consent_name, release.plan, shard.index)
     require_trusted(dataset)
     require_not_in_memory(dataset.shard(shard.index))

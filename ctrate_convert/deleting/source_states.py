@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from ctrate_convert.deleting.proposal import Candidate
 from ctrate_convert.deleting.trash import last_lines, lies_in_trash
-from ctrate_convert.errors import DamageError
+from ctrate_convert.errors import DamageError, RefusedError
 from ctrate_convert.store.journals import (
     folder_inodes,
     is_done,
@@ -53,6 +53,21 @@ class Source:
     stayed: bool = False
 
 
+def refuse_views(dataset: Dataset, plans: Iterable[Plan]) -> None:
+    """Refuse to delete what views were made from.
+
+    Raises:
+        RefusedError: the plans are of views.
+    """
+    for plan in plans:
+        if plan.settings.view is not None:
+            raise RefusedError(
+                "the shards that views were made from are never deleted", where=dataset.out,
+                seen=f"views of {plan.settings.data_folder}",
+                next_command="ctrate-convert delete, of that dataset, lets its sources go",
+            )  # fmt: skip
+
+
 def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
     """Yield every source of the plans in shard order, the excluded sources last.
 
@@ -60,11 +75,11 @@ def survey(dataset: Dataset, plans: Sequence[Plan]) -> Iterator[Source]:
 
     Sources described by damaged lines of a plan are left out; `find_damage` names those lines.
     """
+    if any(plan.settings.view for plan in plans):
+        return
     ledger = Ledger(dataset, plans)
     retried = {key: plan.generation for plan in plans for key in plan.retries}
     for index, (plan, shard) in ledger.planned.items():
-        if plan.settings.view is not None:
-            continue
         if index in ledger.recorded:
             try:
                 one = ledger.shard(index)

@@ -69,13 +69,17 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
     """
     told = fields.get("axes")
     axes: ArrayAxes = next((one for one in _ORDERS if one == told), "")
-    spacing = tuple(fields.get("spacing_axes_mm", ()))
     metadata = fields.get("metadata", {})
+    table = dict(zip("xyz", table_spacing_mm(metadata), strict=False))
+    spacing = tuple(fields.get("spacing_axes_mm", ()))
     assumed: ArrayAxes = "" if axes else assume_axes
     axes = axes or assumed
     if not axes:
         more = ", or assume_axes= tells them"
         raise _refused("it is not known what this volume's axes are", name, more)
+    if assumed and table and not spacing and fields.get("grid") == "native":
+        # The shard gives the table's spacing to no axis if it does not know which is which.
+        spacing = tuple(table[axis] for axis in assumed)
     if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
         raise _refused("it is not known what this volume's spacing is", name)
     if fields.get("grid") == "resampled":
@@ -85,7 +89,6 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
         raise _refused("this volume's intensity is unknown: nothing tells Hounsfield units", name)
     if assumed and fields.get("grid") == "native":
         _require_fit(assumed, shape, metadata, name)
-    table = dict(zip("xyz", table_spacing_mm(metadata), strict=False))
     return Facts(
         name=name,
         shape=shape,

@@ -7,6 +7,7 @@ repairs, those whose volume has changed since.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,6 +16,7 @@ from pathlib import Path
 from ctrate_convert.errors import (
     EnvironmentProblem,
     RefusedError,
+    SettingsError,
     environment_problem,
 )
 from ctrate_convert.planning.draft import draft_of
@@ -139,9 +141,21 @@ def _new(
     new: list[str] = []
     if retry_failed is None:
         new = [key for key in offer.samples if key not in before.keys][: _most(settings)]
+    if not (earlier or offer.samples):
+        raise _no_view(settings, offer)
     wanted = {*new, *again}
     keys = [key for key in offer.samples if key in wanted]
     return _Chosen(keys, earlier, retries=[key for key in keys if key in before.failed])
+
+
+def _no_view(settings: PlanSettings, offer: Offer) -> SettingsError:
+    reasons = Counter(one.detail for one in offer.excluded)
+    return SettingsError(
+        "there is no view of any sample", where=settings.data_folder,
+        seen="; ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common()),
+        expected="known axes, spacing and Hounsfield units",
+        next_command="--assume_axes tells the axes where the shards do not",
+    )  # fmt: skip
 
 
 def _changed(
