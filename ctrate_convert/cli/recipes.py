@@ -46,7 +46,7 @@ def _as_json(recipe: Recipe) -> dict[str, object]:
 
 
 def _row(recipe: Recipe) -> tuple[str, ...]:
-    spacing, size = recipe.spacing_mm, recipe.size
+    spacing = recipe.spacing_mm
     return (
         recipe.name,
         _joined((spacing.x, spacing.y, spacing.z)),
@@ -54,10 +54,17 @@ def _row(recipe: Recipe) -> tuple[str, ...]:
         recipe.clip if recipe.window_hu else "",
         recipe.output,
         recipe.axes,
-        # In the order of the array's axes.
-        _joined(getattr(size, axis) for axis in recipe.axes) if size else "the volume's",
+        _shape(recipe),
         recipe.about,
     )
+
+
+def _shape(recipe: Recipe) -> str:
+    """The sizes in the order of the array's axes."""
+    if recipe.size is None:
+        return "the volume's"
+    shape = _joined(getattr(recipe.size, axis) for axis in recipe.axes)
+    return f"≥ {shape}" if recipe.size_is == "least" else shape
 
 
 def _joined(numbers: Iterable[float]) -> str:

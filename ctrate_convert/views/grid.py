@@ -73,6 +73,8 @@ class Axis:
         number = np.arange(part.start + self.origin, part.stop + self.origin, dtype=np.float64)
         if self.coordinates == "half_pixel":
             place = self.step * (number + 0.5) - 0.5
+        elif self.coordinates == "center":
+            place = self.step * (number - 0.5 * (self.resampled - 1)) + 0.5 * (self.voxels - 1)
         else:
             place = self.step * number
         place = np.minimum(np.maximum(place, 0.0), self.voxels - 1.0)
@@ -87,7 +89,11 @@ class Axis:
     @property
     def to_source(self) -> tuple[float, float]:
         """The factor and the addend that turn a view's index into one of the source."""
-        shift = 0.5 * self.step - 0.5 if self.coordinates == "half_pixel" else 0.0
+        shift = 0.0
+        if self.coordinates == "half_pixel":
+            shift = 0.5 * self.step - 0.5
+        elif self.coordinates == "center":
+            shift = 0.5 * (self.voxels - 1) - 0.5 * (self.resampled - 1) * self.step
         first = self.step * self.origin + shift
         return (-self.step, self.voxels - 1 - first) if self.flipped else (self.step, first)
 

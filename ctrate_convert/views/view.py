@@ -208,6 +208,8 @@ def _axis(recipe: Recipe, facts: Facts, place: int) -> Axis:
             seen=f"{voxels} × {own_mm:g} mm along {name}", expected=f"≥ {target_mm:g} mm",
         )  # fmt: skip
     size = getattr(recipe.size, name) if recipe.size else resampled
+    if recipe.size_is == "least":
+        size = max(size, resampled)
     half_pixel = recipe.coordinates == "half_pixel"
     return Axis(
         voxels=voxels,

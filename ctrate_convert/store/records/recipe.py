@@ -25,12 +25,13 @@ The first two differ by one where a product lies at an integer: 242 of 26,056 pa
 spacing. ``round`` is Python's, to even; the last one is that of MONAI's ``compute_shape_offset``.
 """
 
-Coordinates = Literal["half_pixel", "origin"]
+Coordinates = Literal["half_pixel", "origin", "center"]
 """Where voxel i of m lies among the n voxels of the source.
 
 ``half_pixel``: at (i + 0.5)·n/m - 0.5, not below 0, as in torch's ``interpolate`` with
 ``align_corners=False``: the edges of the volume stay. ``origin``: at i·t/c, not beyond the last
-voxel: the centre of the first voxel stays.
+voxel: the centre of the first voxel stays. ``center``: at (n - 1)/2 + (i - (m - 1)/2)·t/c, within
+the source: the centre of the volume stays, as in TorchIO's ``Resample``.
 """
 
 Output = Literal["int16", "uint8", "float16"]
@@ -66,10 +67,15 @@ class Size(Record):
 
 
 class CodeSource(Record):
-    """The public code whose arithmetic a recipe has; ``commit`` is the one that was read."""
+    """The public code whose arithmetic a recipe has.
+
+    ``commit`` is the one that was read; it is None where a package was read: ``release`` has the
+    name and the version of that.
+    """
 
     repository: str
-    commit: str
+    commit: str | None = None
+    release: str | None = None
     file: str
 
 
@@ -83,8 +89,9 @@ class Recipe(Record):
     - ``orientation``: the directions in which x, y and z shall grow, such as ``RAS``; empty leaves
       each axis as the shard has it.
     - ``values``: what training code makes of the window's ends, such as (-1, 1).
-    - ``size``: without one, a view is as large as its volume. ``odd_voxel``: on which side the odd
-      one is cut or padded.
+    - ``size``: without one, a view is as large as its volume. ``size_is``: ``exact`` cuts and pads
+      to the size; ``least`` only pads, so that views are that large or larger. ``odd_voxel``: on
+      which side the odd one is cut or padded.
     - ``pad_hu``: the Hounsfield units of the padding.
     - ``encoding``: in which a view is meant to be stored.
     """
@@ -103,6 +110,7 @@ class Recipe(Record):
     values: tuple[float, float] | None = None
     axes: ViewAxes
     size: Size | None = None
+    size_is: Literal["exact", "least"] = "exact"
     odd_voxel: Literal["before", "after"] = "after"
     pad_hu: float | None = None
     encoding: Encoding = "b2nd"
@@ -119,6 +127,8 @@ class Recipe(Record):
             raise ValueError("values are two different numbers")
         if (self.size is None) != (self.pad_hu is None):
             raise ValueError("size and pad_hu go together")
+        if self.size is None and self.size_is != "exact":
+            raise ValueError("size_is needs a size")
         low, high = window or _INT16
         if self.pad_hu is not None and not low <= self.pad_hu <= high:
             raise ValueError("pad_hu lies outside window_hu")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+Three = tuple[float, float, float]
 
 
 def interpolate(volume: Float64, size: tuple[int, ...]) -> Float64:
@@ -46,17 +47,91 @@ def merlin(lps: Array, xy_mm: float, z_mm: float, target: tuple[int, int, int]) 
     MONAI 1.6.1 with torch 2.14.1, 63 of 64 grids agreed; the other one's size lay at a tie, which
     MONAI decides by the rounding of its matrices.
     """
-    data = lps[::-1, ::-1].astype(np.float64)
-    for axis, (current, wanted) in enumerate(((xy_mm, 1.5), (xy_mm, 1.5), (z_mm, 3.0))):
-        voxels = data.shape[axis]
-        size = int(np.round((voxels - 1) * current / wanted + 1.0))
-        place = np.clip(np.arange(size) * (wanted / current), 0, voxels - 1)
-        low = np.minimum(np.floor(place).astype(int), voxels - 1)
-        high = np.minimum(low + 1, voxels - 1)
-        weight = np.expand_dims(place - low, tuple({0, 1, 2} - {axis}))
-        data = data.take(low, axis) * (1 - weight) + data.take(high, axis) * weight
+    data = monai_spacing(lps[::-1, ::-1].astype(np.float64), (xy_mm, xy_mm, z_mm), (1.5, 1.5, 3.0))
     data = np.clip((data + 1000) / 2000, 0.0, 1.0)
     return hlip_crop(data, target, 0.0)
+
+
+def monai_spacing(data: Float64, spacing: Three, wanted: Three) -> Float64:
+    """MONAI's ``Spacing`` with a diagonal affine, ``padding_mode="border"``, linear."""
+    for axis in range(3):
+        voxels, step = data.shape[axis], wanted[axis] / spacing[axis]
+        size = int(np.round((voxels - 1) * spacing[axis] / wanted[axis] + 1.0))
+        data = _at(data, axis, np.arange(size) * step)
+    return data
+
+
+def spectre(lps: Array, xy_mm: float, z_mm: float, target: tuple[int, int, int]) -> Float64:
+    """SPECTRE's image before its random crop, (x, y, z) in 0 to 1 and RAS; axes as in `merlin`.
+
+    ``src/spectre/ssl/transforms/siglip_transform.py``: ScaleIntensityRange with clip, Orientation,
+    Spacing, ResizeWithPadOrCrop to ``image_size + 2 * max_shift``, which is (512, 512, 320) there.
+    Clipped there, but scaled after Spacing: in real numbers that is the same, and a value halfway
+    between two integers stays there in float64.
+    """
+    data = np.clip(lps[::-1, ::-1].astype(np.float64), -1000, 1000)
+    data = monai_spacing(data, (xy_mm, xy_mm, z_mm), (0.75, 0.75, 1.5))
+    return hlip_crop((data + 1000) / 2000, target, 0.0)
+
+
+def fvlm(xyz: Array, xy_mm: float, z_mm: float, target: tuple[int, int, int]) -> Float64:
+    """fVLM's image without its organ masks, (z, y, x) in 0 to 1; ``target`` is (112, 256, 352).
+
+    ``data/resize.py``: Resized, trilinear, to sizes of 1, 1 and 3 mm. ``data/preprocess.py``:
+    Transpose, ScaleIntensityRange with clip, no crop to the organs' box, SpatialPad.
+    """
+    scale = [
+        spacing / wanted
+        for spacing, wanted in zip((xy_mm, xy_mm, z_mm), (1.0, 1.0, 3.0), strict=True)
+    ]
+    height, width, depth = xyz.shape
+    size = (int(height * scale[1]), int(width * scale[0]), int(depth * scale[2]))
+    data = interpolate(xyz.astype(np.float64), size).transpose(2, 1, 0)
+    data = np.clip((data - -1150) / (350 - -1150), 0.0, 1.0)
+    pads = []
+    for voxels, wanted in zip(data.shape, target, strict=True):
+        missing = max(wanted - voxels, 0)
+        pads.append((missing // 2, missing - missing // 2))
+    return np.pad(data, pads)
+
+
+def colipri(lps: Array, xy_mm: float, z_mm: float, target: tuple[int, int, int]) -> Float64:
+    """COLIPRI's image, (x, y, z) in -1 to 1 and RAS; ``target`` is (192, 192, 192) there.
+
+    TorchIO's ToOrientation, Resample to 2 mm (``get_reference_image``: the extent of the new image
+    is rounded down, its centre stays), Clamp, RescaleIntensity, CropOrPad with
+    ``padding_mode="minimum"`` (``_get_six_bounds_parameters``: the odd voxel before the middle).
+    Of an integer image TorchIO cuts each resampled voxel's fraction; here, and for a float one,
+    it stays.
+    """
+    data = lps[::-1, ::-1].astype(np.float64)
+    for axis, spacing in enumerate((xy_mm, xy_mm, z_mm)):
+        voxels = data.shape[axis]
+        size = int(np.floor(voxels * spacing / 2.0))
+        start = (voxels - 1) / 2 * spacing - (size - 1) / 2 * 2.0
+        data = _at(data, axis, (start + np.arange(size) * 2.0) / spacing)
+    data = np.clip(data, -1000, 1000) / 1000
+    lowest = data.min()
+    for axis, wanted in enumerate(target):
+        differ = wanted - data.shape[axis]
+        before, after = math.ceil(abs(differ) / 2), math.floor(abs(differ) / 2)
+        if differ > 0:
+            pads = [(0, 0)] * 3
+            pads[axis] = (before, after)
+            data = np.pad(data, pads, constant_values=lowest)
+        else:
+            data = data.take(np.arange(before, data.shape[axis] - after), axis)
+    return data
+
+
+def _at(data: Float64, axis: int, place: Float64) -> Float64:
+    """Linear interpolation along one axis; beyond the outer voxels they are repeated."""
+    last = data.shape[axis] - 1
+    place = np.clip(place, 0, last)
+    low = np.minimum(np.floor(place).astype(int), last)
+    high = np.minimum(low + 1, last)
+    weight = np.expand_dims(place - low, tuple({0, 1, 2} - {axis}))
+    return data.take(low, axis) * (1 - weight) + data.take(high, axis) * weight
 
 
 def _taps(voxels: int, resampled: int) -> tuple[tuple[Array, Array], tuple[Float64, Float64]]:

@@ -27,8 +27,12 @@ def test_a_preset_names_its_code_and_comes_back_from_toml(name: str) -> None:
     assert recipe.name == name and recipe.about
     assert recipe.sources
     for source in recipe.sources:
-        assert source.repository.startswith("https://github.com/")
-        assert re.fullmatch("[0-9a-f]{40}", source.commit) and source.file.endswith(".py")
+        assert source.repository.startswith(("https://github.com/", "https://huggingface.co/"))
+        assert source.file.endswith((".py", ".yaml"))
+        if source.commit is None:
+            assert source.release and "its commit is not known" in source.release
+        else:
+            assert re.fullmatch("[0-9a-f]{40}", source.commit)
     again = recipe_in_toml(as_toml(recipe), "shown")
     assert again == recipe and again.recipe_id == recipe.recipe_id
 
@@ -48,7 +52,7 @@ def test_the_id_is_of_what_decides_the_voxels() -> None:
     for field, value in {
         "size_rule": "int(n*c/t)", "coordinates": "origin", "orientation": "RAS", "axes": "xyz",
         "window_hu": (-1000.0, 1000.0), "clip": "before", "output": "float16",
-        "odd_voxel": "before", "encoding": "npy",
+        "odd_voxel": "before", "encoding": "npy", "size_is": "least",
     }.items():  # fmt: skip
         assert plain.model_copy(update={field: value}).recipe_id != plain.recipe_id, field
 
@@ -63,6 +67,7 @@ def test_the_id_is_of_what_decides_the_voxels() -> None:
         ("values = [0, 1]", "need a window_hu"),
         ("window_hu = [0, 1]\nvalues = [1, 1]", "different"),
         ("size = { x = 1, y = 1, z = 1 }", "go together"),
+        ('size_is = "least"', "needs a size"),
         ("pad_hu = 0", "go together"),
         ("size = { x = 1, y = 1, z = 1 }\npad_hu = 5\nwindow_hu = [0, 1]", "outside"),
         ("size = { x = 1, y = 1 }\npad_hu = 5", "size.z"),
