@@ -113,15 +113,6 @@ def test_fvlm_is_the_original_within_rounding() -> None:
     assert 0 < larger < len(GRIDS)
 
 
-def larger(grid: Grid) -> Size:
-    """A size beyond the volume's at 0.75, 0.75 and 1.5 mm."""
-    spacing = ((grid.xy_mm, 0.75), (grid.xy_mm, 0.75), (grid.z_mm, 1.5))
-    x, y, z = (
-        int(n * own / wanted * 1.25) for n, (own, wanted) in zip(grid.shape, spacing, strict=True)
-    )
-    return x, y, z
-
-
 def even(size: Size) -> Size:
     x, y, z = (max(2, one - one % 2) for one in size)
     return x, y, z
@@ -138,14 +129,12 @@ def oriented(name: str, grid: Grid, xyz: Array, axes: str, **more: object) -> Ar
 def test_spectre_is_the_original_within_rounding() -> None:
     """Where a voxel differs, the original's lies at a tie: both integers are as near.
 
-    Without padding, 0.06 % of these voxels do: origins and steps such as 15/14 make many ties. The
-    preset's size is larger than most volumes, so it is here in every other grid.
+    0.053 % of these voxels do: the first voxel stays, and with a step such as 15/14 many places are
+    multiples of 1/14. Float64's own rounding decides their ties, and no other arithmetic follows.
     """
     different = voxels = 0
     for number in range(len(GRIDS)):
         grid, xyz, axes = volume_of(number)
-        if number % 2:
-            grid = replace(grid, size=larger(grid))
         grid = replace(grid, size=even(grid.size))  # MONAI cuts odd ones elsewhere
         expected = reference.spectre(xyz, grid.xy_mm, grid.z_mm, grid.size) * 2000 - 1000
         found = oriented("spectre", grid, xyz, axes)
@@ -159,7 +148,7 @@ def test_spectre_is_the_original_within_rounding() -> None:
         assert np.abs(half.astype(np.float64) * 1000 - expected).max() <= 0.25
         byte = oriented("spectre", grid, xyz, axes, output="uint8")
         assert np.abs(byte * (2000 / 255) - 1000 - expected).max() <= 3.93
-    assert different <= MOST_DIFFERENT * voxels
+    assert different <= 0.0006 * voxels
 
 
 def test_colipri_is_the_original_within_rounding() -> None:
