@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ctrate_convert.reading.decoder import decoder
     from ctrate_convert.reading.pipeline import open_dataset
     from ctrate_convert.reading.volumes import Volumes
+    from ctrate_convert.views.unview import unview
 
 __all__ = [
     "LABEL_NAMES",
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "decoder",
     "open_dataset",
+    "unview",
 ]
 
 __version__ = "0.1.0"
@@ -48,6 +50,7 @@ _FROM = {
     "Volumes": "ctrate_convert.reading.volumes",
     "decoder": "ctrate_convert.reading.decoder",
     "open_dataset": "ctrate_convert.reading.pipeline",
+    "unview": "ctrate_convert.views.unview",
 }
 
 

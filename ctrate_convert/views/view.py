@@ -130,9 +130,10 @@ def _in_more_digits(own: float, table: float) -> float:
 class View:
     """The view that ``recipe`` makes of the volume that ``facts`` are about.
 
-    ``shape``, ``spacing_mm`` (the true one, in·c/out) and ``origin`` have the view's axes in their
-    order. ``origin`` is the place of the view's first voxel in the resampled volume; a negative
-    one is padding.
+    ``shape``, ``spacing_mm`` (the true one, in·c/out), ``origin``, ``native_start`` and
+    ``native_step`` have the view's axes in their order. ``origin`` is the place of the view's
+    first voxel in the resampled volume; a negative one is padding. The view's voxel i lies at voxel
+    ``native_start + native_step·i`` of the volume; the step is negative where an axis is turned.
 
     Raises:
         SampleError: the recipe asks for an orientation that the volume does not tell; or nothing
@@ -152,6 +153,8 @@ class View:
             facts.spacing_mm[place] * axis.step
             for place, axis in zip(self._order, own, strict=True)
         )
+        self.native_step = _three_numbers(axis.to_source[0] for axis in own)
+        self.native_start = _three_numbers(axis.to_source[1] for axis in own)
         self.elements: Elements = elements_of(recipe, facts.slope, facts.intercept)
         self.padding: float = 0.0 if recipe.pad_hu is None else self.elements.of_hu(recipe.pad_hu)
 
@@ -163,9 +166,8 @@ class View:
         stored = np.array(self.volume.affine)
         matrix = stored.copy()
         for to, place in enumerate(self._order):
-            factor, addend = self._axes[place].to_source
-            matrix[:3, to] = stored[:3, place] * factor
-            matrix[:3, 3] += stored[:3, place] * addend
+            matrix[:3, to] = stored[:3, place] * self.native_step[to]
+            matrix[:3, 3] += stored[:3, place] * self.native_start[to]
         return rows_of(matrix)
 
     def read(self, box: Box, slabs: ReadSlabs) -> NDArray[Any]:
@@ -237,5 +239,10 @@ def _flipped(recipe: Recipe, facts: Facts, place: int) -> bool:
 
 
 def _three(numbers: Iterable[int]) -> Shape:
+    one, two, three = numbers
+    return one, two, three
+
+
+def _three_numbers(numbers: Iterable[float]) -> tuple[float, float, float]:
     one, two, three = numbers
     return one, two, three

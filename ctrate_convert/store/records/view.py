@@ -31,8 +31,9 @@ class ViewFacts(Record):
     that of the volume is not known. An element times ``hu_slope`` plus ``hu_intercept`` is in
     Hounsfield units.
     ``native_shape`` and ``native_axes`` are those of the stored volume; ``assumed_axes`` are the
-    latter if a person assumed them, else empty. ``native`` is None in views that are made while
-    reading.
+    latter if a person assumed them, else empty. Along each axis of the view its voxel i lies at
+    voxel ``native_start + native_step·i`` of the stored volume. ``native`` is None in views that
+    are made while reading.
     """
 
     recipe: str
@@ -41,6 +42,8 @@ class ViewFacts(Record):
     assumed_axes: ArrayAxes
     native_shape: Three
     native_axes: ArrayAxes
+    native_start: tuple[float, float, float]
+    native_step: tuple[float, float, float]
     shape: Three
     dtype: str
     resampled_shape: Three
