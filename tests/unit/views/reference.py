@@ -57,7 +57,7 @@ def monai_spacing(data: Float64, spacing: Three, wanted: Three) -> Float64:
     for axis in range(3):
         voxels, step = data.shape[axis], wanted[axis] / spacing[axis]
         size = int(np.round((voxels - 1) * spacing[axis] / wanted[axis] + 1.0))
-        data = _at(data, axis, np.arange(size) * step)
+        data = _at(data, axis, np.arange(size, dtype=np.float64) * step)
     return data
 
 
@@ -109,7 +109,7 @@ def colipri(lps: Array, xy_mm: float, z_mm: float, target: tuple[int, int, int])
         voxels = data.shape[axis]
         size = int(np.floor(voxels * spacing / 2.0))
         start = (voxels - 1) / 2 * spacing - (size - 1) / 2 * 2.0
-        data = _at(data, axis, (start + np.arange(size) * 2.0) / spacing)
+        data = _at(data, axis, (start + np.arange(size, dtype=np.float64) * 2.0) / spacing)
     data = np.clip(data, -1000, 1000) / 1000
     lowest = data.min()
     for axis, wanted in enumerate(target):
@@ -131,7 +131,8 @@ def _at(data: Float64, axis: int, place: Float64) -> Float64:
     low = np.minimum(np.floor(place).astype(int), last)
     high = np.minimum(low + 1, last)
     weight = np.expand_dims(place - low, tuple({0, 1, 2} - {axis}))
-    return data.take(low, axis) * (1 - weight) + data.take(high, axis) * weight
+    found: Float64 = data.take(low, axis) * (1 - weight) + data.take(high, axis) * weight
+    return found
 
 
 def _taps(voxels: int, resampled: int) -> tuple[tuple[Array, Array], tuple[Float64, Float64]]:

@@ -39,7 +39,9 @@ class Case:
         """RAS+ mm of each voxel's centre, (3, …), by one of the two affines and nothing else."""
         matrix = np.array(self.view.affine) if of_view else self.affine
         places = np.indices(self.view.shape if of_view else self.shape)
-        return np.tensordot(matrix[:3, :3], places, 1) + matrix[:3, 3][:, None, None, None]
+        found: Array = np.tensordot(matrix[:3, :3], places, 1)
+        found += matrix[:3, 3][:, None, None, None]
+        return found
 
 
 def case(name: str, axes: str, grid: Grid = GRID, letters: str = "LPS", **more: Any) -> Case:
@@ -63,7 +65,8 @@ def case(name: str, axes: str, grid: Grid = GRID, letters: str = "LPS", **more: 
 
 def smooth(ras: Array) -> Array:
     x, y, z = ras
-    return np.sin(x / 9) + np.cos(y / 11) + z / 40
+    found: Array = np.sin(x / 9) + np.cos(y / 11) + z / 40
+    return found
 
 
 def real(view: View) -> tuple[slice, ...]:
@@ -97,11 +100,13 @@ def test_a_smooth_function_of_the_place_comes_back(name: str, axes: str, letters
 def test_a_mask_lands_where_the_affines_say(name: str, axes: str) -> None:
     one = case(name, axes)
     inside, outside = one.ras(of_view=True), one.ras(of_view=False)
-    middle = inside[(slice(None), *(size // 2 for size in one.view.shape))]
+    i, j, k = (size // 2 for size in one.view.shape)
+    middle = inside[:, i, j, k]
     radius = 9.0
 
     def distance(ras: Array) -> Array:
-        return np.sqrt(((ras - middle[:, None, None, None]) ** 2).sum(axis=0))
+        found: Array = np.linalg.norm(ras - middle[:, None, None, None], axis=0)
+        return found
 
     found = unview(distance(inside) < radius, one.fields)
     assert found.dtype == np.bool_ and found.shape == one.shape
