@@ -86,14 +86,13 @@ def _facts(fields: Mapping[str, Any]) -> ViewFacts:
         ) from error
 
 
-def _fitting(fill: float, dtype: np.dtype[Any]) -> Any:
-    try:
-        value = dtype.type(fill)
-    except (OverflowError, ValueError, TypeError):
-        value = None
-    if value is None or not (value == fill or dtype.kind == "f"):
+def _fitting(fill: float, dtype: np.dtype[Any]) -> float:
+    if dtype.kind == "f":
+        return fill
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (float(fill).is_integer() and limits[0] <= fill <= limits[1]):
         raise SettingsError("fill does not fit the prediction's type", seen=fill, expected=dtype)
-    return value
+    return fill
 
 
 def _line(facts: ViewFacts, place: int, voxels: int) -> _Line:
