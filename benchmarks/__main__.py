@@ -21,6 +21,8 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    view_memory,
+    view_sizes,
     views,
 )
 from benchmarks.report import Table
@@ -79,8 +81,11 @@ def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
 
-def _views(work: Path, quick: bool) -> list[Table]:
-    return views.tables(work, views.QUICK if quick else views.FULL)
+def _views(work: Path, quick: bool) -> Iterable[Table]:
+    amount = views.QUICK if quick else views.FULL
+    yield from views.tables(work, amount)
+    yield view_memory.table(work, amount.shape)
+    yield view_sizes.table(work, amount.shape)
 
 
 SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {

@@ -102,12 +102,12 @@ def _table(work: Path, title: str, hu: Array, rounds: int) -> Table:
     verdicts = []
     for source, target in (("int16", "int16"), ("float32", "int16"), ("float32", "float16")):
         stored = Stored.of(hu, source, target)
-        written = {way: _write(folder, way, stored.elements) for way in WAYS}
+        written = {way: write_member(folder, way, stored.elements) for way in WAYS}
         packed = gzip.compress(stored.elements.tobytes(), _GZIP_LEVEL)
         work_of: list[Callable[[], object]] = []
         for way, member in written.items():
             work_of += [
-                functools.partial(_write, folder, way, stored.elements),
+                functools.partial(write_member, folder, way, stored.elements),
                 functools.partial(_read, folder, way, stored.elements, member),
             ]
         work_of += [
@@ -159,7 +159,8 @@ def _path(folder: Path, way: Way) -> Path:
     return folder / f"{way.encoding}-{way.chunk_shape}"
 
 
-def _write(folder: Path, way: Way, elements: Array) -> WrittenMember:
+def write_member(folder: Path, way: Way, elements: Array) -> WrittenMember:
+    """Write the elements into a file of their own in ``folder``, as one member of a tar."""
     path = _path(folder, way)
     path.unlink(missing_ok=True)
     flat = elements.reshape(-1)

@@ -146,7 +146,7 @@ def test_the_first_alternative_is_what_b2nd_writes(
     """Chunks, blocks, codec, filters, and the size to the byte."""
     hu = chest_phantom(shape, np.random.default_rng(0))
     way = size.Way("b2nd")
-    member = size._write(tmp_path, way, hu)
+    member = size.write_member(tmp_path, way, hu)
     written = blosc2.open(str(size._path(tmp_path, way)), mode="r", offset=member.offset)
     ours = alternatives.OURS.encode(hu)
     assert (written.chunks, written.blocks) == (ours.chunks, ours.blocks)
