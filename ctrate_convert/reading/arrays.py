@@ -47,5 +47,6 @@ def read_boxes(file: ShardFile, array: ArrayMember, boxes: Sequence[Box]) -> Ite
     try:
         for one in CODECS[array.encoding].read_boxes(stored, boxes):
             yield one.astype(array.dtype, copy=False)  # to the machine's own byte order
+            del one  # before the next one is read
     except ValueError as error:
         raise file.shard.damage(f"{array.name} cannot be decoded: {error}") from error

@@ -76,6 +76,7 @@ class Viewed:
             for slab in _of_whole_planes(file, array, depth):
                 see(slab)
                 yield slab
+                del slab  # before the next one is read
 
         return self.view.read(whole(self.view.shape), lambda needed: _cut(seen(), needed))
 
@@ -133,3 +134,4 @@ def _cut(slabs: Iterable[NDArray[Any]], needed: Box) -> Iterator[NDArray[Any]]:
         if len(part):
             yield part
         start += len(slab)
+        del slab, part  # before the next one is read

@@ -10,7 +10,7 @@ Memory is the output, one slab, and a few planes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,23 +54,30 @@ def resample(
     work: _Plane | None = None
     output = _Output(into, elements)
     number, done = 0, 0
-    for slab in slabs:
-        for stored in slab:
-            if number in wanted:
-                # Only neighbours are blended, so two buffers do.
-                free += [planes.pop(old) for old in list(planes) if old < number - 1]
-                planes[number] = free.pop() if free else np.empty(stored.shape, np.float32)
-                elements.enter(stored, planes[number])
-            while done < len(order) and last[order[done]] == number:
-                place = order[done]
-                work = work or _Plane(stored.shape, rows, columns)
-                one, other = planes[int(along.one[place])], planes[int(along.other[place])]
-                output.write(place, work.resample(one, other, along.weight[place]))
-                done += 1
-            number += 1
+    for stored in _planes(slabs):
+        if number in wanted:
+            # Only neighbours are blended, so two buffers do.
+            free += [planes.pop(old) for old in list(planes) if old < number - 1]
+            planes[number] = free.pop() if free else np.empty(stored.shape, np.float32)
+            elements.enter(stored, planes[number])
+        while done < len(order) and last[order[done]] == number:
+            place = order[done]
+            work = work or _Plane(stored.shape, rows, columns)
+            one, other = planes[int(along.one[place])], planes[int(along.other[place])]
+            output.write(place, work.resample(one, other, along.weight[place]))
+            done += 1
+        number += 1
+        del stored
     output.close()
     if done < len(order):
         raise ValueError(f"{number} planes are fewer than the view needs")
+
+
+def _planes(slabs: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Yield plane by plane, and let go of a slab before the next one is asked for."""
+    for slab in slabs:
+        yield from slab
+        del slab
 
 
 class _Plane:
