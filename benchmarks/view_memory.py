@@ -19,6 +19,7 @@ from ctrate_convert.reading.boxes import whole
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.merger import merge
 from ctrate_convert.store.plans import load_plans
+from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.plan import Encoding, PlanSettings
 from ctrate_convert.views.presets import presets
 
@@ -27,7 +28,7 @@ BEYOND_OUTPUT_MIB = 40.0
 _NAMES = ("ctclip", "ctclip-inference", "ctclip-modern", "hlip")
 _ENCODINGS: tuple[Encoding, ...] = ("npy", "b2nd")
 _INT16 = SourceKind("int16", deflated=True)
-_ROWS_FIRST = "yxz"
+_ROWS_FIRST: Axes = "yxz"
 
 
 @dataclass(frozen=True)
