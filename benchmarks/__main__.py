@@ -24,6 +24,7 @@ from benchmarks import (
     view_memory,
     view_sizes,
     views,
+    views_stored,
 )
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
@@ -84,6 +85,7 @@ def _size(work: Path, quick: bool) -> list[Table]:
 def _views(work: Path, quick: bool) -> Iterable[Table]:
     amount = views.QUICK if quick else views.FULL
     yield from views.tables(work, amount)
+    yield from views_stored.tables(work, amount)
     yield view_memory.table(work, amount.shape)
     yield view_sizes.table(work, amount.shape)
 
