@@ -86,7 +86,7 @@ def flip(path: Path, offset: int) -> None:
 # --- The same as on the fly ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ctclip", "ctclip-inference", "ctclip-modern", "hlip"])
+@pytest.mark.parametrize("name", ["ctclip", "ctclip-inference", "ctclip-modern", "hlip", "fvlm"])
 def test_a_stored_view_is_that_made_while_reading(
     native: Converted, out: Path, tmp_path: Path, name: str
 ) -> None:
@@ -98,7 +98,11 @@ def test_a_stored_view_is_that_made_while_reading(
     for key in stored:
         one, other = np.asarray(stored[key].array), np.asarray(on_the_fly[key].array)
         assert one.dtype == other.dtype
-        assert one.shape == other.shape == presets_shape(name)
+        assert one.shape == other.shape
+        if presets()[name].size_is == "exact":
+            assert one.shape == presets_shape(name)
+        else:
+            assert all(n >= m for n, m in zip(one.shape, presets_shape(name), strict=True))
         assert one.tobytes() == other.tobytes()
         assert stored[key].axes == on_the_fly[key].axes
         assert stored[key].spacing == pytest.approx(on_the_fly[key].spacing)
