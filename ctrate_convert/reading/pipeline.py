@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import webdataset
 from webdataset.compat import FluidInterface
+from webdataset.filters import default_collation_fn
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.asked import Asked, Units
@@ -172,6 +174,19 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
         iteration.pipeline = [_Turns(self._passes, self._passes.begin()), *self.pipeline[1:]]
         return webdataset.DataPipeline.__iter__(iteration)  # type: ignore[no-any-return]
 
+    def batched(
+        self,
+        batchsize: int,
+        collation_fn: Callable[[list[Any]], Any] | None = default_collation_fn,
+        partial: bool = True,
+    ) -> VolumeDataset:
+        """Return a pipeline of batches, as webdataset's own, but each as soon as it is whole.
+
+        So `state_dict` counts the samples of the batches that were given, and no others.
+        """
+        made = self.compose(functools.partial(_batches, batchsize, collation_fn, partial))
+        return made  # type: ignore[no-any-return]
+
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration, which decides who reads what.
 
@@ -182,8 +197,9 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
     def state_dict(self) -> dict[str, Any]:
         """Return the place of this process's last iteration, as a small dictionary for JSON.
 
-        torchdata's ``StatefulDataLoader`` asks each worker for its own. It counts the samples
-        that were read, so a stage that holds samples back, such as a shuffle buffer, loses them.
+        torchdata's ``StatefulDataLoader`` asks each worker for its own. The state counts the
+        samples that were read: what a further stage holds back, such as the buffer of ``shuffle``,
+        is lost.
         Taken after an epoch's last sample, it resumes with nothing, and then the next epoch.
 
         Raises:
@@ -206,6 +222,22 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
                 workers, or of other arguments that decide the order.
         """
         self._passes.load(state)
+
+
+def _batches(
+    size: int,
+    collate: Callable[[list[Any]], Any] | None,
+    partial: bool,
+    samples: Iterable[Any],
+) -> Iterator[Any]:
+    batch: list[Any] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == size:
+            yield batch if collate is None else collate(batch)
+            batch = []
+    if batch and partial:
+        yield batch if collate is None else collate(batch)
 
 
 class _Turns:

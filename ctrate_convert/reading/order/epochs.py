@@ -96,7 +96,7 @@ class EpochCount:
             iteration = (one, other)
             if epoch != _NEXT:
                 known.clear()  # torch's seeds may come again after a number was set
-                following = epoch
+                following, last = epoch, 0
             if iteration != _SETTING and iteration not in known:
                 known[iteration], last = following, process
                 following += 1

@@ -313,7 +313,7 @@ def test_torch_needs_no_set_epoch(start: str, persistent: bool, uneven: Converte
 
 
 def test_torch_iterators_at_the_same_time(uneven: Converted) -> None:
-    """Each has an epoch of its own, though their workers begin in any order; so has a broken one."""
+    """Each has an epoch of its own, though their workers begin in any order."""
     torch = pytest.importorskip("torch")
     loader = loader_of(torch, open_dataset(uneven.out, shuffle=True, seed=3))
     next(iter(loader))

@@ -59,8 +59,16 @@ def taken(dataset: Any, number: int) -> Iterator[tuple[str, list[int]]]:
 # --- What is left -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*WAYS, "weights"])
-@pytest.mark.parametrize(("nodes", "workers"), ARRANGEMENTS)
+@pytest.mark.parametrize(
+    ("nodes", "workers", "name"),
+    [
+        (nodes, workers, name)
+        for nodes, workers in ARRANGEMENTS
+        for name in (*WAYS, "weights")
+        # Where a worker has few samples, they may all be of one patient.
+        if name != "apart" or nodes * max(workers, 1) <= 3
+    ],
+)
 def test_nothing_is_lost_and_nothing_comes_twice(
     nodes: int, workers: int, name: str, way: Converted
 ) -> None:
@@ -292,10 +300,12 @@ def batches_of(iteration: Any, number: int | None = None) -> list[list[tuple[str
 
 
 @pytest.mark.parametrize(
-    ("workers", "start", "persistent"),
-    [(0, "", False), (2, "fork", False), (2, "fork", True), (2, "spawn", True)],
-)
-@pytest.mark.parametrize("seed", [None, 7])
+    ("workers", "start", "persistent", "seed"),
+    [
+        (0, "", False, None), (0, "", False, 7), (2, "fork", False, None), (2, "fork", False, 7),
+        (2, "fork", True, None), (2, "fork", True, 7), (2, "spawn", False, 7),
+    ],
+)  # fmt: skip
 def test_a_stateful_loader_resumes(
     workers: int, start: str, persistent: bool, seed: int | None, way: Converted
 ) -> None:
