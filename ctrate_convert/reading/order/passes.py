@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,8 @@ from ctrate_convert.reading.index import StoredSample
 from ctrate_convert.reading.order.deal import Deal, Place, list_sha256, reading_rng
 from ctrate_convert.reading.order.epochs import EpochCount
 from ctrate_convert.store.records.base import Record
+
+_STATEFUL = "torchdata's StatefulDataLoader, which keeps and loads the state of each worker"
 
 
 class State(Record):
@@ -88,12 +91,14 @@ class Passes:
         self._facts = deal.facts()
         self._last: Pass | None = None
         self._loaded: State | None = None
+        self._loaded_in = 0
 
     def begin(self) -> Pass:
         """Begin the next epoch, or the rest of the one that was loaded.
 
         Raises:
-            SettingsError: the state that was loaded is another worker's.
+            SettingsError: the state that was loaded is another worker's, or was loaded in another
+                process.
         """
         loaded, self._loaded = self._loaded, None
         entropy = loaded.entropy if loaded else None
@@ -102,6 +107,12 @@ class Passes:
         place = Place.here()
         if loaded:
             _check_place(loaded, place)
+            if self._loaded_in != os.getpid():
+                # Else each set of new workers would resume there again.
+                raise SettingsError(
+                    "the state was loaded in another process than the one that reads",
+                    expected=_STATEFUL,
+                )
         epoch = self._count.begin(loaded.epoch if loaded else None)
         self._last = Pass(self._deal, place, epoch, entropy, loaded.given if loaded else 0)
         if loaded:
@@ -124,7 +135,7 @@ class Passes:
         if self._count.begun_elsewhere():
             raise SettingsError(
                 "the samples are given by worker processes, each with its own state",
-                expected="torchdata's StatefulDataLoader, whose state_dict() asks the workers",
+                expected=_STATEFUL,
             )
         last = self._last
         place = last.place if last else Place.here()
@@ -165,7 +176,7 @@ class Passes:
                     expected=expected,
                 )
         _check_place(state, Place.here())
-        self._loaded = state
+        self._loaded, self._loaded_in = state, os.getpid()
 
 
 def _check_place(state: State, here: Place) -> None:

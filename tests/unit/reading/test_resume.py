@@ -244,8 +244,9 @@ def test_another_number_of_workers_is_refused(other: Any, way: Converted) -> Non
         loaded.load_state_dict(state)
     with at(other), pytest.raises(SettingsError, match="another worker") as refused:
         open_dataset(way.out).load_state_dict(state)
+    assert refused.value.expected is not None
     assert refused.value.seen == "worker 0 of 3 on node 0 of 2"
-    assert refused.value.expected.startswith("worker ")  # type: ignore[union-attr]
+    assert refused.value.expected.startswith("worker ")
     with at(other), pytest.raises(SettingsError, match="another worker"):
         list(loaded)
 
@@ -365,3 +366,9 @@ def test_the_parent_does_not_answer_for_its_workers(way: Converted) -> None:
         dataset.state_dict()
     dataset.set_epoch(4)
     assert dataset.state_dict()["epoch"] == 4
+    alone = open_dataset(way.out)
+    alone.load_state_dict(state_at(open_dataset(way.out)))
+    loader = torch.utils.data.DataLoader(alone.to_tuple("__key__"), batch_size=None, num_workers=1)
+    with pytest.raises(SettingsError, match="StatefulDataLoader"):
+        list(loader)
+    assert len(keys_of(alone)) == len(alone) - 3
