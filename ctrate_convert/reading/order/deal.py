@@ -102,7 +102,8 @@ class Deal:
         self._ordering = ordering
         self._shards = index.sound_shards()
         self._scans: list[tuple[str, ...]] = []
-        if ordering.per_scan or ordering.weights is not None or keys is not None:
+        self._needs_all = ordering.per_scan or ordering.weights is not None or keys is not None
+        if self._needs_all:
             found = [sample.key for shard in self._shards for sample in self._of(shard, keys)]
             # A record may turn out to be damaged only now.
             self._shards = index.sound_shards()
@@ -137,6 +138,9 @@ class Deal:
         self._check_enough(place)
         rng = np.random.default_rng([entropy, epoch, place.node, place.worker, _ORDER])
         mine = list(self._dealt(epoch, place))
+        if not self._needs_all:
+            # Else a worker would come to keep 1.2 kB for every sample of the dataset.
+            self._index.forget()
         if self._ordering.equal_steps:
             every = place.nodes * place.workers
             mine += _repeated(mine, math.ceil(self._samples / every) - len(mine), place)
