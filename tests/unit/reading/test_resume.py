@@ -212,7 +212,7 @@ def test_another_order_is_refused(name: str, other: Any, way: Converted) -> None
         other = dict.fromkeys(keys, other)
     arguments = {"shuffle": True, "seed": 1}
     state = state_at(open_dataset(way.out, **arguments))  # type: ignore[arg-type]
-    changed = open_dataset(way.out, **{**arguments, name: other})  # type: ignore[arg-type]
+    changed = open_dataset(way.out, **{**arguments, name: other})
     with pytest.raises(SettingsError, match=f"another {name}=") as refused:
         changed.load_state_dict(state)
     if name == "apart":
