@@ -304,7 +304,7 @@ def batches_of(iteration: Any, number: int | None = None) -> list[list[tuple[str
     ("workers", "start", "persistent", "seed"),
     [
         (0, "", False, None), (0, "", False, 7), (2, "fork", False, None), (2, "fork", False, 7),
-        (2, "fork", True, None), (2, "fork", True, 7), (2, "spawn", False, 7),
+        (2, "fork", True, None), (2, "fork", True, 7), (2, "spawn", True, 7),
     ],
 )  # fmt: skip
 def test_a_stateful_loader_resumes(
