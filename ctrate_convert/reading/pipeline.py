@@ -190,9 +190,13 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration, which decides who reads what.
 
-        It reaches torch's workers too, also those that persist.
+        It reaches torch's workers too, also those that persist. A state of the same epoch that was
+        loaded is resumed all the same; one of another epoch is dropped.
+
+        Raises:
+            SettingsError: it is negative.
         """
-        self._passes.set_epoch(epoch)
+        self._passes.set_epoch(operator.index(epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of this process's last iteration, as a small dictionary for JSON.

@@ -120,9 +120,16 @@ class Passes:
         return self._last
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next pass."""
-        self._loaded = self._last = None
-        self._count.set(epoch)
+        """Set the epoch of the next pass; a state of that epoch stays loaded.
+
+        Raises:
+            SettingsError: it is negative.
+        """
+        if epoch < 0:
+            raise SettingsError("no such epoch", seen=epoch, expected="0 or more")
+        if self._loaded is None or self._loaded.epoch != epoch:
+            self._loaded = self._last = None
+            self._count.set(epoch)
 
     def state(self) -> State:
         """Return the state of the last pass, or of the next one if there is none.

@@ -118,8 +118,25 @@ def test_a_state_of_a_whole_epoch_has_nothing_left(way: Converted) -> None:
     dataset.load_state_dict(begin)
     assert [keys_of(dataset), keys_of(dataset)] == epochs
     dataset.load_state_dict(end)
-    dataset.set_epoch(0)
-    assert keys_of(dataset) == epochs[0]
+    dataset.set_epoch(1)
+    assert keys_of(dataset) == epochs[1]
+
+
+def test_a_loop_may_set_the_epoch_that_it_resumes(way: Converted) -> None:
+    """As loops do before each epoch; another epoch is begun from its first sample."""
+    dataset = open_dataset(way.out, shuffle=True, seed=1)
+    epochs = [keys_of(dataset) for _ in range(2)]
+    dataset.set_epoch(1)
+    state = state_at(dataset)
+    resumed = open_dataset(way.out, shuffle=True, seed=1)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(1)
+    assert keys_of(resumed) == epochs[1][3:]
+    resumed.load_state_dict(state)
+    resumed.set_epoch(0)
+    assert [keys_of(resumed), keys_of(resumed)] == epochs
+    with pytest.raises(SettingsError, match="no such epoch"):
+        resumed.set_epoch(-1)
 
 
 def test_stages_keep_the_place(way: Converted) -> None:
