@@ -123,6 +123,10 @@ class Index:
                 self._leave_out(shard, error)
         return self._known[shard.name]
 
+    def forget(self) -> None:
+        """Let go of all samples; their records are read again when they are asked for."""
+        self._known = dict.fromkeys(self.damaged, ())
+
     def sound_shards(self) -> list[ManifestShard]:
         """Return the shards whose record is the merged one, by comparing each record's bytes.
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import operator
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import webdataset
 from webdataset.compat import FluidInterface
-from webdataset.utils import pytorch_worker_info
+from webdataset.filters import default_collation_fn
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.asked import Asked, Units
 from ctrate_convert.reading.boxes import CropAt, Shape, check_crop, place_crop
 from ctrate_convert.reading.index import Index, StoredSample
+from ctrate_convert.reading.order.deal import Deal, Ordering
+from ctrate_convert.reading.order.passes import Pass, Passes, Turn
 from ctrate_convert.reading.samples import (
     read_crop,
     read_json,
@@ -26,7 +30,6 @@ from ctrate_convert.reading.samples import (
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.reading.viewed import reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
-from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.presets import find_recipe
 
@@ -43,6 +46,10 @@ def open_dataset(
     axes: Axes = "",
     view: str | os.PathLike[str] | Recipe | None = None,
     assume_axes: Axes = "",
+    per_scan: bool = False,
+    weights: Mapping[str, float] | None = None,
+    equal_steps: bool = False,
+    apart: int = 1,
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -64,12 +71,12 @@ def open_dataset(
             centred and padded with its smallest value, which in CT is air: all crops have the same
             shape, and no volume is left out.
         crop_at: ``random``, every position equally likely, or ``center``.
-        shuffle: Yield the samples in a new random order each time, over all of a worker's shards.
-            Only the samples' places in the shards are shuffled, so this takes no memory.
-        seed: Make order and crops the same on every run, for each epoch, node and worker. The
-            epoch counts how often this dataset was iterated, or is set by
-            `VolumeDataset.set_epoch`: set it if worker processes start anew for each epoch.
-            Without a seed, every iteration is different.
+        shuffle: Deal the shards anew to nodes and workers in each epoch, and yield a worker's
+            samples in a new random order. Only the samples' places in the shards are shuffled, so
+            this takes no memory.
+        seed: Make order and crops the same on every run, for each epoch, node and worker. Without
+            a seed, each worker's order and all crops are different every time; what nodes and
+            workers have to agree on is as with the seed 0.
         keys: Only these samples. Default: all.
         units: ``stored`` as above; ``source``: ``array`` is float32 in the source's own unit;
             ``hu``: float32 in Hounsfield units.
@@ -81,15 +88,28 @@ def open_dataset(
             units and axes, so neither may be asked for. ``json["view"]`` tells its place.
         assume_axes: With a view, the axes of volumes whose shards do not tell them, such as
             ``yxz``; ``json["view"]`` keeps that. Nothing else is assumed.
+        per_scan: Yield one reconstruction of each scan: the first, or with ``shuffle`` another one
+            in each epoch, in turn.
+        weights: Draw the samples of an epoch with replacement, each with a chance that is
+            proportional to its weight, and as many as there are. A positive number for every key;
+            needs ``shuffle``.
+        equal_steps: All workers yield ``ceil(len(dataset) / (nodes * workers))`` samples: those
+            with one sample less repeat one of their own.
+        apart: No two of so many samples in a row are of one patient, on each worker; with the
+            batch size, no two in a batch.
 
-    Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
-    WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
-    without a shard yields nothing. A shard whose record is missing, damaged, or not the merged one
+    Samples are dealt to nodes and to workers, as ``webdataset`` finds them in torch or in RANK,
+    WORLD_SIZE, WORKER and NUM_WORKERS. Together they yield each sample exactly once, and their
+    numbers differ by at most one. A shard whose record is missing, damaged, or not the merged one
     is left out, with a `DamagedShardWarning`.
+
+    The epoch counts the iterations over this dataset, also by torch's workers, whether they persist
+    or start anew for each epoch; or it is set by `VolumeDataset.set_epoch`.
 
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
-            on iterating, there are fewer shards than nodes.
+            on iterating, there are fewer samples than nodes, or than workers that are to take equal
+            steps, or one patient has too many of a worker's samples to keep them ``apart``.
         SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known,
             or a view needs what is not known; its message names the sample and what is missing.
         DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
@@ -101,23 +121,18 @@ def open_dataset(
     if crop_at not in get_args(CropAt):
         raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
     index = Index(out)
-    sound = index.sound_shards()
-    wanted = None if keys is None else _check_keys(keys, index)
-    reader = _Reader(
-        index=index,
-        keys=wanted,
-        crop=None if crop is None else check_crop(crop),
-        crop_at=crop_at,
+    index.sound_shards()
+    ordering = Ordering(
         shuffle=shuffle,
-        seed=seed,
-        asked=asked,
+        seed=None if seed is None else operator.index(seed),
+        per_scan=per_scan,
+        weights=weights,
+        equal_steps=equal_steps,
+        apart=operator.index(apart),
     )
-    shards = [
-        shard
-        for shard in sound
-        if wanted is None or any(sample.key in wanted for sample in index.samples(shard))
-    ]
-    return VolumeDataset(shards, reader, len(index) if wanted is None else len(wanted))
+    deal = Deal(index, None if keys is None else _check_keys(keys, index), ordering)
+    reader = _Reader(crop=None if crop is None else check_crop(crop), crop_at=crop_at, asked=asked)
+    return VolumeDataset(Passes(deal, ordering.seed), reader, len(deal))
 
 
 def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
@@ -139,76 +154,120 @@ def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
 class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[misc]
     """The pipeline that `open_dataset` returns: an iterable dataset for torch's DataLoader.
 
-    ``len`` is the number of samples of the whole dataset, all nodes and workers together. Stages
-    added with ``.map``, ``.to_tuple``, ``.batched`` or ``.select`` do not change it.
+    ``len`` is the number of samples of one epoch, all nodes and workers together, without those
+    that ``equal_steps`` repeats. Stages added with ``.map``, ``.to_tuple``, ``.batched`` or
+    ``.select`` do not change it.
     """
 
-    def __init__(self, shards: list[ManifestShard], reader: _Reader, samples: int) -> None:
-        super().__init__(
-            functools.partial(iter, shards), _split_by_node, webdataset.split_by_worker, reader
-        )
-        self._reader = reader
+    def __init__(self, passes: Passes, reader: _Reader, samples: int) -> None:
+        super().__init__(_Turns(passes), reader)
+        self._passes = passes
         self._samples = samples
 
     def __len__(self) -> int:
         return self._samples
 
+    def __iter__(self) -> Iterator[Any]:
+        # The epoch begins here and not with the first sample: torch makes all of a loader's
+        # iterators first, and may drop one without asking it for anything.
+        iteration = copy.copy(self)
+        iteration.pipeline = [_Turns(self._passes, self._passes.begin()), *self.pipeline[1:]]
+        return webdataset.DataPipeline.__iter__(iteration)  # type: ignore[no-any-return]
+
+    def batched(
+        self,
+        batchsize: int,
+        collation_fn: Callable[[list[Any]], Any] | None = default_collation_fn,
+        partial: bool = True,
+    ) -> VolumeDataset:
+        """Return a pipeline of batches, as webdataset's own, but each as soon as it is whole.
+
+        So `state_dict` counts the samples of the batches that were given, and no others.
+        """
+        made = self.compose(functools.partial(_batches, batchsize, collation_fn, partial))
+        return made  # type: ignore[no-any-return]
+
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration, which with a seed decides order and crops."""
-        self._reader.epoch = epoch
+        """Set the epoch of the next iteration, which decides who reads what.
+
+        It reaches torch's workers too, also those that persist. A state of the same epoch that was
+        loaded is resumed all the same; one of another epoch is dropped.
+
+        Raises:
+            SettingsError: it is negative.
+        """
+        self._passes.set_epoch(operator.index(epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place of this process's last iteration, as a small dictionary for JSON.
+
+        torchdata's ``StatefulDataLoader`` asks each worker for its own. The state counts the
+        samples that were read: what a further stage holds back, such as the buffer of ``shuffle``,
+        is lost.
+        Taken after an epoch's last sample, it resumes with nothing, and then the next epoch.
+
+        Raises:
+            SettingsError: the samples were given by torch's workers and not here, or in a number
+                that ``with_epoch`` or ``repeat`` sets.
+        """
+        if self.repetitions != 1:
+            raise SettingsError(
+                "with_epoch() and repeat() keep no place to resume from", expected="equal_steps="
+            )
+        return self._passes.state().model_dump()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the next iteration where ``state`` was taken, and read nothing before it.
+
+        Samples, order and random crops are those that would have come.
+
+        Raises:
+            SettingsError: it is no state, or one of another dataset, worker, number of nodes or
+                workers, or of other arguments that decide the order.
+        """
+        self._passes.load(state)
 
 
-def _split_by_node(shards: Iterator[ManifestShard]) -> Iterator[ManifestShard]:
-    """Return this node's shards; raise if there are none, because its peers would wait forever.
+def _batches(
+    size: int,
+    collate: Callable[[list[Any]], Any] | None,
+    partial: bool,
+    samples: Iterable[Any],
+) -> Iterator[Any]:
+    batch: list[Any] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == size:
+            yield batch if collate is None else collate(batch)
+            batch = []
+    if batch and partial:
+        yield batch if collate is None else collate(batch)
 
-    Raises:
-        SettingsError: there are none.
-    """
-    mine = list(webdataset.split_by_node(shards))
-    if not mine:
-        rank, nodes, _, _ = pytorch_worker_info()
-        raise SettingsError(
-            "fewer shards than nodes: this one has none", where=f"node {rank} of {nodes}"
-        )
-    return iter(mine)
+
+class _Turns:
+    """The pipeline's first stage: the samples of one pass, and then of further ones."""
+
+    def __init__(self, passes: Passes, *begun: Pass) -> None:
+        self._passes = passes
+        self._begun = list(begun)
+
+    def __call__(self) -> Iterator[Turn]:
+        return (self._begun.pop() if self._begun else self._passes.begin()).turns()
 
 
 @dataclass
 class _Reader:
-    """The pipeline's last stage, which reads the samples of the shards."""
+    """The pipeline's last stage, which reads the samples."""
 
-    index: Index
-    keys: frozenset[str] | None
     crop: Shape | None
     crop_at: CropAt
-    shuffle: bool
-    seed: int | None
     asked: Asked
-    epoch: int = 0
 
-    def __call__(self, shards: Iterator[ManifestShard]) -> Iterator[dict[str, Any]]:
-        rng = self._new_rng()
-        samples: Iterator[StoredSample] = (
-            sample
-            for shard in shards
-            for sample in self.index.samples(shard)
-            if self.keys is None or sample.key in self.keys
-        )
-        if self.shuffle:
-            # Places are small: volumes are read only when their turn comes.
-            places = list(samples)
-            samples = (places[number] for number in rng.permutation(len(places)))
-        for sample in samples:
-            yield self._read(sample, rng)
-
-    def _new_rng(self) -> np.random.Generator:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        if self.seed is None:
-            return np.random.default_rng()
-        rank, _, worker, _ = pytorch_worker_info()
-        # Rank and worker belong to the seed: else all workers would cut their crops at the same
-        # places.
-        return np.random.default_rng([self.seed, epoch, rank, worker])
+    def __call__(self, turns: Iterator[Turn]) -> Iterator[dict[str, Any]]:
+        for sample, rng, done in turns:
+            found = self._read(sample, rng)
+            done()
+            yield found
 
     def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
         with ShardFile(sample.shard) as file:

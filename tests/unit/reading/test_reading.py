@@ -443,18 +443,18 @@ def test_nodes_and_workers_share_all_samples(
     assert sorted(key for part in parts for key in part) == sorted(many.originals)
 
 
-def test_a_node_without_shards_is_told(
+def test_a_node_without_samples_is_told(
     converted: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where others would wait for it for ever, it says why; a worker without any just ends."""
-    monkeypatch.setenv("RANK", "2")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(SettingsError, match="fewer shards than nodes"):
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    with pytest.raises(SettingsError, match="fewer samples than nodes"):
         list(open_dataset(converted.out))
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORKER", "2")
-    monkeypatch.setenv("NUM_WORKERS", "3")
+    monkeypatch.setenv("WORKER", "0")
+    monkeypatch.setenv("NUM_WORKERS", "9")
     assert list(open_dataset(converted.out)) == []
 
 

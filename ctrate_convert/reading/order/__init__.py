@@ -1,0 +1,1 @@
+"""Decide which samples a worker reads in an epoch, and in which order; keep its place."""
