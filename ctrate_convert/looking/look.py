@@ -27,8 +27,8 @@ class Known:
 
     ``axes`` name the array's axes, first to last; ``orientation`` says where each of them leads.
     ``spacing_mm`` belongs to these axes. ``to_hu`` is the slope and the intercept that turn the
-    array's elements into Hounsfield units, ``unit_from`` what tells so. ``view`` names the recipe and
-    the volume of a view.
+    array's elements into Hounsfield units, ``unit_from`` what tells so. ``view`` names the recipe
+    and the volume of a view.
     """
 
     key: str
