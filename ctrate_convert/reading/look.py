@@ -12,6 +12,7 @@ from ctrate_convert.formats.members import LABEL_NAMES
 from ctrate_convert.looking.cuts import Cuts, cut, planes_at_once
 from ctrate_convert.looking.look import Known, Look
 from ctrate_convert.reading.arrays import read_boxes
+from ctrate_convert.reading.cache import open_shard
 from ctrate_convert.reading.index import StoredSample
 from ctrate_convert.reading.samples import read_json, read_labels, read_report
 from ctrate_convert.reading.shard_file import ShardFile
@@ -24,7 +25,7 @@ def look_at(stored: StoredSample) -> Look:
         DamageError: the shard does not hold what its record says.
         EnvironmentProblem: it cannot be read.
     """
-    with ShardFile(stored.shard) as file:
+    with open_shard(stored.shard) as file:
         fields = read_json(file, stored)
         report = read_report(file, stored)
         labels = read_labels(file, stored)

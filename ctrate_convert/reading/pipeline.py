@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import webdataset
@@ -15,16 +15,12 @@ from webdataset.utils import pytorch_worker_info
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.asked import Asked, Units
-from ctrate_convert.reading.boxes import CropAt, Shape, check_crop, place_crop
+from ctrate_convert.reading.boxes import CropAt
+from ctrate_convert.reading.cache import make_cache_folder
 from ctrate_convert.reading.index import Index, StoredSample
-from ctrate_convert.reading.samples import (
-    read_crop,
-    read_json,
-    read_labels,
-    read_report,
-)
-from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.reading.viewed import reader_of, with_view
+from ctrate_convert.reading.items.cut import cut_of
+from ctrate_convert.reading.items.item import ItemReader
+from ctrate_convert.reading.items.tensors import Arrays, Tensors
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.recipe import Recipe
@@ -36,6 +32,10 @@ def open_dataset(
     *,
     crop: Sequence[int] | None = None,
     crop_at: CropAt = "random",
+    crops_per_volume: int = 1,
+    foreground: float = 0.0,
+    size: Sequence[int] | None = None,
+    pad: float | None = None,
     shuffle: bool = False,
     seed: int | None = None,
     keys: Collection[str] | None = None,
@@ -43,6 +43,8 @@ def open_dataset(
     axes: Axes = "",
     view: str | os.PathLike[str] | Recipe | None = None,
     assume_axes: Axes = "",
+    tensors: bool = False,
+    cache: str | os.PathLike[str] | None = None,
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -64,6 +66,17 @@ def open_dataset(
             centred and padded with its smallest value, which in CT is air: all crops have the same
             shape, and no volume is left out.
         crop_at: ``random``, every position equally likely, or ``center``.
+        crops_per_volume: Cut so many random crops from each volume, which is read and decoded once.
+            They are samples of their own, one after the other, with the same key and another
+            ``origin``; ``.shuffle(100)`` mixes them with those of other volumes. All of them are
+            in memory at once; of a view, so is the part of it that holds them.
+        foreground: The share of random crops whose centre is body, above -500 HU and neither air
+            nor lung: 0.5 for every second one. The others lie anywhere, as do those of a volume
+            where 64 random places show no body. An ``npy.gz`` is then inflated to memory once.
+        size: The shape to which every volume is cut around its middle or padded, so that whole
+            volumes make batches: the same as ``crop`` with ``crop_at="center"``.
+        pad: What stands where a volume is smaller than ``crop`` or ``size``, in the unit of
+            ``array``. Default: its smallest value; of a view, the recipe's padding.
         shuffle: Yield the samples in a new random order each time, over all of a worker's shards.
             Only the samples' places in the shards are shuffled, so this takes no memory.
         seed: Make order and crops the same on every run, for each epoch, node and worker. The
@@ -81,6 +94,12 @@ def open_dataset(
             units and axes, so neither may be asked for. ``json["view"]`` tells its place.
         assume_axes: With a view, the axes of volumes whose shards do not tell them, such as
             ``yxz``; ``json["view"]`` keeps that. Nothing else is assumed.
+        tensors: ``array`` is a torch tensor. In a worker process of torch's ``DataLoader`` it is
+            read straight into shared memory, and handed over without a copy.
+        cache: A folder on a disk of this machine. When the first sample of a shard is read, the
+            whole shard is copied there, once for all processes; from then on it is read from
+            there. Nothing is removed. A full disk is a warning, and costs only speed. The folder
+            is created with mode 0700, and must be yours alone to write to.
 
     Shards are split over nodes and over workers, as ``webdataset`` finds them in torch or in RANK,
     WORLD_SIZE, WORKER and NUM_WORKERS: together they yield each sample exactly once. A worker
@@ -90,34 +109,33 @@ def open_dataset(
     Raises:
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
             on iterating, there are fewer shards than nodes.
-        SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known,
-            or a view needs what is not known; its message names the sample and what is missing.
+        SampleError: on iterating, a volume's axes or Hounsfield units are needed and not known, or
+            a view needs what is not known; its message names the sample and what is missing.
         DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
             fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
     asked = Asked(units, axes, None if view is None else find_recipe(view), assume_axes)
     # Checked at once, and not in a worker process an hour later.
-    if crop_at not in get_args(CropAt):
-        raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
-    index = Index(out)
+    cut = cut_of(crop, size, crop_at, pad, crops_per_volume, foreground)
+    room = Tensors() if tensors else Arrays()
+    index = Index(out, "" if cache is None else make_cache_folder(cache))
     sound = index.sound_shards()
     wanted = None if keys is None else _check_keys(keys, index)
     reader = _Reader(
         index=index,
         keys=wanted,
-        crop=None if crop is None else check_crop(crop),
-        crop_at=crop_at,
         shuffle=shuffle,
         seed=seed,
-        asked=asked,
+        items=ItemReader(asked, cut, room),
     )
     shards = [
         shard
         for shard in sound
         if wanted is None or any(sample.key in wanted for sample in index.samples(shard))
     ]
-    return VolumeDataset(shards, reader, len(index) if wanted is None else len(wanted))
+    samples = len(index) if wanted is None else len(wanted)
+    return VolumeDataset(shards, reader, samples * crops_per_volume)
 
 
 def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
@@ -179,11 +197,9 @@ class _Reader:
 
     index: Index
     keys: frozenset[str] | None
-    crop: Shape | None
-    crop_at: CropAt
     shuffle: bool
     seed: int | None
-    asked: Asked
+    items: ItemReader
     epoch: int = 0
 
     def __call__(self, shards: Iterator[ManifestShard]) -> Iterator[dict[str, Any]]:
@@ -199,7 +215,7 @@ class _Reader:
             places = list(samples)
             samples = (places[number] for number in rng.permutation(len(places)))
         for sample in samples:
-            yield self._read(sample, rng)
+            yield from self.items.read(sample, rng)
 
     def _new_rng(self) -> np.random.Generator:
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -209,20 +225,3 @@ class _Reader:
         # Rank and worker belong to the seed: else all workers would cut their crops at the same
         # places.
         return np.random.default_rng([self.seed, epoch, rank, worker])
-
-    def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
-        with ShardFile(sample.shard) as file:
-            fields = read_json(file, sample)
-            asked = reader_of(self.asked, sample.array, fields)
-            shape = asked.shape(sample.array)
-            crop = self.crop or shape
-            origin = place_crop(shape, crop, self.crop_at, rng)
-            return {
-                "__key__": sample.key,
-                "__url__": sample.shard.path,
-                "array": read_crop(file, sample.array, origin, crop, asked),
-                "origin": np.array(origin, np.int64),
-                "json": with_view(fields, asked),
-                "report": read_report(file, sample),
-                "labels": read_labels(file, sample),
-            }
