@@ -70,8 +70,8 @@ def within(box: Box, part: Box) -> Box:
 def box_around(boxes: Sequence[Box]) -> Box:
     """Return the smallest box that holds all of ``boxes``."""
     z, y, x = (
-        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes))
-        for axis in range(3)
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in ([box[axis] for box in boxes] for axis in range(3))
     )
     return z, y, x
 
@@ -98,7 +98,7 @@ def _outside(box: Box, other: Box) -> Iterator[Box]:
         whole = rest[axis]
         for side in (slice(whole.start, part.start), slice(part.stop, whole.stop)):
             if side.start < side.stop:
-                z, y, x = (*rest[:axis], side, *rest[axis + 1 :])
+                z, y, x = (side if place == axis else one for place, one in enumerate(rest))
                 yield z, y, x
         rest[axis] = part
 
