@@ -21,6 +21,7 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    torch_workers,
     views,
 )
 from benchmarks.report import Table
@@ -79,6 +80,10 @@ def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
 
+def _torch_workers(work: Path, quick: bool) -> list[Table]:
+    return torch_workers.tables(work, torch_workers.QUICK if quick else torch_workers.FULL)
+
+
 def _views(work: Path, quick: bool) -> list[Table]:
     return views.tables(work, views.QUICK if quick else views.FULL)
 
@@ -88,6 +93,7 @@ SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {
     "size": _size,
     "reading": _reading,
     "views": _views,
+    "torch_workers": _torch_workers,
     "scaling": _scaling,
     "memory": _memory,
     "prediction": _prediction,
