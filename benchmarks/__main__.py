@@ -23,6 +23,7 @@ from benchmarks import (
     size,
     torch_workers,
     views,
+    views_stored,
 )
 from benchmarks.report import Table
 from benchmarks.volumes import origin_text
@@ -85,7 +86,8 @@ def _torch_workers(work: Path, quick: bool) -> list[Table]:
 
 
 def _views(work: Path, quick: bool) -> list[Table]:
-    return views.tables(work, views.QUICK if quick else views.FULL)
+    amount = views.QUICK if quick else views.FULL
+    return [*views.tables(work, amount), *views_stored.tables(work, amount)]
 
 
 SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {

@@ -67,7 +67,7 @@ def tables(work: Path, size: Size) -> list[Table]:
             [candidates[before].name, *map(_rate, (costs[before], costs[after])), str(ratio)]
         )
     notes = [
-        f"Samples a second of wall clock; int16 volumes of {_times(size.shape)}, from the page cache.",
+        f"Samples a second by the clock; int16, {_times(size.shape)}, from the page cache.",
         _TARGET.note(_faster(costs[0], costs[1]).median) + ".",
     ]
     return [

@@ -23,6 +23,7 @@ from benchmarks.measure import Cost, Spread, cost_of, in_turns, ratios
 from benchmarks.report import Table, Target
 from benchmarks.volumes import Shape, SourceKind, Volume, make
 from ctrate_convert import Volumes
+from ctrate_convert.formats.geometry import table_spacing_mm
 from ctrate_convert.formats.tiling import Box
 from ctrate_convert.reading.boxes import whole
 from ctrate_convert.store.layout import Dataset
@@ -52,12 +53,15 @@ _LAYOUT = "the original's shards, the original's step"
 
 def tables(work: Path, size: Size) -> list[Table]:
     """Measure the kernel, and reading; each against the original's in the same run."""
-    (source, *_) = sources = make(
-        [Volume(_INT16, size.shape, seed) for seed in range(_SAMPLES)], work / "volumes"
-    )
+    (source, *_) = sources = make(volumes(size.shape), work / "volumes")
     with np.load(source) as archive:
         yxz = archive["data"]
     return [_kernel(yxz, size.rounds), _reading(sources, work / "views", size)]
+
+
+def volumes(shape: Shape) -> list[Volume]:
+    """The volumes that are read: int16, deflated."""
+    return [Volume(_INT16, shape, seed) for seed in range(_SAMPLES)]
 
 
 def _kernel(yxz: Array, rounds: int) -> Table:
@@ -82,8 +86,8 @@ def _kernel(yxz: Array, rounds: int) -> Table:
         ["view", "CPU a volume", "of int16 input", "against the original's step"],
         rows,
         [
-            f"{_times(zyx.shape)} voxels of {_XY_MM}, {_XY_MM} and {_Z_MM} mm.",
-            f"The original's resampling here: {_resampler()}.",
+            f"{times(zyx.shape)} voxels of {_XY_MM}, {_XY_MM} and {_Z_MM} mm.",
+            f"The original's resampling here: {resampler()}.",
             _KERNEL.note(_speed(costs["ctclip"], megabytes)) + ".",
             _AGAINST.note(ratios(costs[_STEP], costs["ctclip"]).median) + ".",
         ],
@@ -103,11 +107,9 @@ def _reading(sources: list[Path], folder: Path, size: Size) -> Table:
         dataset = Dataset(out)
         merge(dataset, load_plans(dataset))
         volumes = Volumes(out, view="ctclip", assume_axes="yxz")
-        work[f"{encoding} shards, view ctclip"] = functools.partial(_read_all, volumes)
-    sample = next(iter(Volumes(folder / "npy").values()))
-    xy_mm, _, z_mm = sample.spacing
-    spacing = (xy_mm, z_mm) if len(sample.spacing) == 3 else (_XY_MM, _Z_MM)
-    work = {_LAYOUT: functools.partial(_original, folder / "original.tar", spacing), **work}
+        work[f"{encoding} shards, view ctclip"] = functools.partial(read_all, volumes)
+    spacing = spacing_of(folder / "npy")
+    work = {_LAYOUT: functools.partial(original, folder / "original.tar", spacing), **work}
     costs = _in_turns(work, size.rounds)
     shutil.rmtree(folder)
     rows = [
@@ -124,11 +126,18 @@ def _reading(sources: list[Path], folder: Path, size: Size) -> Table:
         ["what is read, and how", "CPU a sample", "against the original's"],
         rows,
         [
-            f"Volumes of {_times(size.shape)}, {spacing[0]:g} and {spacing[1]:g} mm, from the page "
-            f"cache, whole. The original's resampling here: {_resampler()}.",
+            f"Volumes of {times(size.shape)}, {spacing[0]:g} and {spacing[1]:g} mm, from the page "
+            f"cache, whole. The original's resampling here: {resampler()}.",
             _READING.note(ratios(costs[_LAYOUT], npy).median) + ".",
         ],
     )
+
+
+def spacing_of(native: Path) -> tuple[float, float]:
+    """Return the first sample's spacing in mm, in the plane and through it."""
+    sample = next(iter(Volumes(native).values()))
+    in_plane, _, through = table_spacing_mm(sample.json["metadata"])
+    return in_plane, through
 
 
 def _in_turns(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
@@ -152,12 +161,14 @@ def _view(name: str, zyx: Array) -> Array:
     return view.read(whole(view.shape), slabs)
 
 
-def _read_all(volumes: Volumes) -> None:
+def read_all(volumes: Volumes) -> None:
+    """Read every array whole."""
     for sample in volumes.values():
         np.asarray(sample.array)
 
 
-def _original(path: Path, spacing: tuple[float, float]) -> None:
+def original(path: Path, spacing: tuple[float, float]) -> None:
+    """Read the original's shard, and do its step with every volume."""
     for sample in webdataset.WebDataset(str(path), shardshuffle=False).decode():
         shape = sample["json"]["volume_shape"]
         original_step(np.frombuffer(sample["bin"], np.float16).reshape(shape), *spacing)
@@ -181,7 +192,8 @@ def original_step(hwd: Array, xy_mm: float, z_mm: float) -> Array:
     return np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
 
 
-def _resampler() -> str:
+def resampler() -> str:
+    """Tell what resamples in the original's step here."""
     return "torch" if importlib.util.find_spec("torch") else "numpy, since torch is not installed"
 
 
@@ -206,5 +218,6 @@ def _interpolated(data: Array, size: list[int]) -> Array:
     return data
 
 
-def _times(shape: Shape | tuple[int, ...]) -> str:
+def times(shape: tuple[int, ...]) -> str:
+    """Return a shape in words."""
     return "×".join(map(str, shape))

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ctrate_convert.cluster.scheduler.profile import ClusterProfile
 from ctrate_convert.store.records.plan import PlanSettings
+from ctrate_convert.store.records.recipe import Recipe
 from tools.commands import Command, Option, attribute_texts, exit_codes, groups
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -26,7 +27,13 @@ _HEAD = """# Reference: commands, settings, exit codes
 accepted with underscores and with hyphens. Every command also has `--help`, and `--verbose`, which
 tells each step on standard error."""
 
-_KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+_KINDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Recipe: "name of a recipe, or a TOML file",
+}
 
 
 def page() -> str:
@@ -93,7 +100,7 @@ def _kind(field: FieldInfo) -> str:
 def _kind_of(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return ", ".join(f"`{one}`" for one in parts)
+        return ", ".join(f"`{one}`" for one in parts if one)
     if origin in (Union, types.UnionType):
         return " or ".join(_kind_of(one) for one in parts if one is not type(None))
     if origin is tuple:
@@ -107,7 +114,7 @@ def _value(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}, ""):
         return "none"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from ctrate_convert.sources.look import cuts_of_file, look_at_file
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.plans import require_plans
-from ctrate_convert.store.records.record import ConvertedSample
+from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.store.records.recipe import Recipe
+from ctrate_convert.store.records.record import ConvertedSample, FailedSample
 
 
 class Chosen(enum.Enum):
@@ -94,19 +97,29 @@ def _numbers(one: ConvertedSample) -> list[float]:
     return [*map(float, array.shape), array.value_min, array.value_max, *spacing]
 
 
-def looks_of(dataset: Dataset, chosen: Sequence[StoredSample]) -> Iterator[Look | CtrateError]:
-    """Yield the look of each sample, beside its source where that is there, or what prevents it."""
+def looks_of(
+    dataset: Dataset,
+    chosen: Sequence[StoredSample],
+    recipe: Recipe | None = None,
+    assume_axes: Axes = "",
+) -> Iterator[Look | CtrateError]:
+    """Yield the look of each sample, beside its source where that is there, or what prevents it.
+
+    With a ``recipe`` it is the look of the view, which stands alone.
+    """
     ledger = Ledger(dataset, require_plans(dataset))
     wanted = {sample.key for sample in chosen}
     sources = {
         one.key: (Path(shard.plan.settings.data_folder) / one.source.source, one)
         for shard in ledger.readable()
+        # A view has another grid than its volume.
+        if recipe is None and shard.plan.settings.view is None
         for one in shard.live
         if one.key in wanted
     }
     for stored in chosen:
         try:
-            look = look_at(stored)
+            look = look_at(stored, recipe, assume_axes)
         except CtrateError as error:
             yield error
             continue
@@ -146,8 +159,16 @@ def failed_sources(dataset: Dataset, number: int) -> Iterator[Look | CtrateError
             if shown == number:
                 return
             shown += 1
+            if settings.view is not None:
+                yield _failed_view(failed, settings.data_folder)
+                continue
             path = Path(settings.data_folder) / failed.source
             try:
                 yield look_at_file(path, settings.array_key)
             except CtrateError as error:
                 yield error
+
+
+def _failed_view(failed: FailedSample, native: str) -> SampleError:
+    preview = f"ctrate-convert preview {shlex.quote(native)} --key {failed.key}"
+    return SampleError(failed.reason, where=failed.key, next_command=preview)

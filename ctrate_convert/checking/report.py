@@ -66,12 +66,14 @@ class Report:
     Nobody observed the peak itself: ``recorded_peak_extra_bytes`` is what records and journals add
     up to, without scratch files. ``lists`` has the lists of volumes of every generation,
     ``unrecorded_lists`` the names of those that an earlier version used and did not record.
+    ``view`` tells which views these are, and of which dataset; it is empty for other datasets.
     """
 
     shards_planned: int
     attempts: AttemptFacts
     lists: tuple[GenerationLists, ...]
     unrecorded_lists: dict[int, tuple[str, ...]]
+    view: str = ""
     shards: list[ShardFacts] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     predicted_max_error_hu: float | None = None
@@ -101,6 +103,7 @@ def report(ledger: Ledger) -> Report:
         attempts=_attempts(attempts),
         lists=lists_of(ledger.plans),
         unrecorded_lists=unrecorded_lists(ledger.plans),
+        view=next((plan.settings.view_words for plan in ledger.plans), ""),
     )
     _add_promises(found, ledger.plans)
     spans: list[Span] = []

@@ -50,9 +50,7 @@ def print_summary(
     title = translated(f"Plan {plan.plan_id[:12]} (generation {plan.generation}).")
     show.line(title)
     if plan.settings.view is not None:
-        recipe = plan.settings.view
-        made = f"Views {recipe.name} ({recipe.recipe_id[:12]})"
-        show.wrapped(f"{made} of {plan.settings.data_folder}, which stays as it is.")
+        show.wrapped(f"These are {plan.settings.view_words}, which stays as it is.")
     else:
         show.wrapped(translated(_sources_words(plan.settings)))
     for name, answer in (

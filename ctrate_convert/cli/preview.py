@@ -19,6 +19,8 @@ from ctrate_convert.looking.terminal import as_text
 from ctrate_convert.sources.look import look_at_file
 from ctrate_convert.store.durable import replace
 from ctrate_convert.store.layout import Dataset
+from ctrate_convert.store.records.geometry import Axes
+from ctrate_convert.views.presets import find_recipe
 
 _COLUMNS = 120
 
@@ -30,10 +32,21 @@ _COLUMNS = 120
               help="Samples to show, spread over the dataset.")  # fmt: skip
 @click.option("--failed", is_flag=True, help="The sources of failed samples, as far as readable.")
 @click.option("--outliers", is_flag=True, help="The samples that are least like the others.")
+@click.option("--view", metavar="NAME|FILE.toml",
+              help="Show this view of each sample; `recipes` lists them.")  # fmt: skip
+@click.option("--assume_axes", type=click.Choice(["xyz", "yxz", "zyx"]),
+              help="Of --view: the axes of volumes whose shards tell none.")  # fmt: skip
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a picture (.png; several get numbers) or a page (.html).")  # fmt: skip
 def command(
-    what: Path, keys: tuple[str, ...], number: int, failed: bool, outliers: bool, to: Path | None
+    what: Path,
+    keys: tuple[str, ...],
+    number: int,
+    failed: bool,
+    outliers: bool,
+    view: str | None,
+    assume_axes: Axes | None,
+    to: Path | None,
 ) -> int:
     """Look at volumes: three planes in lung and soft-tissue windows, a histogram, the facts.
 
@@ -46,19 +59,23 @@ def command(
       ctrate-convert preview /data/shards
       ctrate-convert preview /data/shards --key train_1_a_1 --to train_1_a_1.png
       ctrate-convert preview /data/shards -n 12 --to preview.html
+      ctrate-convert preview /data/shards --view ctclip
       ctrate-convert preview volume.nii.gz
     """
     if to is not None and to.suffix.lower() not in (".png", ".html"):
         raise SettingsError("--to writes .png or .html", seen=to.name)
     if sum((bool(keys), failed, outliers)) > 1:
         raise SettingsError("--key, --failed and --outliers do not go together")
+    recipe = None if view is None else find_recipe(view)
+    if recipe and (failed or what.is_file()):
+        raise SettingsError("--view shows samples of a dataset", seen=what)
     if what.is_file():
         looks: Iterator[Look | CtrateError] = iter([look_at_file(what)])
     elif failed:
         looks = failed_sources(Dataset(what), number)
     else:
         chosen = choose(what, keys, number, Chosen.OUTLIERS if outliers else Chosen.SPREAD)
-        looks = looks_of(Dataset(what), chosen)
+        looks = looks_of(Dataset(what), chosen, recipe, assume_axes or "")
     shown: list[Look] = []
     errors = 0
     for one in looks:

@@ -76,6 +76,8 @@ def report_facts(found: Report) -> dict[str, Any]:
 
 def print_report(found: Report) -> None:
     """Print the sums, then the shards that are farthest from their promise."""
+    if found.view:
+        show.wrapped(f"These are {found.view}.")
     show.line(
         f"{len(found.shards):,} of {show.count(found.shards_planned, 'shard')} done, with "
         f"{show.count(sum(shard.samples for shard in found.shards), 'sample')}."

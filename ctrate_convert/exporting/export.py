@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from ctrate_convert.store.durable import PartialFile, make_directories
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.ledger import Ledger
+from ctrate_convert.store.plans import load_plans
 from ctrate_convert.store.records.record import ConvertedSample
 
 Form = Literal["source", "nifti", "npz"]
@@ -63,7 +65,8 @@ def export(
     is overwritten. A sample that cannot be written costs only itself.
 
     Raises:
-        SettingsError: a key is in no shard, or ``folder`` lies in the dataset directory.
+        SettingsError: a key is in no shard, or ``folder`` lies in the dataset directory; or
+            sources are asked for of views, which have none.
         EnvironmentProblem: the folder cannot be written.
     """
     out = dataset.out.resolve()
@@ -73,6 +76,8 @@ def export(
             where=folder,
             next_command="choose a folder elsewhere",
         )
+    if form == "source":
+        _refuse_views(dataset)
     found = dict(_samples(dataset, keys))
     unknown = [] if keys is None else sorted(set(keys) - found.keys())
     if unknown:
@@ -93,6 +98,18 @@ def export(
         except OSError as error:
             raise environment_problem(error, f"exporting {key}", folder) from error
     return report
+
+
+def _refuse_views(dataset: Dataset) -> None:
+    for plan in load_plans(dataset):
+        if plan.settings.view is not None:
+            raise SettingsError(
+                "a view was made from a shard and has no source file of its own",
+                where=dataset.out,
+                expected="--as nifti or --as npz",
+                next_command=f"ctrate-convert export {shlex.quote(plan.settings.data_folder)} …, "
+                "for the sources of that dataset",
+            )
 
 
 def _samples(

@@ -27,7 +27,8 @@ class Known:
 
     ``axes`` name the array's axes, first to last; ``orientation`` says where each of them leads.
     ``spacing_mm`` belongs to these axes. ``to_hu`` is the slope and the intercept that turn the
-    array's elements into Hounsfield units, ``unit_from`` what tells so.
+    array's elements into Hounsfield units, ``unit_from`` what tells so. ``view`` names the recipe and
+    the volume of a view.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Known:
     unit_from: str = ""
     labels: tuple[str, ...] = ()
     findings: str = ""
+    view: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -80,6 +82,7 @@ class Look:
             ("volume", known.key),
             ("in", known.where),
             ("array", f"{' × '.join(map(str, self.cuts.shape))}, {known.dtype}"),
+            ("view", known.view),
             ("axes", f"{known.axes or unknown}, leading to {known.orientation or unknown}"),
             ("spacing", _millimetres(known.spacing_mm) or unknown),
             ("geometry from", known.geometry_from or "no evidence"),

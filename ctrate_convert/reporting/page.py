@@ -103,8 +103,11 @@ def _totals(facts: Facts) -> str:
 
 def _settings(facts: Facts, generation: int) -> str:
     settings = facts.plans[generation].settings
-    step = f", step {settings.step:g}" if settings.step else ""
     purpose = "; repairs" if facts.plans[generation].repairs else ""
+    if settings.view is not None:
+        stored = f"{settings.layout}, {settings.encoding}, {settings.view.output}{purpose}"
+        return f"{settings.view_words}: {stored}"
+    step = f", step {settings.step:g}" if settings.step else ""
     return f"{settings.layout}, {settings.encoding}, {settings.dtype}{step}{purpose}"
 
 

@@ -8,6 +8,7 @@ from ctrate_convert.errors import DamageError
 from ctrate_convert.store.durable import create_once, read_regular, replace
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.plan import Plan
+from ctrate_convert.store.records.recipe import as_toml
 from ctrate_convert.store.records.volume_list import GenerationLists
 
 _CARD = """---
@@ -19,6 +20,14 @@ configs:
 Chest CT volumes in WebDataset shards. `manifest.json` lists the shards, their SHA-256 and totals.
 """
 """Without a card, Hugging Face's ``load_dataset(OUT)`` reads a single shard's manifest as data."""
+
+_VIEWS = """
+Each array is a view: what the recipe `{title}` makes of a volume. `json["view"]` puts it back into
+the patient.
+
+```toml
+{toml}```
+"""
 
 _LISTS = """
 ## Lists of volumes
@@ -77,7 +86,12 @@ def card_of(plans: Sequence[Plan]) -> bytes:
     """Return the card of a dataset with these plans. Without any list, it tells of none."""
     rows = [row for plan in plans for row in _rows(plan)]
     told = any(plan.lists or plan.settings.exclude_file for plan in plans)
-    return (_CARD + (_LISTS + "".join(rows) if told else "")).encode()
+    return (_CARD + _views(plans) + (_LISTS + "".join(rows) if told else "")).encode()
+
+
+def _views(plans: Sequence[Plan]) -> str:
+    recipes = [plan.settings.view for plan in plans if plan.settings.view is not None][:1]
+    return "".join(_VIEWS.format(title=one.title, toml=as_toml(one)) for one in recipes)
 
 
 def _rows(plan: Plan) -> Iterator[str]:

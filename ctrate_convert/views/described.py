@@ -67,7 +67,7 @@ def view_header(view: View, native: NativeArray) -> ArrayHeader:
         fortran_order=False,
         compression="stored",
         kind="shard",
-        geometry=_geometry(view),
+        geometry=geometry_of(view),
         view=view_facts(view, native),
     )
 
@@ -79,7 +79,8 @@ def unit_of(facts: ViewFacts) -> tuple[ToHounsfield, Intensity]:
     return ToHounsfield(*unit, evidence), _INTENSITY.get(unit, "unknown")
 
 
-def _geometry(view: View) -> Geometry:
+def geometry_of(view: View) -> Geometry:
+    """Return what is known of a view's axes, spacing and place, with the recipe as evidence."""
     axes, affine = view.recipe.axes, view.affine
     why = f"the recipe {view.recipe.name}"
     of_volume = f"{why}, and the volume's own"

@@ -65,7 +65,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         facts = run_here(command, *words, "--json").json()
         assert facts["schema_number"] == JSON_SCHEMA_NUMBER
         name = "error" if "error" in facts else command
-        found.setdefault(name, set()).update(fields(facts))
+        for one in facts.get("generations", [facts]):
+            found.setdefault(name, set()).update(fields(one))
 
     planned = plan_words(made, out, "--exclude_file", made.exclude_file, "--delete_source_files")
     give("status", folder / "nowhere")
@@ -82,6 +83,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     give("export", out, folder / "look", "--all", "--as", "nifti")
     give("doctor", out)
     give("recipes")
+    give("plan", "--view", "ctclip", "--from", out, "--output_dir", folder / "views")
+    give("verify", folder / "views")
     give("logs", out, 0)
     return found
 

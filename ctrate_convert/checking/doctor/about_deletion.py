@@ -29,6 +29,9 @@ def findings_about_deletion(folder: Path, sources: Sequence[Path]) -> Iterator[F
     dataset = Dataset(folder)
     try:
         plans = load_plans(dataset)
+        if any(plan.settings.view for plan in plans):
+            yield Finding(DELETION, "good", "never: views were made from the shards of a dataset")
+            return
         yield from _about_names(sources)
         yield from _about_consents(dataset)
         reason = _why_refused(dataset, plans) or _why_none_may_go(sources)

@@ -43,6 +43,8 @@ def _about(dataset: Dataset, plan: Plan, there: Sequence[Path]) -> Iterator[Find
             "what is pending fails until it is; no source is taken for deleted",
         )  # fmt: skip
         return
+    if plan.settings.view is not None:
+        return
     yield _gives_space_back(data_folder, dataset.out)
     if plan.settings.trash:
         yield _trash(Path(plan.settings.trash), data_folder)

@@ -177,6 +177,11 @@ class PlanSettings(Record):
             raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {self.dtype}")
         return self
 
+    @property
+    def view_words(self) -> str:
+        """What is made of what, for people; empty unless the plan is one of views."""
+        return f"views {self.view.title} of {self.data_folder}" if self.view else ""
+
 
 def _refuse_beside_a_view(settings: PlanSettings) -> None:
     """Raise if a plan of views has settings that only a conversion has.

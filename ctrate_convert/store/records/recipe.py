@@ -127,6 +127,11 @@ class Recipe(Record):
         return self
 
     @property
+    def title(self) -> str:
+        """The name and the beginning of the id, for people: ``ctclip (1b5e0a4c7f21)``."""
+        return f"{self.name} ({self.recipe_id[:12]})"
+
+    @property
     def recipe_id(self) -> str:
         """The SHA-256 of all that decides the view, and of the kernel's version.
 
