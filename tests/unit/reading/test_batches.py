@@ -125,7 +125,8 @@ def test_a_number_gives_the_sample_at_once(way: Converted) -> None:
 def test_the_mapping_still_is_one_of_keys(way: Converted) -> None:
     volumes = Volumes(way.out)
     assert list(volumes) == list(way.made.keys)
-    assert 0 not in volumes and next(iter(volumes)) in volumes
+    number: Any = 0
+    assert number not in volumes and next(iter(volumes)) in volumes
     with pytest.raises(KeyError):
         volumes["0"]
     again = pickle.loads(pickle.dumps(volumes))  # noqa: S301 - our own

@@ -18,6 +18,7 @@ import pytest
 from ctrate_convert import DamageError, SettingsError, Volumes, open_dataset
 from ctrate_convert.reading import cache as reading_cache
 from ctrate_convert.reading import shard_file
+from ctrate_convert.reading.index import Shard
 from ctrate_convert.store.durable import PARTIAL_SUFFIX
 from tests.support import Converted, convert_here, same_voxels
 
@@ -98,9 +99,12 @@ def test_a_shard_is_copied_once(
 ) -> None:
     made: list[Path] = []
     real = reading_cache._make
-    monkeypatch.setattr(
-        reading_cache, "_make", lambda copy, shard: (made.append(copy), real(copy, shard))
-    )
+
+    def counted(copy: Path, shard: Shard) -> None:
+        made.append(copy)
+        real(copy, shard)
+
+    monkeypatch.setattr(reading_cache, "_make", counted)
     for _ in range(3):
         arrays(converted.out, cache=folder, shuffle=True)
     assert sorted(made) == copies(folder)
@@ -109,7 +113,7 @@ def test_a_shard_is_copied_once(
 def _read_in_turn(out: str, folder: str, start: Any, made: Any) -> None:
     real = reading_cache._make
 
-    def counted(copy: Path, shard: Any) -> None:
+    def counted(copy: Path, shard: Shard) -> None:
         made.put(copy.name)
         real(copy, shard)
 

@@ -16,7 +16,7 @@ import pytest
 from ctrate_convert import SampleError, SettingsError, Volumes, open_dataset
 from ctrate_convert.formats.codecs.gzip_stream import GzipStream
 from ctrate_convert.formats.tiling import Box, box_elements, without_overlap
-from ctrate_convert.reading import shard_file, viewed
+from ctrate_convert.reading import viewed
 from ctrate_convert.reading.boxes import whole
 from ctrate_convert.store.records.plan import Encoding
 from ctrate_convert.store.records.recipe import Recipe, Size
@@ -208,7 +208,7 @@ def test_a_view_is_resampled_once(way: Converted, monkeypatch: pytest.MonkeyPatc
     preadv = os.preadv
     keys = known(way, view=small("hlip"))
     monkeypatch.setattr(viewed.Viewed, "read", seen)
-    monkeypatch.setattr(shard_file.os, "preadv", counted)
+    monkeypatch.setattr(os, "preadv", counted)
     dataset = open_dataset(
         way.out, view=small("hlip"), crop=(20, 40, 40), crops_per_volume=6, keys=keys
     )

@@ -128,7 +128,7 @@ def test_torch_collates_tensors(plain: Converted, torch: Any, batch_size: int | 
         dataset.to_tuple("array", "labels", "__key__"),
         batch_size=batch_size, num_workers=2, multiprocessing_context="fork",
     )  # fmt: skip
-    found = {}
+    found: dict[str, Any] = {}
     for arrays, labels, keys in loader:
         assert arrays.is_shared() and arrays.dtype == torch.float32
         assert labels.shape == (18,) if batch_size is None else labels.shape[1:] == (18,)
