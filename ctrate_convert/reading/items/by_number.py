@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class NumberedSamples:
         return len(self._samples)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        number = range(len(self._samples))[number]
+        number = range(len(self._samples))[operator.index(number)]
         seed = None if self._seed is None else [self._seed, self._epoch, number]
         (item,) = self._reader.read(self._samples[number], np.random.default_rng(seed))
         return {name: item[name] for name in ("__key__", "array", "origin", "labels", "report")}

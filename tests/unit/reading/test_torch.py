@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ctrate_convert import SampleError, SettingsError, Volumes, open_dataset
+from ctrate_convert.reading.items.tensors import Tensors
 from ctrate_convert.store.records.plan import Encoding
 from ctrate_convert.store.records.recipe import Size
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
@@ -154,6 +155,14 @@ def test_a_view_is_resampled_into_shared_memory(plain: Converted, torch: Any) ->
             expected = np.asarray(volumes[sample["__key__"]].array)
             assert np.array_equal(sample["array"].numpy(), expected)
             assert sample["array"].numpy().dtype == np.dtype(output)
+
+
+def test_every_type_of_array_has_its_tensor(torch: Any) -> None:
+    for dtype in (np.int16, np.float16, np.uint8, np.int32, np.float32):
+        tensor, values = Tensors().make((2, 3, 4), np.dtype(dtype))
+        values[...] = np.arange(24).reshape(2, 3, 4)
+        assert values.flags.c_contiguous and values.dtype == dtype
+        assert tensor.shape == (2, 3, 4) and np.array_equal(tensor.numpy(), values)
 
 
 def test_an_error_in_a_worker_is_the_readers(plain: Converted, torch: Any) -> None:
