@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.codecs.b2nd import block_depth
-from ctrate_convert.formats.tiling import box_around, within
+from ctrate_convert.formats.tiling import box_around, box_elements, within
 from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.asked import BODY_HU, Asked
 from ctrate_convert.reading.boxes import Box, Shape, whole
@@ -19,6 +19,9 @@ from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.described import view_facts
 from ctrate_convert.views.view import View, facts_of
+
+_ALONE = 2
+"""A voxel of a small box costs so many times as much as one of a large box: it has more borders."""
 
 
 class Viewed:
@@ -72,17 +75,22 @@ class Viewed:
         boxes: Sequence[Box],
         into: Sequence[NDArray[Any]],
     ) -> None:
-        """Fill each array of ``into`` with its box; resample once the smallest box around them all.
+        """Fill each array of ``into`` with its box.
+
+        The smallest box around them all is resampled once; or each alone, where they lie so far
+        apart that this costs less. An ``npy.gz`` is inflated once in any case.
 
         Raises:
             SampleError: a voxel is no finite number.
             DamageError: the shard does not hold what its record says.
             EnvironmentProblem: it cannot be read.
         """
-        if len(boxes) == 1:
-            self.read(file, array, boxes[0], into[0])
-            return
         around = box_around(boxes)
+        alone = _ALONE * sum(map(box_elements, boxes)) < box_elements(around)
+        if len(boxes) == 1 or (alone and array.encoding != "npy.gz"):
+            for box, found in zip(boxes, into, strict=True):
+                self.read(file, array, box, found)
+            return
         values = self.read(file, array, around)
         for box, found in zip(boxes, into, strict=True):
             found[...] = values[within(around, box)]

@@ -221,6 +221,27 @@ def test_a_view_is_resampled_once(way: Converted, monkeypatch: pytest.MonkeyPatc
         assert read_bytes[0] <= whole_bytes * 2 + members
 
 
+def test_crops_far_apart_are_resampled_alone(
+    way: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The box around them would hold many times as many voxels; an npy.gz is inflated once."""
+    runs: list[Box] = []
+    real = viewed.Viewed.read
+
+    def seen(self: Any, file: Any, array: Any, box: Box, into: Any = None) -> Array:
+        runs.append(box)
+        return real(self, file, array, box, into)
+
+    crop, more = (2, 3, 4), {"view": small("hlip")}
+    keys = known(way, **more)
+    wholes = {key: np.asarray(Volumes(way.out, **more)[key].array) for key in keys}
+    monkeypatch.setattr(viewed.Viewed, "read", seen)
+    for sample in open_dataset(way.out, crop=crop, crops_per_volume=3, seed=1, keys=keys, **more):
+        whole_view = wholes[sample["__key__"]]
+        assert np.array_equal(sample["array"], part(whole_view, sample["origin"], crop))
+    assert len(runs) == len(keys) * (1 if encoding_of(way) == "npy.gz" else 3)
+
+
 # --- Crops in the body --------------------------------------------------------------------------
 
 
