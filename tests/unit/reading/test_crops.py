@@ -232,7 +232,8 @@ def test_crops_far_apart_are_resampled_alone(
         runs.append(box)
         return real(self, file, array, box, into)
 
-    crop, more = (2, 3, 4), {"view": small("hlip")}
+    crop = (2, 3, 4)
+    more: dict[str, Any] = {"view": small("hlip")}
     keys = known(way, **more)
     wholes = {key: np.asarray(Volumes(way.out, **more)[key].array) for key in keys}
     monkeypatch.setattr(viewed.Viewed, "read", seen)
