@@ -50,7 +50,8 @@ def print_summary(
     title = translated(f"Plan {plan.plan_id[:12]} (generation {plan.generation}).")
     show.line(title)
     if plan.settings.view is not None:
-        show.wrapped(f"These are {plan.settings.view_words}, which stays as it is.")
+        title, native = plan.settings.view.title, plan.settings.data_folder
+        show.wrapped(translated(f"These are views {title} of {native}, which stays as it is."))
     else:
         show.wrapped(translated(_sources_words(plan.settings)))
     for name, answer in (
