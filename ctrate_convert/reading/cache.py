@@ -15,7 +15,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from ctrate_convert.errors import SettingsError
+from ctrate_convert.errors import DamageError, SettingsError
 from ctrate_convert.reading.index import Shard
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.durable import PARTIAL_SUFFIX, write_all
@@ -64,7 +64,11 @@ def open_shard(shard: Shard) -> ShardFile:
     copy = _copy_of(shard) if shard.cache else None
     if copy is not None:
         remove = f"rm {shlex.quote(str(copy))}"
-        return ShardFile(replace(shard, path=str(copy), next_command=remove))
+        try:
+            return ShardFile(replace(shard, path=str(copy), next_command=remove))
+        except DamageError:
+            # It was removed, or replaced, since it was looked at: the shard itself is there.
+            pass
     return ShardFile(shard)
 
 

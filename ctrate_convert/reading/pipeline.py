@@ -95,7 +95,8 @@ def open_dataset(
         assume_axes: With a view, the axes of volumes whose shards do not tell them, such as
             ``yxz``; ``json["view"]`` keeps that. Nothing else is assumed.
         tensors: ``array`` is a torch tensor. In a worker process of torch's ``DataLoader`` it is
-            read straight into shared memory, and handed over without a copy.
+            read straight into shared memory, and handed over without a copy. Take them one by one,
+            with ``batch_size=None``: batches of arrays are faster than batches of tensors.
         cache: A folder on a disk of this machine. When the first sample of a shard is read, the
             whole shard is copied there, once for all processes; from then on it is read from
             there. Nothing is removed. A full disk is a warning, and costs only speed. The folder

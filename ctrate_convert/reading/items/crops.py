@@ -71,8 +71,9 @@ def read_crops(
     """Return the crops of a volume, or the whole of it as the only one; ``room`` makes the memory.
 
     ``b2nd`` decodes no block twice, ``npy.gz`` is inflated once, and a view resamples once the
-    smallest box around the crops, unless each alone costs less. Memory is that of the crops and of one of them in whole blocks;
-    of a view that box; of ``npy.gz`` the volume or view if there are crops in the body.
+    smallest box around the crops, unless each alone costs less. Memory is that of the crops and of
+    one of them in whole blocks; of a view also that box; of ``npy.gz`` also the whole volume or
+    view if there are crops in the body.
 
     Raises:
         SettingsError: ``pad`` is not in the range of the array's type.

@@ -248,6 +248,23 @@ def test_what_a_killed_process_left_is_removed(converted: Converted, folder: Pat
     assert [one.exists() for one in left] == [False, True]
 
 
+def test_a_copy_that_goes_while_it_is_opened_costs_nothing(
+    converted: Converted, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes the folder between the look at a copy and its opening."""
+    expected = arrays(converted.out, cache=folder)
+    real = reading_cache._copy_of
+
+    def removed(shard: Shard) -> Path | None:
+        copy = real(shard)
+        shutil.rmtree(folder)
+        return copy
+
+    monkeypatch.setattr(reading_cache, "_copy_of", removed)
+    found = arrays(converted.out, cache=folder)
+    assert all(same_voxels(expected[key], found[key]) for key in expected)
+
+
 def test_a_removed_folder_is_made_again(converted: Converted, folder: Path) -> None:
     volumes = Volumes(converted.out, cache=folder)
     shutil.rmtree(folder)
