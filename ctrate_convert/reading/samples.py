@@ -18,10 +18,15 @@ from ctrate_convert.reading.shard_file import ShardFile
 
 def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
     """Return the JSON member's fields, which ``docs/shards.md`` lists."""
-    return _json(file.member(sample.json), file, sample)
+    return parse_json(file.member(sample.json), file, sample)
 
 
-def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+def parse_json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+    """Return the fields of a JSON member with these bytes.
+
+    Raises:
+        DamageError: they are no JSON object.
+    """
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
