@@ -66,13 +66,7 @@ def export(
         SettingsError: a key is in no shard, or ``folder`` lies in the dataset directory.
         EnvironmentProblem: the folder cannot be written.
     """
-    out = dataset.out.resolve()
-    if folder.resolve() == out or out in folder.resolve().parents:
-        raise SettingsError(
-            "the folder lies in the dataset directory, which holds shards only",
-            where=folder,
-            next_command="choose a folder elsewhere",
-        )
+    require_outside(dataset, folder)
     found = dict(_samples(dataset, keys))
     unknown = [] if keys is None else sorted(set(keys) - found.keys())
     if unknown:
@@ -93,6 +87,17 @@ def export(
         except OSError as error:
             raise environment_problem(error, f"exporting {key}", folder) from error
     return report
+
+
+def require_outside(dataset: Dataset, folder: Path) -> None:
+    """Raise SettingsError if ``folder`` is the dataset directory or lies in it."""
+    out = dataset.out.resolve()
+    if folder.resolve() == out or out in folder.resolve().parents:
+        raise SettingsError(
+            "the folder lies in the dataset directory, which holds shards only",
+            where=folder,
+            next_command="choose a folder elsewhere",
+        )
 
 
 def _samples(
