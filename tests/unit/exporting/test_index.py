@@ -170,39 +170,44 @@ def test_energon_database(converted: Converted, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def repaired(converted: Converted) -> tuple[Converted, str]:
-    """A dataset with a damaged sample of which a repair published another copy."""
-    victim = converted.record().converted[1]
+def repaired(converted: Converted) -> Converted:
+    """A damaged shard of which a repair made all samples again, but for one without a source."""
+    victim, *_, last = converted.record().converted
     shard = converted.dataset.shard(0)
     data = bytearray(shard.read_bytes())
     data[victim.array.offset + victim.array.size_bytes - 3] ^= 1
     shard.chmod(0o644)
     shard.write_bytes(data)
-    done = run_here("verify", converted.out, "--full", "--repair")
-    assert (converted.dataset.shard(2)).exists(), done.text
-    return converted, victim.key
+    converted.made.sources[last.key].unlink()
+    run_here("verify", converted.out, "--full", "--repair")
+    assert converted.dataset.shard(2).exists()
+    return converted
 
 
-def test_a_superseded_copy_is_not_read(repaired: tuple[Converted, str], tmp_path: Path) -> None:
+def test_a_superseded_copy_is_not_read(repaired: Converted, tmp_path: Path) -> None:
     """DALI and energon leave it out; wids counts it, as else it would number others wrongly."""
-    converted, key = repaired
     for kind in KINDS:
-        export(converted.out, tmp_path / kind, kind)
+        export(repaired.out, tmp_path / kind, kind)
+    first = [sample.key for sample in repaired.record().converted]
     lines = [
         path.read_text().splitlines()[1:] for path in sorted((tmp_path / "dali").glob("*.idx"))
     ]
     keys = [[line.split()[3].partition(".")[0] for line in of_shard] for of_shard in lines]
-    assert sum(line.count(key) for line in keys) == 1
-    assert keys[2] == [key]
-    assert sum(map(len, keys)) == 8
+    assert [keys[0], keys[2]] == [first[3:], first[:3]]
     meta = tmp_path / "energon" / ".nv-meta"
-    assert f"exclude:\n- shard-000000.tar/{key}\n" in (meta / "split.yaml").read_text()
+    excluded = "".join(f"- shard-000000.tar/{key}\n" for key in first[:3])
+    assert (meta / "split.yaml").read_text().endswith(f"exclude:\n{excluded}")
     counts = list(json.loads((meta / ".info.json").read_text())["shard_counts"].values())
-    assert counts == [4, 4, 1]
+    assert counts == [4, 4, 3]
+    with sqlite3.connect(meta / "index.sqlite") as database:
+        rows = database.execute("SELECT tar_file_id, sample_index, sample_key FROM samples")
+        assert {(2, n, key) for n, key in enumerate(first[:3])} | {(0, 3, first[3])} <= set(rows)
+    database.close()
     wids = json.loads((tmp_path / "wids" / "index.json").read_text())["shardlist"]
-    assert [one["nsamples"] for one in wids] == [4, 4, 1]
-    told = export(converted.out, tmp_path / "wids", "wids").text.replace("\n", " ")
-    assert "1 sample of which a repair made another copy" in told
+    assert [one["nsamples"] for one in wids] == [4, 4, 3]
+    told = export(repaired.out, tmp_path / "wids", "wids").text.replace("\n", " ")
+    assert "8 samples in 3 shards" in told
+    assert "3 samples of which a repair made another copy" in told
 
 
 @pytest.mark.parametrize("kind", KINDS)
