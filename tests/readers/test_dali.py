@@ -23,22 +23,18 @@ dali = pytest.importorskip(
 def stored(encoding: str, **more: Any) -> list[tuple[bytes, ...]]:
     """The members of every sample as bytes, as the reader alone gives them."""
     names = [f"volume.{encoding}", "labels.npy", "report.txt", "json"]
+    shards = [str(path) for path in sorted(Path("for-dali").resolve().glob("*.tar"))]
 
-    @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)
-    def members() -> Any:
-        return tuple(
-            dali.fn.readers.webdataset(
-                paths=[str(path) for path in sorted(Path("for-dali").resolve().glob("*.tar"))],
-                index_paths=[
-                    str(path) for path in sorted(Path("for-dali").resolve().glob("*.idx"))
-                ],
-                ext=names,
-                name="reader",
-                **more,
-            )
+    pipeline = dali.Pipeline(batch_size=1, num_threads=1, device_id=None)
+    with pipeline:
+        members = dali.fn.readers.webdataset(
+            paths=shards,
+            index_paths=[f"{name.removesuffix('.tar')}.idx" for name in shards],
+            ext=names,
+            name="reader",
+            **more,
         )
-
-    pipeline = members()
+        pipeline.set_outputs(*members)
     pipeline.build()
     size = next(iter(pipeline.reader_meta().values()))["epoch_size"]
     return [tuple(part.at(0).tobytes() for part in pipeline.run()) for _ in range(size)]

@@ -42,13 +42,13 @@ def all_given(names: dict[str, Any]) -> list[Given]:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_sample(convert: Convert, encoding: str) -> None:
     converted = convert(encoding, index="energon")
-    assert_all_there(converted, all_given(run_lines("Megatron-Energon")))
+    assert_all_there(converted, all_given(run_lines("Megatron-Energon", importable=True)))
 
 
 def test_the_training_dataset(convert: Convert) -> None:
     """Shuffled, through the documented loader with its workers: nothing twice in an epoch."""
     converted = convert(index="energon")
-    loader = run_lines("Megatron-Energon")["loader"]
+    loader = run_lines("Megatron-Energon", importable=True)["loader"]
     keys = []
     for sample in loader:
         keys.append(sample.__key__)
@@ -128,5 +128,5 @@ def spoil_and_repair(converted: Converted) -> None:
 
 
 def assert_counts(converted: Converted, read: Callable[[dict[str, Any]], list[Given]]) -> None:
-    found = read(run_lines("Megatron-Energon"))
+    found = read(run_lines("Megatron-Energon", importable=True))
     assert sorted(one.key for one in found) == sorted(converted.originals)

@@ -54,6 +54,6 @@ def test_two_types_become_float32(convert: Convert) -> None:
 
 def test_without_the_decoder(convert: Convert) -> None:
     """Its trap: npy.gz stays bytes, where webdataset itself unpacks it."""
-    convert("npy.gz", INTEGERS)
-    rows = ray.data.read_webdataset("shards/train", file_extensions=["tar"]).take_all()
+    out = str(convert("npy.gz", INTEGERS).out)
+    rows = ray.data.read_webdataset(out, file_extensions=["tar"]).take_all()
     assert all(isinstance(one["volume.npy.gz"], bytes) for one in rows)

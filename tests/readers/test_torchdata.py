@@ -20,7 +20,10 @@ def test_the_documented_loader(convert: Convert, encoding: str) -> None:
     samples = list(run_lines("torchdata")["loader"])
     assert_all_there(
         converted,
-        (Given(s["__key__"], s["array"], s["labels"], s["report"], s["json"]) for s in samples),
+        (
+            Given(s["__key__"], s["array"].numpy(), s["labels"].numpy(), s["report"], s["json"])
+            for s in samples
+        ),
     )
 
 

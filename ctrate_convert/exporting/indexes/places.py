@@ -119,8 +119,8 @@ def _samples(recorded: Recorded) -> Iterator[PlacedSample]:
     found.sort()
     last = found[-1][2][-1]
     ends = [*(begin for begin, _, _ in found), _filled_up(last.offset + last.size_bytes)]
-    for (begin, key, members), (_, end) in zip(found, pairwise(ends), strict=True):
-        yield PlacedSample(key, begin, end, members, key in recorded.superseded)
+    for (begin, key, placed), (_, end) in zip(found, pairwise(ends), strict=True):
+        yield PlacedSample(key, begin, end, placed, key in recorded.superseded)
 
 
 def _filled_up(size_bytes: int) -> int:
