@@ -97,15 +97,7 @@ class Asked:
             stored = np.ascontiguousarray(stored.transpose(order))
         if self.units == "stored":
             return stored
-        if (slope, intercept) == (1.0, 0.0):
-            return stored.astype(np.float32)
-        values = np.empty(stored.shape, np.float32)
-        # In double precision: steps of 0.001 then give back the float32 values that they were made
-        # from.
-        np.multiply(stored, slope, out=values, dtype=np.float64, casting="same_kind")
-        if intercept:
-            values += np.float32(intercept)
-        return values
+        return in_unit(stored, slope, intercept)
 
     def smallest(self, array: ArrayMember) -> float:
         """Return the volume's smallest value in the unit that was asked for."""
@@ -127,6 +119,19 @@ class Asked:
                 expected="units='source' or 'stored'",
             )
         return array.hu_slope, array.hu_intercept
+
+
+def in_unit(elements: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Return elements times ``slope`` plus ``intercept``, as a new array."""
+    if (slope, intercept) == (1.0, 0.0):
+        return elements.astype(np.float32)
+    values = np.empty(elements.shape, np.float32)
+    # In double precision: steps of 0.001 then give back the float32 values that they were made
+    # from.
+    np.multiply(elements, slope, out=values, dtype=np.float64, casting="same_kind")
+    if intercept:
+        values += np.float32(intercept)
+    return values
 
 
 def _as_stored(box: Sequence[slice], order: Sequence[int]) -> Box:
