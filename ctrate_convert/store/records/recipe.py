@@ -107,9 +107,9 @@ class Recipe(Record):
     - ``window_hu``: at least 1 HU wide, within the limits of int16.
     - ``values``: what training code makes of the window's ends, such as (-1, 1); float16 holds
       them, and they differ by at least 0.001.
-    - ``size``: at most 2 GiB. Without one, a view is as large as its volume. ``size_is``: ``exact`` cuts and pads
-      to the size; ``least`` only pads, so that views are that large or larger. ``odd_voxel``: on
-      which side the odd one is cut or padded.
+    - ``size``: of at most 2 GiB. Without one, a view is as large as its volume. ``size_is``:
+      ``exact`` cuts and pads to the size; ``least`` only pads, so that views are that large or
+      larger. ``odd_voxel``: on which side the odd one is cut or padded.
     - ``pad_hu``: the Hounsfield units of the padding.
     - ``encoding``: in which a view is meant to be stored.
     """
@@ -191,8 +191,9 @@ def recipe_of(fields: dict[str, Any], where: object) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the recipe as a whole"
+        why = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"not a recipe: {first['msg'].removeprefix('Value error, ')}", where=f"{where}, at {place}",
+            f"not a recipe: {why}", where=f"{where}, at {place}",
             next_command="ctrate-convert recipes ctclip shows one",
         ) from error  # fmt: skip
 
