@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 # Those of the supported versions that run here, oldest first.
 PYTHONS = $(foreach v,3.11 3.12 3.13 3.14,$(shell python$(v) -c '' 2> /dev/null && echo python$(v)))
 
-.PHONY: demo test quick oldest matrix check lint bench slurm-demo fuzz faults docs dist clean
+.PHONY: demo test quick oldest readers matrix check lint bench slurm-demo fuzz faults docs dist clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,15 @@ oldest:          ## the quick tests with the oldest dependencies that are allowe
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check \
 		--constraint tests/oldest.txt --editable '.[test]'
 	.venv-oldest/bin/pytest -q -n 2 --dist worksteal -m "not slow and not slurm"
+
+readers:         ## every other reader with its own package, and the oldest webdataset; torch is among them
+	$(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/pip install --quiet --disable-pip-version-check --editable '.[test,readers]'
+	.venv-readers/bin/pytest -q tests/readers
+	$(PYTHON) -m venv .venv-readers-oldest
+	.venv-readers-oldest/bin/pip install --quiet --disable-pip-version-check \
+		--editable '.[test]' torch webdataset==0.2.100
+	.venv-readers-oldest/bin/pytest -q tests/readers
 
 matrix:          ## the quick tests on every Python at hand, with the newest dependencies
 	for python in $(PYTHONS); do $(MAKE) quick PYTHON=$$python VENV=.venv-$$python || exit 1; done

@@ -21,6 +21,7 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    torch_workers,
     view_memory,
     view_sizes,
     views,
@@ -82,6 +83,10 @@ def _size(work: Path, quick: bool) -> list[Table]:
     return size.tables(work, size.QUICK_ROUNDS if quick else size.FULL_ROUNDS)
 
 
+def _torch_workers(work: Path, quick: bool) -> list[Table]:
+    return torch_workers.tables(work, torch_workers.QUICK if quick else torch_workers.FULL)
+
+
 def _views(work: Path, quick: bool) -> Iterable[Table]:
     amount = views.QUICK if quick else views.FULL
     yield from views.tables(work, amount)
@@ -95,6 +100,7 @@ SUITES: dict[str, Callable[[Path, bool], Iterable[Table]]] = {
     "size": _size,
     "reading": _reading,
     "views": _views,
+    "torch_workers": _torch_workers,
     "scaling": _scaling,
     "memory": _memory,
     "prediction": _prediction,

@@ -10,6 +10,8 @@ import click
 from ctrate_convert.cli import options, show
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.exporting.export import ExportReport, Form, export
+from ctrate_convert.exporting.indexes.export_index import export_index
+from ctrate_convert.exporting.indexes.own_folder import Kind
 from ctrate_convert.store.layout import Dataset
 
 
@@ -29,9 +31,13 @@ from ctrate_convert.store.layout import Dataset
     "--as",
     "form",
     type=click.Choice(get_args(Form)),
-    default="source",
-    show_default=True,
+    show_default="source",
     help="source: the files as they were. nifti: KEY.nii.gz. npz: KEY.npz.",
+)
+@click.option(
+    "--index",
+    type=click.Choice(get_args(Kind)),
+    help="No sources, but links to the shards and this reader's index of them.",
 )
 @options.json_option
 def command(
@@ -40,7 +46,8 @@ def command(
     keys: tuple[str, ...],
     keys_file: Path | None,
     everything: bool,
-    form: Form,
+    form: Form | None,
+    index: Kind | None,
     as_json: bool,
 ) -> int:
     """Write sources again from their shards, below FOLDER.
@@ -49,21 +56,52 @@ def command(
     differ. Volumes that were rounded when they were converted come back rounded, and their largest
     error is told. Nothing is overwritten.
 
+    With --index, FOLDER becomes a dataset for another reader: wids, NVIDIA DALI or
+    Megatron-Energon. Give the same command again after new shards were published.
+
     \b
     Examples:
       ctrate-convert export /data/shards /data/again --all
       ctrate-convert export /data/shards look --key train_1_a_1 --as nifti
+      ctrate-convert export /data/shards /data/for-energon --index energon
     """
+    if index is not None:
+        if keys or keys_file or everything or form:
+            raise SettingsError(
+                "an index is always of all samples",
+                seen="--index beside --key, --keys, --all or --as",
+                expected="--index alone",
+            )
+        return _index(Dataset(out), folder, index, as_json)
     if bool(keys or keys_file) == everything:
         raise SettingsError(
             "which samples are to be exported?", expected="--key, --keys or --all, one of them"
         )
     wanted = None if everything else frozenset(keys) | _listed(keys_file)
-    report = export(Dataset(out), folder, wanted, form)
+    report = export(Dataset(out), folder, wanted, form or "source")
     if as_json:
         show.as_json(report)
     else:
         _show(report, folder)
+    return report.exit_code
+
+
+def _index(dataset: Dataset, folder: Path, index: Kind, as_json: bool) -> int:
+    report = export_index(dataset, folder, index)
+    if as_json:
+        show.as_json(report)
+        return report.exit_code
+    show.line(
+        f"{folder} is ready for {index}: {show.count(report.samples, 'sample')} in "
+        f"{show.count(report.shards, 'shard')}."
+    )
+    if report.superseded and index == "wids":
+        show.line(
+            f"The shards also hold {show.count(report.superseded, 'sample')} of which a repair "
+            "made another copy; wids reads both."
+        )
+    show.some(f"  changed since it was written, and kept: {name}" for name in report.kept)
+    show.some(f"  left out: {name} — {why}" for name, why in report.failed)
     return report.exit_code
 
 

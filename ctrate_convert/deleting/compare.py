@@ -8,6 +8,7 @@ neither its digests nor its measured error.
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.sources.kinds import open_planned
 from ctrate_convert.sources.left_out import LeftOut
 from ctrate_convert.sources.source import Source
+from ctrate_convert.store.records.base import parse
 from ctrate_convert.store.records.plan import PlanSettings
+from ctrate_convert.store.records.view import ViewFacts
 
 _PIECE_VOXELS = 2**17
 """Voxels compared at once: few enough that source, shard and difference fit the L2 cache."""
@@ -78,7 +81,7 @@ def compare(pair: Pair, *, exact: bool = False) -> Comparison:
         EnvironmentProblem: the shard cannot be read.
         Interrupted: ``pair.check_stop`` raised it, between two boxes.
     """
-    with _opened(pair) as volume:
+    with _opened(pair, _view_in_the_shard(pair)) as volume:
         fields = read_json(pair.shard, pair.sample)
         differences = list(_differences_in_description(pair, volume, fields))
         unheld = list(_not_in_the_shard(volume, fields))
@@ -111,8 +114,16 @@ def _are_integers(array: ArrayMember, volume: Source) -> bool:
     return volume.array.dtype.kind != "f" and np.dtype(array.dtype).kind in "iu"
 
 
-def _opened(pair: Pair) -> Source:
-    return open_planned(pair.sample.key, pair.where, pair.settings, pair.descriptor)
+def _opened(pair: Pair, view: ViewFacts | None = None) -> Source:
+    return open_planned(pair.sample.key, pair.where, pair.settings, view, pair.descriptor)
+
+
+def _view_in_the_shard(pair: Pair) -> ViewFacts | None:
+    """Return the facts of a view by its JSON, which is all that a reader of the plain tar knows."""
+    if pair.settings.view is None:
+        return None
+    told = read_json(pair.shard, pair.sample).get("view")
+    return parse(ViewFacts, json.dumps(told).encode(), pair.sample.json.name)
 
 
 def _differences_in_description(

@@ -69,13 +69,7 @@ def export(
             sources are asked for of views, which have none.
         EnvironmentProblem: the folder cannot be written.
     """
-    out = dataset.out.resolve()
-    if folder.resolve() == out or out in folder.resolve().parents:
-        raise SettingsError(
-            "the folder lies in the dataset directory, which holds shards only",
-            where=folder,
-            next_command="choose a folder elsewhere",
-        )
+    require_outside(dataset, folder)
     if form == "source":
         _refuse_views(dataset)
     found = dict(_samples(dataset, keys))
@@ -110,6 +104,17 @@ def _refuse_views(dataset: Dataset) -> None:
                 next_command=f"ctrate-convert export {shlex.quote(plan.settings.data_folder)} …, "
                 "for the sources of that dataset",
             )
+
+
+def require_outside(dataset: Dataset, folder: Path) -> None:
+    """Raise SettingsError if ``folder`` is the dataset directory or lies in it."""
+    out = dataset.out.resolve()
+    if folder.resolve() == out or out in folder.resolve().parents:
+        raise SettingsError(
+            "the folder lies in the dataset directory, which holds shards only",
+            where=folder,
+            next_command="choose a folder elsewhere",
+        )
 
 
 def _samples(

@@ -8,7 +8,7 @@ bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, int, int]
@@ -65,6 +65,42 @@ def within(box: Box, part: Box) -> Box:
     """Return the place of ``part``, a part of ``box``, in an array that holds ``box``."""
     z, y, x = (slice(p.start - b.start, p.stop - b.start) for b, p in zip(box, part, strict=True))
     return z, y, x
+
+
+def box_around(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box that holds all of ``boxes``."""
+    z, y, x = (
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in ([box[axis] for box in boxes] for axis in range(3))
+    )
+    return z, y, x
+
+
+def without_overlap(boxes: Iterable[Box]) -> list[Box]:
+    """Return boxes that cover the same voxels as ``boxes``, each voxel once."""
+    found: list[Box] = []
+    for box in boxes:
+        parts = [box]
+        for before in [*found]:
+            parts = [rest for part in parts for rest in _outside(part, before)]
+        found += parts
+    return found
+
+
+def _outside(box: Box, other: Box) -> Iterator[Box]:
+    """Yield the parts of ``box`` that do not lie in ``other``, at most six."""
+    common = common_part(box, other)
+    if common is None:
+        yield box
+        return
+    rest = list(box)
+    for axis, part in enumerate(common):
+        whole = rest[axis]
+        for side in (slice(whole.start, part.start), slice(part.stop, whole.stop)):
+            if side.start < side.stop:
+                z, y, x = (side if place == axis else one for place, one in enumerate(rest))
+                yield z, y, x
+        rest[axis] = part
 
 
 def moved(boxes: Iterable[Box], by: Shape) -> Iterator[Box]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError, SettingsError
-from ctrate_convert.reading.arrays import read_box
-from ctrate_convert.reading.boxes import Box, Shape
+from ctrate_convert.reading.arrays import read_crops
+from ctrate_convert.reading.boxes import Box, Shape, shape_of
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.records.geometry import Axes
@@ -20,6 +20,9 @@ from ctrate_convert.store.records.recipe import Recipe
 Units = Literal["stored", "source", "hu"]
 """``stored``: the array as it lies in the shard. ``source``: float32 in the source's own unit.
 ``hu``: float32 in Hounsfield units."""
+
+BODY_HU = -500.0
+"""Body is above: fat and soft tissue, vessels and bone, but neither air nor most of the lung."""
 
 _AS_STORED = (0, 1, 2)
 
@@ -82,22 +85,60 @@ class Asked:
         """Return the type of the arrays that `read` gives."""
         return np.dtype(array.dtype if self.units == "stored" else np.float32)
 
-    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
+    def read(
+        self, file: ShardFile, array: ArrayMember, box: Box, into: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Return a box, whose axes are those that were asked for: C order, writable.
+
+        ``into``, if it is given, is filled and returned; it has that shape and order, and `dtype`.
 
         Raises:
             SampleError: the axes, or the Hounsfield units, of the volume are not known.
             DamageError: the shard does not hold what its record says.
             EnvironmentProblem: it cannot be read.
         """
-        slope, intercept = self._to_units(array)
+        found = np.empty(shape_of(box), self.dtype(array)) if into is None else into
+        if found.size:
+            self.read_crops(file, array, [box], [found])
+        return found
+
+    def read_crops(
+        self,
+        file: ShardFile,
+        array: ArrayMember,
+        boxes: Sequence[Box],
+        into: Sequence[NDArray[Any]],
+    ) -> None:
+        """Fill each array of ``into`` with its box, as `read` does; decode once what boxes share.
+
+        Raises:
+            SampleError: the axes, or the Hounsfield units, of the volume are not known.
+            DamageError: the shard does not hold what its record says.
+            EnvironmentProblem: it cannot be read.
+        """
+        scaling = (1.0, 0.0) if self.units == "stored" else self._to_units(array)
         order = self.order(array)
-        stored = read_box(file, array, _as_stored(box, order))
-        if order != _AS_STORED:
-            stored = np.ascontiguousarray(stored.transpose(order))
-        if self.units == "stored":
-            return stored
-        return in_unit(stored, slope, intercept)
+        stored_boxes = [_as_stored(box, order) for box in boxes]
+        if self.units == "stored" and order == _AS_STORED:
+            read_crops(file, array, stored_boxes, into)
+            return
+        stored = [np.empty(shape_of(box), array.dtype) for box in stored_boxes]
+        read_crops(file, array, stored_boxes, stored)
+        for values, found in zip(stored, into, strict=True):
+            put_in_unit(values.transpose(order), found, scaling)
+
+    def is_body(self, array: ArrayMember) -> Callable[[float], bool]:
+        """Return a function that tells if a value is body, above `BODY_HU`, and not air or lung.
+
+        Raises:
+            SampleError: the Hounsfield units of the volume are not known.
+        """
+        slope, intercept = replace(self, units="hu")._to_units(array)
+        if self.units == "hu":
+            slope, intercept = 1.0, 0.0
+        elif self.units == "source":
+            slope /= array.value_scale
+        return lambda value: value * slope + intercept > BODY_HU
 
     def smallest(self, array: ArrayMember) -> float:
         """Return the volume's smallest value in the unit that was asked for."""
@@ -121,17 +162,17 @@ class Asked:
         return array.hu_slope, array.hu_intercept
 
 
-def in_unit(elements: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
-    """Return elements times ``slope`` plus ``intercept``, as a new array."""
-    if (slope, intercept) == (1.0, 0.0):
-        return elements.astype(np.float32)
-    values = np.empty(elements.shape, np.float32)
+def put_in_unit(elements: NDArray[Any], into: NDArray[Any], scaling: tuple[float, float]) -> None:
+    """Write elements times a slope plus an intercept into an array of the same shape."""
+    slope, intercept = scaling
+    if scaling == (1.0, 0.0):
+        into[...] = elements
+        return
     # In double precision: steps of 0.001 then give back the float32 values that they were made
     # from.
-    np.multiply(elements, slope, out=values, dtype=np.float64, casting="same_kind")
+    np.multiply(elements, slope, out=into, dtype=np.float64, casting="same_kind")
     if intercept:
-        values += np.float32(intercept)
-    return values
+        into += np.float32(intercept)
 
 
 def _as_stored(box: Sequence[slice], order: Sequence[int]) -> Box:

@@ -73,8 +73,8 @@ def _parse_part(part: object, size: int) -> tuple[slice, int | slice]:
     return slice(number, number + 1), 0
 
 
-def check_crop(crop: Sequence[int]) -> Shape:
-    """Return ``crop`` as a shape.
+def check_crop(crop: Sequence[int], name: str = "crop") -> Shape:
+    """Return ``crop``, the argument ``name``, as a shape.
 
     Raises:
         SettingsError: it is not three positive integers.
@@ -85,7 +85,7 @@ def check_crop(crop: Sequence[int]) -> Shape:
         depth = height = width = 0
     if min(depth, height, width) < 1:
         raise SettingsError(
-            "crop is not a shape", seen=crop, expected="three positive integers: (128, 128, 128)"
+            f"{name} is not a shape", seen=crop, expected="three positive integers: (128, 128, 128)"
         )
     return depth, height, width
 

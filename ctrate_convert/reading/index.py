@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,14 +23,22 @@ from ctrate_convert.store.records.manifest import ManifestShard
 from ctrate_convert.store.records.plan import Encoding, Layout
 from ctrate_convert.store.records.record import ShardRecord
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+"""The beginning of a URL, of which `Path` leaves one slash."""
+
 
 @dataclass(frozen=True)
 class Shard:
-    """A published shard: its path, its recorded length, and the command to run if it is damaged."""
+    """A published shard: its path, its recorded length, and the command to run if it is damaged.
+
+    ``record_sha256`` tells it from every other shard; ``cache`` is the folder for a copy of it.
+    """
 
     path: str
     size_bytes: int
     next_command: str
+    record_sha256: str = ""
+    cache: str = ""
 
     def damage(self, what: str, *, seen: object = None, expected: object = None) -> DamageError:
         """Return the error to raise if the shard is not as its record says."""
@@ -78,14 +87,15 @@ class Index:
 
     The index reads a shard's record when its samples are first asked for, and keeps it in a compact
     form. A shard whose record cannot be relied on has no samples: `damaged` holds its name and the
-    reason, and `DamagedShardWarning` names it once.
+    reason, and `DamagedShardWarning` names it once. ``cache`` is the folder for copies of shards.
 
     Raises:
-        SettingsError: there is no manifest in ``out``, or none that names a shard.
+        SettingsError: there is no manifest in ``out``, or none that names a shard; or it is a URL.
     """
 
-    def __init__(self, out: str | os.PathLike[str]) -> None:
-        self._dataset = Dataset(Path(out))
+    def __init__(self, out: str | os.PathLike[str], cache: str = "") -> None:
+        self._dataset = Dataset(_folder(out))
+        self._cache = cache
         manifest = load_manifest(self._dataset)
         if manifest is None:
             raise SettingsError(
@@ -195,7 +205,8 @@ class Index:
             raise self._not_known(self._dataset.record(number))
         superseded = frozenset(merged.superseded)
         verify = f"ctrate-convert verify {self._out} --full"
-        shard = Shard(str(self._dataset.shard(number)), fields["tar"]["size_bytes"], verify)
+        path, size_bytes = str(self._dataset.shard(number)), fields["tar"]["size_bytes"]
+        shard = Shard(path, size_bytes, verify, merged.record_sha256, self._cache)
         for sample in fields["samples"]:
             if sample["state"] == "converted" and sample["key"] not in superseded:
                 yield stored_sample(sample, shard, self._layout)
@@ -204,6 +215,18 @@ class Index:
         return DamageError(
             "a record is not the one that the manifest knows", where=path, next_command=self._mend
         )
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    scheme = _URL.match(str(out))
+    if scheme and not Path(out).exists():
+        raise SettingsError(
+            f"{scheme[1]}:// is not read: samples are read at their places in files", where=out,
+            expected="a folder: mount the bucket, or copy the dataset to a disk; to stream whole "
+            "shards from there, give their URLs to webdataset with "
+            ".decode(ctrate_convert.decoder())",
+        )  # fmt: skip
+    return Path(out)
 
 
 def stored_sample(sample: dict[str, Any], shard: Shard, layout: Layout) -> StoredSample:

@@ -14,6 +14,7 @@ from ctrate_convert.looking.look import Known, Look
 from ctrate_convert.reading.arrays import read_boxes
 from ctrate_convert.reading.asked import Asked
 from ctrate_convert.reading.boxes import whole
+from ctrate_convert.reading.cache import open_shard
 from ctrate_convert.reading.index import StoredSample
 from ctrate_convert.reading.samples import read_json, read_labels, read_report
 from ctrate_convert.reading.shard_file import ShardFile
@@ -34,7 +35,7 @@ def look_at(stored: StoredSample, recipe: Recipe | None = None, assume_axes: Axe
         EnvironmentProblem: it cannot be read.
     """
     asked = Asked(view=recipe, assume_axes=assume_axes)
-    with ShardFile(stored.shard) as file:
+    with open_shard(stored.shard) as file:
         fields = read_json(file, stored)
         reader = reader_of(asked, stored.array, fields)
         report = read_report(file, stored)

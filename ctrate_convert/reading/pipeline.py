@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import webdataset
 from webdataset.compat import FluidInterface
 from webdataset.filters import default_collation_fn
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.asked import Asked, Units
-from ctrate_convert.reading.boxes import CropAt, Shape, check_crop, place_crop
-from ctrate_convert.reading.index import Index, StoredSample
+from ctrate_convert.reading.boxes import CropAt
+from ctrate_convert.reading.cache import make_cache_folder
+from ctrate_convert.reading.index import Index
+from ctrate_convert.reading.items.cut import cut_of
+from ctrate_convert.reading.items.item import ItemReader
+from ctrate_convert.reading.items.tensors import Arrays, Tensors
 from ctrate_convert.reading.order.deal import Deal, Ordering
 from ctrate_convert.reading.order.passes import Pass, Passes, Turn
-from ctrate_convert.reading.samples import (
-    read_crop,
-    read_json,
-    read_labels,
-    read_report,
-)
-from ctrate_convert.reading.shard_file import ShardFile
-from ctrate_convert.reading.viewed import reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.presets import find_recipe
@@ -39,6 +35,10 @@ def open_dataset(
     *,
     crop: Sequence[int] | None = None,
     crop_at: CropAt = "random",
+    crops_per_volume: int = 1,
+    foreground: float = 0.0,
+    size: Sequence[int] | None = None,
+    pad: float | None = None,
     shuffle: bool = False,
     seed: int | None = None,
     keys: Collection[str] | None = None,
@@ -50,6 +50,8 @@ def open_dataset(
     weights: Mapping[str, float] | None = None,
     equal_steps: bool = False,
     apart: int = 1,
+    tensors: bool = False,
+    cache: str | os.PathLike[str] | None = None,
 ) -> VolumeDataset:
     """Return a `webdataset` pipeline of the samples that the manifest in ``out`` lists.
 
@@ -71,6 +73,17 @@ def open_dataset(
             centred and padded with its smallest value, which in CT is air: all crops have the same
             shape, and no volume is left out.
         crop_at: ``random``, every position equally likely, or ``center``.
+        crops_per_volume: Cut so many random crops from each volume, which is read and decoded once.
+            They are samples of their own, one after the other, with the same key and another
+            ``origin``; ``.shuffle(100)`` mixes them with those of other volumes. All of them are
+            in memory at once; of a view, so is the part of it that holds them.
+        foreground: The share of random crops whose centre is body, above -500 HU and neither air
+            nor lung: 0.5 for every second one. The others lie anywhere, as do those of a volume
+            where 64 random places show no body. An ``npy.gz`` is then inflated to memory once.
+        size: The shape to which every volume is cut around its middle or padded, so that whole
+            volumes make batches: the same as ``crop`` with ``crop_at="center"``.
+        pad: What stands where a volume is smaller than ``crop`` or ``size``, in the unit of
+            ``array``. Default: its smallest value; of a view, the recipe's padding.
         shuffle: Deal the shards anew to nodes and workers in each epoch, and yield a worker's
             samples in a new random order. Only the samples' places in the shards are shuffled, so
             this takes no memory.
@@ -93,10 +106,17 @@ def open_dataset(
         weights: Draw the samples of an epoch with replacement, each with a chance that is
             proportional to its weight, and as many as there are. A positive number for every key;
             needs ``shuffle``.
-        equal_steps: All workers yield ``ceil(len(dataset) / (nodes * workers))`` samples: those
-            with one sample less repeat one of their own.
+        equal_steps: All workers yield equally many samples: those with one less repeat one of
+            their own.
         apart: No two of so many samples in a row are of one patient, on each worker; with the
             batch size, no two in a batch.
+        tensors: ``array`` is a torch tensor. In a worker process of torch's ``DataLoader`` it is
+            read straight into shared memory, and handed over without a copy. Take them one by one,
+            with ``batch_size=None``: batches of arrays are faster than batches of tensors.
+        cache: A folder on a disk of this machine. When the first sample of a shard is read, the
+            whole shard is copied there, once for all processes; from then on it is read from
+            there. Nothing is removed. A full disk is a warning, and costs only speed. The folder
+            is created with mode 0700, and must be yours alone to write to.
 
     Samples are dealt to nodes and to workers, as ``webdataset`` finds them in torch or in RANK,
     WORLD_SIZE, WORKER and NUM_WORKERS. Together they yield each sample exactly once, and their
@@ -110,17 +130,17 @@ def open_dataset(
         SettingsError: there is no manifest in ``out`` or no shard; an argument is not usable; or,
             on iterating, there are fewer samples than nodes, or than workers that are to take equal
             steps, or one patient has too many of a worker's samples to keep them ``apart``.
-        SampleError: on iterating, a volume's axes or Hounsfield units are asked for and not known,
-            or a view needs what is not known; its message names the sample and what is missing.
+        SampleError: on iterating, a volume's axes or Hounsfield units are needed and not known, or
+            a view needs what is not known; its message names the sample and what is missing.
         DamageError: no shard has a sound record; or, on iterating, a shard or a member does not
             fit its record.
         EnvironmentProblem: on iterating, a shard cannot be read.
     """
     asked = Asked(units, axes, None if view is None else find_recipe(view), assume_axes)
     # Checked at once, and not in a worker process an hour later.
-    if crop_at not in get_args(CropAt):
-        raise SettingsError("no such place for a crop", seen=crop_at, expected="random or center")
-    index = Index(out)
+    cut = cut_of(crop, size, crop_at, pad, crops_per_volume, foreground)
+    room = Tensors() if tensors else Arrays()
+    index = Index(out, "" if cache is None else make_cache_folder(cache))
     index.sound_shards()
     ordering = Ordering(
         shuffle=shuffle,
@@ -131,8 +151,8 @@ def open_dataset(
         apart=operator.index(apart),
     )
     deal = Deal(index, None if keys is None else _check_keys(keys, index), ordering)
-    reader = _Reader(crop=None if crop is None else check_crop(crop), crop_at=crop_at, asked=asked)
-    return VolumeDataset(Passes(deal, ordering.seed), reader, len(deal))
+    passes = Passes(deal, ordering.seed, crops_per_volume)
+    return VolumeDataset(passes, _Reader(ItemReader(asked, cut, room)), len(passes))
 
 
 def _check_keys(keys: Collection[str], index: Index) -> frozenset[str]:
@@ -259,29 +279,11 @@ class _Turns:
 class _Reader:
     """The pipeline's last stage, which reads the samples."""
 
-    crop: Shape | None
-    crop_at: CropAt
-    asked: Asked
+    items: ItemReader
 
     def __call__(self, turns: Iterator[Turn]) -> Iterator[dict[str, Any]]:
-        for sample, rng, done in turns:
-            found = self._read(sample, rng)
-            done()
-            yield found
-
-    def _read(self, sample: StoredSample, rng: np.random.Generator) -> dict[str, Any]:
-        with ShardFile(sample.shard) as file:
-            fields = read_json(file, sample)
-            asked = reader_of(self.asked, sample.array, fields)
-            shape = asked.shape(sample.array)
-            crop = self.crop or shape
-            origin = place_crop(shape, crop, self.crop_at, rng)
-            return {
-                "__key__": sample.key,
-                "__url__": sample.shard.path,
-                "array": read_crop(file, sample.array, origin, crop, asked),
-                "origin": np.array(origin, np.int64),
-                "json": with_view(fields, asked),
-                "report": read_report(file, sample),
-                "labels": read_labels(file, sample),
-            }
+        for sample, rng, given, done in turns:
+            for item in itertools.islice(self.items.read(sample, rng), given, None):
+                done()
+                yield item
+                del item  # it was given away: the next one is read without it in memory

@@ -1,10 +1,10 @@
-"""Read a sample's parts from its shard: the array or a crop, the JSON, the text, the labels."""
+"""Read a sample's other parts from its shard: the JSON, the text, the labels."""
 
 from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,52 +12,21 @@ from numpy.typing import NDArray
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.members import LABEL_NAMES
 from ctrate_convert.formats.npy_header import small_array
-from ctrate_convert.reading.boxes import Box, Shape, overlap
-from ctrate_convert.reading.index import ArrayMember, StoredSample
+from ctrate_convert.reading.index import StoredSample
 from ctrate_convert.reading.shard_file import ShardFile
-
-
-class ArrayReader(Protocol):
-    """What gives the arrays as they were asked for: an `Asked`, or a `Viewed`."""
-
-    def shape(self, array: ArrayMember) -> Shape:
-        """Return the shape of the whole."""
-        ...
-
-    def smallest(self, array: ArrayMember) -> float:
-        """Return what to pad with."""
-        ...
-
-    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
-        """Return a box of it."""
-        ...
-
-
-def read_crop(
-    file: ShardFile, array: ArrayMember, origin: Shape, crop: Shape, asked: ArrayReader
-) -> NDArray[Any]:
-    """Return the ``crop`` voxels from ``origin`` on, padded with what `ArrayReader.smallest` says.
-
-    Raises:
-        SampleError: the axes, or the Hounsfield units, of the volume are not known.
-        DamageError: the shard does not hold what its record says.
-        EnvironmentProblem: it cannot be read.
-    """
-    inside, target = overlap(origin, crop, asked.shape(array))
-    found = asked.read(file, array, inside)
-    if found.shape == crop:
-        return found
-    padded = np.full(crop, asked.smallest(array), found.dtype)
-    padded[target] = found
-    return padded
 
 
 def read_json(file: ShardFile, sample: StoredSample) -> dict[str, Any]:
     """Return the JSON member's fields, which ``docs/shards.md`` lists."""
-    return _json(file.member(sample.json), file, sample)
+    return parse_json(file.member(sample.json), file, sample)
 
 
-def _json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+def parse_json(data: bytes, file: ShardFile, sample: StoredSample) -> dict[str, Any]:
+    """Return the fields of a JSON member with these bytes.
+
+    Raises:
+        DamageError: they are no JSON object.
+    """
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:

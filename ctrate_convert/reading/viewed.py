@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.formats.codecs.b2nd import block_depth
+from ctrate_convert.formats.tiling import box_around, box_elements, within
 from ctrate_convert.reading.arrays import read_boxes
-from ctrate_convert.reading.asked import Asked
+from ctrate_convert.reading.asked import BODY_HU, Asked
 from ctrate_convert.reading.boxes import Box, Shape, whole
 from ctrate_convert.reading.index import ArrayMember
 from ctrate_convert.reading.shard_file import ShardFile
@@ -18,6 +19,9 @@ from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.described import view_facts
 from ctrate_convert.views.view import View, facts_of
+
+_ALONE = 2
+"""A voxel of a small box costs so many times as much as one of a large box: it has more borders."""
 
 
 class Viewed:
@@ -50,15 +54,58 @@ class Viewed:
         stored = array.value_min / array.value_scale
         return self.view.elements.of_hu(stored * array.hu_slope + array.hu_intercept)
 
-    def read(self, file: ShardFile, array: ArrayMember, box: Box) -> NDArray[Any]:
+    def read(
+        self, file: ShardFile, array: ArrayMember, box: Box, into: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Return a box of the view: C order, writable. Only what it needs is read, where possible.
+
+        ``into``, if it is given, is filled and returned; it has that shape and the view's type.
 
         Raises:
             SampleError: a voxel is no finite number.
             DamageError: the shard does not hold what its record says.
             EnvironmentProblem: it cannot be read.
         """
-        return self.view.read(box, lambda needed: _slabs(file, array, needed))
+        return self.view.read(box, lambda needed: _slabs(file, array, needed), into)
+
+    def read_crops(
+        self,
+        file: ShardFile,
+        array: ArrayMember,
+        boxes: Sequence[Box],
+        into: Sequence[NDArray[Any]],
+    ) -> None:
+        """Fill each array of ``into`` with its box.
+
+        The smallest box around them all is resampled once; or each alone, where they lie so far
+        apart that this costs less. An ``npy.gz`` is inflated once in any case.
+
+        Raises:
+            SampleError: a voxel is no finite number.
+            DamageError: the shard does not hold what its record says.
+            EnvironmentProblem: it cannot be read.
+        """
+        around = box_around(boxes)
+        alone = _ALONE * sum(map(box_elements, boxes)) < box_elements(around)
+        if len(boxes) == 1 or (alone and array.encoding != "npy.gz"):
+            for box, found in zip(boxes, into, strict=True):
+                self.read(file, array, box, found)
+            return
+        values = self.read(file, array, around)
+        for box, found in zip(boxes, into, strict=True):
+            found[...] = values[within(around, box)]
+
+    def is_body(self, array: ArrayMember) -> Callable[[float], bool]:
+        """Return a function that tells if a value of the view is body.
+
+        Where the recipe's window begins above `BODY_HU`, body is what is above its lower end.
+        """
+        del array
+        slope, intercept = self.view.elements.to_hu
+        window = self.view.recipe.window_hu
+        # The lower end comes back with a rounding error, but within half a step of uint8.
+        above = max(BODY_HU, window[0] + (window[1] - window[0]) / 512) if window else BODY_HU
+        return lambda value: value * slope + intercept > above
 
     def read_whole(
         self, file: ShardFile, array: ArrayMember, see: Callable[[NDArray[Any]], None]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError
 from ctrate_convert.formats.affines import Affine, permuted, rows_of
-from ctrate_convert.reading.asked import Asked, Units, in_unit
-from ctrate_convert.reading.boxes import Shape, parse_index, whole
+from ctrate_convert.reading.asked import Asked, Units, put_in_unit
+from ctrate_convert.reading.boxes import CropAt, Shape, parse_index, whole
+from ctrate_convert.reading.cache import make_cache_folder, open_shard
 from ctrate_convert.reading.images import to_metatensor, to_nibabel, to_sitk
 from ctrate_convert.reading.index import ArrayMember, Index, StoredSample
+from ctrate_convert.reading.items.by_number import NumberedSamples
+from ctrate_convert.reading.items.cut import cut_of
+from ctrate_convert.reading.items.item import ItemReader
+from ctrate_convert.reading.items.tensors import Arrays, Tensors
 from ctrate_convert.reading.look import look_at
 from ctrate_convert.reading.samples import (
     read_json,
@@ -24,7 +30,6 @@ from ctrate_convert.reading.samples import (
     read_report,
     read_source_extra,
 )
-from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.reading.viewed import Viewed, reader_of, with_view
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.recipe import Recipe, ViewAxes
@@ -76,7 +81,7 @@ class StoredArray:
         box, rest = parse_index(index, self.shape)
         # Opened for each access: nothing stays open that could not be pickled or shared with a
         # fork.
-        with ShardFile(self._shard) as file:
+        with open_shard(self._shard) as file:
             found = self._asked.read(file, self._array, box)
         taken = found[rest]
         # A small view would keep the whole box in memory, with all that a step leaves out.
@@ -88,7 +93,7 @@ class StoredArray:
         # numpy's protocol asks for this error where an array cannot be had without a copy.
         if copy is False:
             raise ValueError("a volume in a shard has to be copied into memory")
-        with ShardFile(self._shard) as file:
+        with open_shard(self._shard) as file:
             found = self._asked.read(file, self._array, whole(self.shape))
         return found if dtype is None else found.astype(dtype, copy=False)
 
@@ -159,7 +164,9 @@ class Sample:
         reader = self._reader
         if isinstance(reader, Viewed):
             elements = np.asarray(StoredArray(self._stored, reader))
-            return in_unit(elements, *reader.view.elements.to_hu)
+            values = np.empty(elements.shape, np.float32)
+            put_in_unit(elements, values, reader.view.elements.to_hu)
+            return values
         asked = replace(self._asked, units="hu")
         return np.asarray(StoredArray(self._stored, asked))
 
@@ -227,7 +234,7 @@ class Sample:
 
     @property
     def _fields(self) -> dict[str, Any]:
-        with ShardFile(self._stored.shard) as file:
+        with open_shard(self._stored.shard) as file:
             return read_json(file, self._stored)
 
     @property
@@ -244,19 +251,19 @@ class Sample:
         another file is its bytes. Nothing is ever unpickled. A comment of the NPZ itself has the
         name ``""``.
         """
-        with ShardFile(self._stored.shard) as file:
+        with open_shard(self._stored.shard) as file:
             return read_source_extra(file, self._stored)
 
     @property
     def report(self) -> str:
         """The report: findings, line end, impressions."""
-        with ShardFile(self._stored.shard) as file:
+        with open_shard(self._stored.shard) as file:
             return read_report(file, self._stored)
 
     @property
     def labels(self) -> NDArray[np.float32]:
         """The labels, float32, (18,), in the order of the label table."""
-        with ShardFile(self._stored.shard) as file:
+        with open_shard(self._stored.shard) as file:
             return read_labels(file, self._stored)
 
     def __repr__(self) -> str:
@@ -271,14 +278,20 @@ class Volumes(Mapping[str, Sample]):
     float32 in Hounsfield units. ``axes`` gives them with these axes, first to last. ``view`` gives
     what a recipe makes of each volume, with its own unit and axes: the name of a preset such as
     ``ctclip``, the path of a TOML file, or a `Recipe`. With a view, ``assume_axes`` are the axes of
-    volumes whose shards do not tell them.
+    volumes whose shards do not tell them. ``cache`` is a folder on a disk of this machine, to which
+    a shard is copied when one of its samples is first read, as by `open_dataset`.
+
+    An integer gives the sample of that number as a dictionary that is read at once, so torch's
+    ``DataLoader`` and its samplers take the mapping as it is; `dataset` does that with crops, or
+    one size for all.
 
     The mapping may be pickled, and shared between threads and with forked processes. It leaves out
     the samples of a shard whose record is missing, damaged, or not the merged one:
     `DamagedShardWarning` names the shard, and `damaged` holds the reason.
 
     Raises:
-        SettingsError: there is no manifest in ``out``, or no shard; or no such units, axes or view.
+        SettingsError: there is no manifest in ``out``, or no shard; or no such units, axes or view;
+            or ``out`` is a URL; or the cache folder cannot be used.
         DamageError: two shards hold the same sample.
     """
 
@@ -290,10 +303,11 @@ class Volumes(Mapping[str, Sample]):
         axes: Axes = "",
         view: str | os.PathLike[str] | Recipe | None = None,
         assume_axes: Axes = "",
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self._asked = Asked(units, axes, None if view is None else find_recipe(view), assume_axes)
         self._samples: dict[str, StoredSample] = {}
-        index = Index(out)
+        index = Index(out, "" if cache is None else make_cache_folder(cache))
         self.damaged: dict[str, str] = index.damaged
         """The shards whose samples are left out, by name, with the reason."""
         for sample in index:
@@ -306,8 +320,48 @@ class Volumes(Mapping[str, Sample]):
                 )
             self._samples[sample.key] = sample
 
-    def __getitem__(self, key: str) -> Sample:
-        return Sample(self._samples[key], self._asked)
+    @overload
+    def __getitem__(self, key: str) -> Sample: ...
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+
+    def __getitem__(self, key: str | int) -> Sample | dict[str, Any]:
+        if isinstance(key, str):
+            return Sample(self._samples[key], self._asked)
+        return self._numbered[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._samples
+
+    def dataset(
+        self,
+        *,
+        crop: Sequence[int] | None = None,
+        crop_at: CropAt = "random",
+        foreground: float = 0.0,
+        size: Sequence[int] | None = None,
+        pad: float | None = None,
+        seed: int | None = None,
+        tensors: bool = False,
+    ) -> NumberedSamples:
+        """Return a map-style dataset of the same samples in the same order, for torch's samplers.
+
+        Sample ``n`` is a dictionary of what collates: ``array``, ``origin``, ``labels``, ``report``
+        and ``__key__``. The arguments are those of `open_dataset`. With a ``seed`` a sample's crop
+        depends on nothing but its number and the epoch, `NumberedSamples.set_epoch`.
+
+        Raises:
+            SettingsError: an argument is not usable, or torch is needed and not installed.
+        """
+        cut = cut_of(crop, size, crop_at, pad, 1, foreground)
+        room = Tensors() if tensors else Arrays()
+        reader = ItemReader(self._asked, cut, room)
+        return NumberedSamples(tuple(self._samples.values()), reader, seed)
+
+    @functools.cached_property
+    def _numbered(self) -> NumberedSamples:
+        return self.dataset()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._samples)

@@ -77,7 +77,8 @@ def _convert_as(
     scratch: Path,
     on_bytes: OnBytes,
 ) -> ConvertedSample:
-    with open_planned(sample.key, path, settings) as volume:
+    promised = sample.header.view if sample.header else None
+    with open_planned(sample.key, path, settings, promised) as volume:
         extra = volume.source_extra()
         name = target or stored_dtype(volume.header, settings.dtype)
         dtype = np.dtype(name).newbyteorder("<")

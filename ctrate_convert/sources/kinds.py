@@ -11,6 +11,7 @@ from ctrate_convert.sources.nifti import NiftiSource
 from ctrate_convert.sources.npz import NpzSource
 from ctrate_convert.sources.source import Source, fetch, open_source_file
 from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings, SourceKind
+from ctrate_convert.store.records.view import ViewFacts
 
 SUFFIXES: dict[str, SourceKind] = {".npz": "npz", ".nii.gz": "nifti", ".nii": "nifti"}
 """The endings of sources' names, in lower case, and the kind that each stands for."""
@@ -45,19 +46,26 @@ def open_source(path: Path, array_key: str | None = None, descriptor: int | None
 
 
 def open_planned(
-    key: str, path: Path, settings: PlanSettings, descriptor: int | None = None
+    key: str,
+    path: Path,
+    settings: PlanSettings,
+    promised: ViewFacts | None = None,
+    descriptor: int | None = None,
 ) -> Source:
     """Return the open source of a planned sample: a file of its own, or a shard to make a view of.
 
+    A view must be the one that ``promised`` tells of.
+
     Raises:
-        SampleError: the file cannot be read, or holds no single volume; or there is no view of it.
+        SampleError: the file cannot be read, or holds no single volume; or there is no view of it,
+            or another one.
     """
     if settings.view is None:
         return open_source(path, settings.array_key, descriptor)
     # Here, since only views need the kernel and all that reads shards.
     from ctrate_convert.sources.shard import ShardSource
 
-    return ShardSource(path, key, settings.view, settings.assume_axes, descriptor)
+    return ShardSource(path, key, settings.view, settings.assume_axes, promised, descriptor)
 
 
 def read_array_header(path: Path, array_key: str | None = None) -> ArrayHeader:

@@ -24,7 +24,7 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.formats.members import array_member_name
 from ctrate_convert.reading.index import Shard, StoredSample, stored_sample
-from ctrate_convert.reading.samples import read_json
+from ctrate_convert.reading.samples import parse_json
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.reading.viewed import Viewed
 from ctrate_convert.sources.left_out import LeftOut
@@ -36,7 +36,7 @@ from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.plan import Layout, shard_number
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.store.records.record import ConvertedSample, ShardRecord
-from ctrate_convert.store.records.view import NativeArray
+from ctrate_convert.store.records.view import NativeArray, ViewFacts
 from ctrate_convert.views.described import view_header
 
 
@@ -44,11 +44,13 @@ class ShardSource(Source):
     """The view of the sample ``key`` in the shard ``path`` of another dataset.
 
     Its elements are those of the view, in C order; the whole view is in memory while it is read.
-    ``assume_axes`` are the volume's axes where its JSON does not tell them.
+    ``assume_axes`` are the volume's axes where its JSON does not tell them. ``promised`` are the
+    facts of the view that was planned: a volume with other voxels, or facts, gives no such view.
 
     Raises:
-        SampleError: the shard, or its record, is missing or damaged; or there is no view of this
-            sample, because something that it needs is not known.
+        SampleError: the shard, its record or the sample's JSON is missing or damaged; or there is
+            no view of this sample, because something that it needs is not known; or it would not be
+            the one that was promised.
     """
 
     header_name = ""
@@ -60,9 +62,11 @@ class ShardSource(Source):
         key: str,
         recipe: Recipe,
         assume_axes: Axes = "",
+        promised: ViewFacts | None = None,
         descriptor: int | None = None,
     ) -> None:
         self._key, self._recipe, self._assume_axes = key, recipe, assume_axes
+        self._promised = promised
         self._rest: memoryview | None = None
         super().__init__(path, None, descriptor)
 
@@ -72,14 +76,32 @@ class ShardSource(Source):
         with _as_sample_errors():
             sample, self._stored = _find(self.path, record, self._key)
             with ShardFile(self._stored.shard) as file:
-                fields = read_json(file, self._stored)
+                fields = _sound_json(file, self._stored, sample)
             self._viewed = Viewed(self._recipe, self._stored.array, fields, self._assume_axes)
         self._blake3 = sample.array.blake3
         native = NativeArray(
             shard=self.path.name, record_sha256=record_sha256, blake3=sample.array.blake3
         )
         self._header = view_header(self._viewed.view, native)
+        self._require_promised()
         self.array = SourceArray(np.dtype(self._header.dtype), self._header.shape, False)
+
+    def _require_promised(self) -> None:
+        facts, promised = self._header.view, self._promised
+        if facts is None or promised is None:
+            return
+        for name in ("native", *type(facts).model_fields):
+            seen, expected = getattr(facts, name), getattr(promised, name)
+            if name == "native" and seen and expected:
+                # A record that was rebuilt from its shard has other bytes; the voxels are the same.
+                seen, expected = seen.blake3, expected.blake3
+            if seen != expected:
+                what = "volume has other voxels" if name == "native" else f"view has another {name}"
+                raise SampleError(
+                    f"this {what} than when the views were planned", where=self.path,
+                    seen=seen, expected=expected,
+                    next_command="the same `ctrate-convert plan --view` again, then run",
+                )  # fmt: skip
 
     def _fill(self, buffer: memoryview) -> int:
         if self._rest is None:
@@ -125,6 +147,19 @@ class ShardSource(Source):
         """The field ``view`` of the sample's JSON."""
         facts = self._header.view
         return {"view": facts.as_json()} if facts else {}
+
+
+def _sound_json(file: ShardFile, stored: StoredSample, sample: ConvertedSample) -> dict[str, Any]:
+    """Return the sample's JSON, which decides its view, after a look at its digest.
+
+    Raises:
+        DamageError: it is not the one that the record knows.
+    """
+    data = file.member(stored.json)
+    seen = blake3.blake3(data).hexdigest()
+    if not any(one.name == stored.json.name and one.blake3 == seen for one in sample.members):
+        raise file.shard.damage(f"{stored.json.name} is not the one that the record knows")
+    return parse_json(data, file, stored)
 
 
 @contextlib.contextmanager

@@ -183,13 +183,15 @@ class View:
             matrix[:3, 3] += stored[:3, place] * self.native_start[to]
         return rows_of(matrix)
 
-    def read(self, box: Box, slabs: ReadSlabs) -> NDArray[Any]:
+    def read(self, box: Box, slabs: ReadSlabs, into: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return a box of the view: C order, writable. ``slabs`` is asked for what it needs.
+
+        ``into``, if it is given, is filled and returned; it has that shape and the view's type.
 
         Raises:
             SampleError: a voxel of the volume is no finite number.
         """
-        found = np.empty(box_shape(box), self.elements.dtype)
+        found = np.empty(box_shape(box), self.elements.dtype) if into is None else into
         inside = [
             self._axes[place].inside(part) for place, part in zip(self._order, box, strict=True)
         ]

@@ -22,6 +22,7 @@ from benchmarks import (
     scale,
     scaling,
     size,
+    torch_workers,
     views,
 )
 from benchmarks.measure import Cost, ratios
@@ -42,6 +43,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(probing, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(reading, "QUICK", conversion.Size(TINY, rounds=1))
+    monkeypatch.setattr(torch_workers, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(views, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "QUICK", conversion.Size(TINY, rounds=1))
     monkeypatch.setattr(scaling, "_TOUCHED_BYTES", 2**20)

@@ -81,6 +81,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     give("export", out, folder / "again", "--all")
     give("export", out, folder / "again", "--all")
     give("export", out, folder / "look", "--all", "--as", "nifti")
+    give("export", out, folder / "for-wids", "--index", "wids")
     give("doctor", out)
     give("recipes")
     give("plan", "--view", "ctclip", "--from", out, "--output_dir", folder / "views")

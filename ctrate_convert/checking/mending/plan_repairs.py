@@ -7,9 +7,8 @@ damaged shard was planned with. Nothing that is published is touched.
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
-from ctrate_convert.deleting.aside import put_back
+from ctrate_convert.checking.mending.again import Again
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.draft import draft_of
 from ctrate_convert.planning.make import LOCK_PATIENCE_S
@@ -20,8 +19,7 @@ from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, recorded_numbers
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.plans import load_excluded, load_plans, load_samples
-from ctrate_convert.store.presence import Presence, presence
+from ctrate_convert.store.plans import load_excluded, load_plans
 from ctrate_convert.store.records.plan import Plan, PlannedSample
 
 
@@ -85,18 +83,16 @@ def _repairable(
     dataset: Dataset, plans: tuple[Plan, ...], original: Plan, damaged: Collection[int]
 ) -> dict[str, tuple[PlannedSample, int]]:
     """Return by key the planned line and the damaged shard of each sample to convert again."""
-    folder = Path(original.settings.data_folder)
     ledger = Ledger(dataset, plans)
+    again = Again(dataset, original)
     under_way = {key for plan in _unfinished(dataset, plans) for key in plan.repairs}
     found = {}
     for shard in original.shards:
         if shard.index not in damaged:
             continue
         live = {one.key for one in ledger.shard(shard.index).live}
-        for sample in load_samples(dataset, original, shard):
-            put_back(folder, sample.source)  # a killed deletion may have left it hidden
-            exists = presence(folder, sample.source) is Presence.THERE
-            if sample.key in live - under_way and exists:
+        for sample in again.lines(shard):
+            if sample.key in live - under_way:
                 found[sample.key] = (sample, shard.index)
     return found
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ctrate_convert.checking.mending.again import Again
 from ctrate_convert.checking.mending.plan_repairs import plan_repairs
 from ctrate_convert.checking.shard_check import check_samples
 from ctrate_convert.checking.verify import VerifyReport
@@ -14,7 +14,6 @@ from ctrate_convert.running.run import Crew, Tasks, run_pending
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.merger import merge
-from ctrate_convert.store.presence import Presence, presence
 
 
 @dataclass
@@ -87,15 +86,13 @@ def repair(
             report.superseded.append(shard.name)
         broken = {key for key, _ in report.failed}
         layout = plan.settings.layout
+        again = {line.key for line in Again(dataset, plan).lines(shard)} - broken
         wrong = check_samples(dataset.shard(index), one.record, layout, live, whole=False).wrong
         for sample in live:
             # Under None are findings on the whole shard, which hold for each of its samples.
             if not {None, sample.key} & wrong.keys():
                 continue
-            folder = Path(plan.settings.data_folder)
-            exists = presence(folder, sample.source.source) is Presence.THERE
-            can_be_converted = exists and sample.key not in broken
-            missing = report.waiting if can_be_converted else report.lost
+            missing = report.waiting if sample.key in again else report.lost
             missing.append((sample.key, shard.name))
     report.new_shards = [
         shard.name

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,17 @@ from numpy.typing import NDArray
 
 from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.codecs.codec import Array, ArrayPlace, Codec, RequireRoom
+from ctrate_convert.formats.codecs.npy import keep
 from ctrate_convert.formats.codecs.target import ArrayTarget, ArrayWriter
 from ctrate_convert.formats.tar import WrittenMember
-from ctrate_convert.formats.tiling import Box, Shape, box_elements, box_shape, c_order_boxes
+from ctrate_convert.formats.tiling import (
+    Box,
+    Shape,
+    box_elements,
+    box_shape,
+    c_order_boxes,
+    without_overlap,
+)
 from ctrate_convert.store.durable import open_scratch_file, scratch_directory, write_all
 from ctrate_convert.store.records.plan import ChunkShape
 
@@ -272,21 +280,24 @@ class B2nd(Codec):
         except (RuntimeError, OverflowError, SyntaxError, TypeError) as error:
             raise ValueError(f"Blosc2 frame is damaged: {error}") from error
 
-    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box, into: Array | None = None) -> Array:
         """Open the frame at its place in the file, and decode the blocks that the box touches."""
-        import blosc2
-
-        # One thread: a data loader's workers read in parallel, and threads do not survive a fork.
-        one_thread = blosc2.DParams(nthreads=1)
+        frame = _open(stored)
+        found = np.empty(box_shape(box), stored.dtype) if into is None else into
         with _damage_as_value_error():
-            frame = blosc2.open(stored.path, mode="r", offset=stored.offset, dparams=one_thread)
-        if not isinstance(frame, blosc2.NDArray):
-            raise ValueError(f"the frame holds a {type(frame).__name__}")
-        if (frame.shape, frame.dtype) != (stored.shape, stored.dtype):
-            raise ValueError(f"the frame holds {frame.dtype} {frame.shape}")
-        with _damage_as_value_error():
-            found: Array = frame[box]
+            frame.get_slice_numpy(found, _corners(box))
         return found
+
+    def read_crops(self, stored: ArrayPlace, boxes: Sequence[Box], into: Sequence[Array]) -> None:
+        """Decode each block that a box touches once, in as few calls as there are parts of them."""
+        frame = _open(stored)
+        whole_blocks = [_in_whole_blocks(box, frame) for box in boxes]
+        for part in without_overlap(whole_blocks):
+            values = np.empty(box_shape(part), stored.dtype)
+            with _damage_as_value_error():
+                frame.get_slice_numpy(values, _corners(part))
+            for box, found in zip(boxes, into, strict=True):
+                keep(found, box, part, values)
 
     def decode(self, data: bytes, require_room: RequireRoom) -> Array:
         """Return the array of a frame."""
@@ -310,6 +321,43 @@ class B2nd(Codec):
         """Return the voxels in a row of chunks: boxes of that size decode each block once."""
         chunk, _ = chunks_and_blocks(shape, itemsize, chunk_shape)
         return chunk[0] * shape[1] * shape[2]
+
+
+def _open(stored: ArrayPlace) -> Any:
+    """Return the frame, opened at its place in the file."""
+    import blosc2
+
+    # One thread: a data loader's workers read in parallel, and threads do not survive a fork.
+    one_thread = blosc2.DParams(nthreads=1)
+    with _damage_as_value_error():
+        frame = blosc2.open(stored.path, mode="r", offset=stored.offset, dparams=one_thread)
+    if not isinstance(frame, blosc2.NDArray):
+        raise ValueError(f"the frame holds a {type(frame).__name__}")
+    if (frame.shape, frame.dtype) != (stored.shape, stored.dtype):
+        raise ValueError(f"the frame holds {frame.dtype} {frame.shape}")
+    return frame
+
+
+def _in_whole_blocks(box: Box, frame: Any) -> Box:
+    """Return the smallest box of whole blocks that holds ``box``; each chunk begins a new block."""
+    z, y, x = (
+        slice(
+            _block_start(part.start, chunk, block),
+            min(
+                _block_start(part.stop - 1, chunk, block) + block,
+                (part.stop - 1) // chunk * chunk + chunk,
+                size,
+            ),
+        )
+        for part, size, chunk, block in zip(
+            box, frame.shape, frame.chunks, frame.blocks, strict=True
+        )
+    )
+    return z, y, x
+
+
+def _block_start(place: int, chunk: int, block: int) -> int:
+    return place - place % chunk % block
 
 
 @contextlib.contextmanager

@@ -65,12 +65,25 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box, into: Array | None = None) -> Array:
         """Return a box, reading and decoding no more than the encoding has to.
+
+        ``into``, if it is given, is filled and returned: C order, the box's shape and stored type.
 
         Raises:
             ValueError: the stored bytes are damaged, or hold another type or shape.
         """
+
+    def read_crops(self, stored: ArrayPlace, boxes: Sequence[Box], into: Sequence[Array]) -> None:
+        """Fill each array of ``into`` with its box; decode once what several boxes share.
+
+        Boxes may overlap. The arrays are as for `read_box`.
+
+        Raises:
+            ValueError: as for `read_box`.
+        """
+        for box, found in zip(boxes, into, strict=True):
+            self.read_box(stored, box, found)
 
     def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes as `read_box` returns them, and do once what is the same for all.

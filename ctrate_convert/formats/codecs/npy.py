@@ -74,9 +74,9 @@ class Npy(Codec):
             stream.seek(offset + size_bytes - elements_bytes)
             yield from blocks_in(stream, elements_bytes, dtype)
 
-    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box, into: Array | None = None) -> Array:
         """Read only the needed rows of each plane; read whole planes in one piece."""
-        return _elements(stored, box, _first_element(stored))
+        return _elements(stored, box, _first_element(stored), into)
 
     def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes; the header is checked once."""
@@ -115,9 +115,9 @@ def _first_element(stored: ArrayPlace) -> int:
     return stored.offset + prefix_bytes
 
 
-def _elements(stored: ArrayPlace, box: Box, first: int) -> Array:
+def _elements(stored: ArrayPlace, box: Box, first: int, into: Array | None = None) -> Array:
     dtype = stored.dtype
-    found = np.empty(box_shape(box), dtype)
+    found = np.empty(box_shape(box), dtype) if into is None else into
     if _is_one_run(stored.shape, box):
         stored.file.read_into(found.data.cast("B"), first + _place(stored, box))
         return found

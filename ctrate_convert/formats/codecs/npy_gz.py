@@ -109,25 +109,30 @@ class NpyGz(Codec):
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(f"gzip data is damaged: {error}") from error
 
-    def read_box(self, stored: ArrayPlace, box: Box) -> Array:
+    def read_box(self, stored: ArrayPlace, box: Box, into: Array | None = None) -> Array:
         """Inflate from the beginning to the last plane that is needed."""
+        found = np.empty(box_shape(box), stored.dtype) if into is None else into
+        self.read_crops(stored, [box], [found])
+        return found
+
+    def read_crops(self, stored: ArrayPlace, boxes: Sequence[Box], into: Sequence[Array]) -> None:
+        """Inflate once, from the beginning to the last plane that a box needs."""
         dtype, (depth, height, width) = stored.dtype, stored.shape
-        planes = box[0]
-        found = np.empty(box_shape(box), dtype)
+        first, last = min(box[0].start for box in boxes), max(box[0].stop for box in boxes)
         stream = _elements_of(stored)
-        stream.skip(planes.start * height * width * dtype.itemsize)
-        if found.shape[1:] == (height, width):
-            stream.fill(found.data.cast("B"))
+        stream.skip(first * height * width * dtype.itemsize)
+        if len(boxes) == 1 and into[0].shape[1:] == (height, width):
+            stream.fill(into[0].data.cast("B"))
         else:
-            runs = c_order_boxes((len(found), height, width), PIECE_BYTES // dtype.itemsize)
-            for run in moved(runs, (planes.start, 0, 0)):
+            runs = c_order_boxes((last - first, height, width), PIECE_BYTES // dtype.itemsize)
+            for run in moved(runs, (first, 0, 0)):
                 values = np.empty(box_shape(run), dtype)
                 stream.fill(values.data.cast("B"))
-                keep(found, box, run, values)
+                for box, found in zip(boxes, into, strict=True):
+                    keep(found, box, run, values)
         # The CRC-32 stands behind the last plane: it is checked if that plane was read anyway.
-        if planes.stop == depth:
+        if last == depth:
             stream.check_end()
-        return found
 
     def read_boxes(self, stored: ArrayPlace, boxes: Sequence[Box]) -> Iterator[Array]:
         """Yield boxes; inflate once if they follow each other in C order and leave nothing out."""

@@ -29,13 +29,15 @@ class Offer:
     """The views that a dataset offers, by key in shard order.
 
     ``excluded`` are its samples that there can be no view of, ``damaged`` its shards that cannot be
-    relied on, each with the reason. ``permissions`` are those of its shards.
+    relied on, each with the reason. ``permissions`` are those of its shards, ``times`` when each
+    was changed last: (mtime, ctime) in ns.
     """
 
     samples: dict[str, PlannedSample] = field(default_factory=dict)
     excluded: list[ExcludedSample] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     permissions: set[Permission] = field(default_factory=set)
+    times: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def offer_of(
@@ -60,7 +62,7 @@ def offer_of(
         try:
             if isinstance(one, Unreadable):
                 raise one.error
-            _add_shard(offer, native, one, settings)
+            _add_shard(offer, ledger, one, settings)
         except (DamageError, FileNotFoundError) as error:
             what = error.one_line() if isinstance(error, DamageError) else str(error)
             offer.damaged.append(f"{one.shard.name} ({what})")
@@ -74,13 +76,18 @@ def offer_of(
     return offer
 
 
-def _add_shard(offer: Offer, native: Dataset, one: Recorded, settings: PlanSettings) -> None:
+def _add_shard(offer: Offer, ledger: Ledger, one: Recorded, settings: PlanSettings) -> None:
     if not one.live:
         return
+    native = ledger.dataset
     lines = {line.key: line for line in load_samples(native, one.plan, one.shard)}
     record_sha256 = sha256_hex(read_regular(native.record(one.shard.index)))
+    merged = ledger.merged.get(one.shard.name)
+    if merged and merged.record_sha256 not in (record_sha256, one.record.stored_sha256()):
+        raise DamageError("its record is not the one that the manifest knows")
     status = native.shard(one.shard.index).stat()
     offer.permissions.add(Permission.of(status))
+    offer.times[one.shard.name] = (status.st_mtime_ns, status.st_ctime_ns)
     for sample in one.live:
         line = lines[sample.key].model_copy(
             update={

@@ -8,8 +8,8 @@ repairs, those whose volume has changed since.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -32,14 +32,16 @@ from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.plans import load_plans, planned_before
+from ctrate_convert.store.plans import load_plans, load_samples, planned_before
 from ctrate_convert.store.privacy import granted
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
+    ExcludedSample,
     Plan,
     PlannedSample,
     PlanSettings,
 )
+from ctrate_convert.store.records.record import FailedSample
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +89,9 @@ def plan_views(
             reports.append(done.report)
     except OSError as error:
         raise environment_problem(error, "planning views") from error
-    return tuple(reports) or (_report(offer, None, load_plans(dataset)),)
+    if not reports:
+        reports.append(_report(offer, None, _Chosen((), load_plans(dataset), _planned(dataset))))
+    return (_with_warnings(reports[0], dataset, offer), *reports[1:])
 
 
 def _refuse_one_in_the_other(native: Path, out: Path) -> None:
@@ -101,10 +105,11 @@ def _refuse_one_in_the_other(native: Path, out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The samples of one generation, after the ``earlier`` ones."""
+    """The samples of one generation, after the ``earlier`` ones, which ``planned`` others."""
 
     keys: Sequence[str]
     earlier: tuple[Plan, ...]
+    planned: frozenset[str]
     retries: Sequence[str] = ()
     repairs: Mapping[str, int] = field(default_factory=dict)
 
@@ -115,27 +120,57 @@ class _How:
     dry_run: bool
 
 
-def _earlier(dataset: Dataset, settings: PlanSettings) -> tuple[Plan, ...]:
-    """Return the plans of ``dataset``; refuse one of another making, format or recipe."""
+def _planned(dataset: Dataset) -> frozenset[str]:
+    return planned_before(dataset, load_plans(dataset)).keys
+
+
+def _earlier(dataset: Dataset, settings: PlanSettings, offer: Offer) -> tuple[Plan, ...]:
+    """Return the plans of ``dataset``; refuse one of another making, format, recipe or dataset."""
     numbers = numbers_in_use(dataset)
     earlier = load_plans(dataset)
     refuse_foreign(dataset, earlier, numbers)
     refuse_other_format(dataset, earlier, settings)
+    _refuse_another_dataset(dataset, earlier, settings, offer)
     return earlier
+
+
+def _refuse_another_dataset(
+    dataset: Dataset, earlier: Sequence[Plan], settings: PlanSettings, offer: Offer
+) -> None:
+    """Refuse views of another dataset, which may have volumes of the same names.
+
+    A dataset that was moved still has records that the earlier views were planned from.
+    """
+    here = _records(offer.samples.values())
+    for plan in earlier:
+        if plan.settings.data_folder == settings.data_folder:
+            continue
+        for shard in plan.shards:
+            if here & _records(load_samples(dataset, plan, shard)):
+                return
+        raise RefusedError(
+            "these are views of another dataset", where=dataset.out,
+            seen=settings.data_folder, expected=plan.settings.data_folder,
+            next_command="give that one as --from, or choose another --output_dir",
+        )  # fmt: skip
+
+
+def _records(samples: Iterable[PlannedSample]) -> set[str]:
+    """Return the SHA-256 of the records that these views are planned from."""
+    views = (sample.header.view for sample in samples if sample.header)
+    return {view.native.record_sha256 for view in views if view and view.native}
 
 
 def _new(
     dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
 ) -> _Chosen:
     """Choose the samples without a view, and those whose view may not fail again."""
-    earlier = _earlier(dataset, settings)
+    earlier = _earlier(dataset, settings, offer)
     before = planned_before(dataset, earlier)
     again = {
         key
         for key, failed in before.failed.items()
-        if key in offer.samples
-        # A repair has put the volume into another shard.
-        and (failed.unreadable or offer.samples[key].source != failed.source)
+        if key in offer.samples and _may_not_fail_again(failed, offer.samples[key].source, offer)
     }
     again |= retry_failed or frozenset()
     new: list[str] = []
@@ -145,7 +180,14 @@ def _new(
         raise _no_view(settings, offer)
     wanted = {*new, *again}
     keys = [key for key in offer.samples if key in wanted]
-    return _Chosen(keys, earlier, retries=[key for key in keys if key in before.failed])
+    retries = [key for key in keys if key in before.failed]
+    return _Chosen(keys, earlier, before.keys, retries)
+
+
+def _may_not_fail_again(failed: FailedSample, shard: str, offer: Offer) -> bool:
+    # A repair has put the volume into another shard, or a person has mended this one.
+    then = (failed.source_mtime_ns, failed.source_ctime_ns)
+    return failed.unreadable or shard != failed.source or offer.times[shard] != then
 
 
 def _no_view(settings: PlanSettings, offer: Offer) -> SettingsError:
@@ -162,11 +204,13 @@ def _changed(
     dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
 ) -> _Chosen:
     """Choose the samples whose view would be another one now."""
-    earlier = _earlier(dataset, settings)
+    earlier = _earlier(dataset, settings, offer)
+    planned = planned_before(dataset, earlier).keys
     if retry_failed is not None or not earlier:
-        return _Chosen((), earlier)
+        return _Chosen((), earlier, planned)
     repairs = _outdated(Ledger(dataset, earlier), offer)
-    return _Chosen([key for key in offer.samples if key in repairs], earlier, repairs=repairs)
+    keys = [key for key in offer.samples if key in repairs]
+    return _Chosen(keys, earlier, planned, repairs=repairs)
 
 
 def _publish(
@@ -191,7 +235,7 @@ def _publish(
             settings,
             table_sha256={},
             lists=(),
-            excluded=offer.excluded,
+            excluded=_excluded(offer, chosen),
             retries=chosen.retries,
             repairs=chosen.repairs,
             earlier=chosen.earlier,
@@ -199,7 +243,7 @@ def _publish(
             predict=predict,
             parts=list(_by_shard(samples)),
         )
-        report = _report(offer, draft.plan, chosen.earlier)
+        report = _report(offer, draft.plan, chosen)
         if how.dry_run:
             raise DryRun(report)
         if not publish_directory(draft.files, dataset.plan(draft.plan.generation)):
@@ -244,23 +288,42 @@ def _made_of(header: ArrayHeader) -> tuple[object, ...]:
     return view.native and view.native.blake3, view.model_copy(update={"native": None})
 
 
-def _report(offer: Offer, plan: Plan | None, earlier: Sequence[Plan]) -> PlanReport:
-    warnings: tuple[str, ...] = ()
-    if offer.damaged:
-        warnings = (
-            f"{len(offer.damaged)} shards cannot be relied on, and there is no view of their "
-            f"samples: {', '.join(offer.damaged[:3])}",
-        )
-    found = len(offer.samples) + len(offer.excluded)
-    planned = sum(one.samples for one in earlier if not one.repairs)
-    new = plan.samples if plan and not plan.repairs else 0
+def _excluded(offer: Offer, chosen: _Chosen) -> tuple[ExcludedSample, ...]:
+    """Return the samples without a view; one that had a view before is counted with those."""
+    return tuple(one for one in offer.excluded if one.key not in chosen.planned)
+
+
+def _report(offer: Offer, plan: Plan | None, chosen: _Chosen) -> PlanReport:
     return PlanReport(
         plan=plan,
-        excluded=tuple(offer.excluded),
-        warnings=warnings,
-        volumes_found=found,
+        excluded=_excluded(offer, chosen),
+        warnings=(),
+        volumes_found=len(offer.samples) + len(offer.excluded),
         rows={},
-        already_planned=planned,
-        left_for_later=max(0, len(offer.samples) - planned - new),
+        already_planned=len(chosen.planned),
+        left_for_later=len(offer.samples.keys() - chosen.planned - set(chosen.keys)),
         lists=(),
     )
+
+
+def _with_warnings(report: PlanReport, dataset: Dataset, offer: Offer) -> PlanReport:
+    """Return the report with what a person has to know of this dataset and of the other one."""
+    warnings = []
+    if offer.damaged:
+        warnings.append(
+            f"{len(offer.damaged)} shards cannot be relied on, and there is no view of their "
+            f"samples: {', '.join(offer.damaged[:3])}"
+        )
+    reasons = {one.key: one.detail for one in offer.excluded}
+    stay = [
+        f"{sample.key} ({reasons[sample.key]})"
+        for one in (Ledger.load(dataset).readable() if reasons and load_plans(dataset) else ())
+        for sample in one.live
+        if sample.key in reasons
+    ]
+    if stay:
+        warnings.append(
+            f"{len(stay)} views were made before and stay, although there is no view of their "
+            f"volume as it is now: {', '.join(stay[:3])}"
+        )
+    return replace(report, warnings=tuple(warnings))

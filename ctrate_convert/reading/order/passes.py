@@ -24,8 +24,8 @@ class State(Record):
 
     ``order`` holds the arguments that decide the order. ``entropy`` is the seed of the worker's
     own order; None before an epoch without a seed. ``given`` counts the samples that were given,
-    and ``list_sha256`` is of the keys of all that the worker gives in this epoch, or empty before
-    the first one.
+    each crop of a volume for itself. ``list_sha256`` is of the keys of all volumes of this epoch
+    that are the worker's, or empty before the first one.
     """
 
     schema_number: Literal[1] = 1
@@ -41,18 +41,25 @@ class State(Record):
 
 
 class Turn(NamedTuple):
-    """A sample to read, the random numbers for it, and what to call before it is given."""
+    """A sample to read, and the random numbers for it.
+
+    ``given`` of its crops were given already. ``done`` is to be called before each of the others.
+    """
 
     sample: StoredSample
     rng: np.random.Generator
+    given: int
     done: Callable[[], None]
 
 
 class Pass:
     """One worker's way through one epoch."""
 
-    def __init__(self, deal: Deal, place: Place, epoch: int, entropy: int, given: int) -> None:
+    def __init__(
+        self, deal: Deal, crops: int, place: Place, epoch: int, entropy: int, given: int
+    ) -> None:
         self._deal = deal
+        self._crops = crops
         self.place = place
         self.epoch = epoch
         self.entropy = entropy
@@ -73,25 +80,35 @@ class Pass:
                 where=self.place,
             )
         self.list_sha256 = found
-        for position in range(self.given, len(samples)):
+        first, given = divmod(self.given, self._crops)
+        for position in range(first, len(samples)):
             rng = reading_rng(self.epoch, self.entropy, self.place, position)
-            yield Turn(samples[position], rng, self._give)
+            yield Turn(samples[position], rng, given, self._give)
+            given = 0
 
     def _give(self) -> None:
         self.given += 1
 
 
 class Passes:
-    """The passes of a dataset, one an epoch, and the state to resume them from."""
+    """The passes of a dataset, one an epoch, and the state to resume them from.
 
-    def __init__(self, deal: Deal, seed: int | None) -> None:
+    ``len`` is the number of samples of a pass over all nodes and workers, each sample ``crops``
+    times.
+    """
+
+    def __init__(self, deal: Deal, seed: int | None, crops: int = 1) -> None:
         self._deal = deal
+        self._crops = crops
         self._seed = seed
         self._count = EpochCount()
-        self._facts = deal.facts()
+        self._facts = {**deal.facts(), "crops_per_volume": crops}
         self._last: Pass | None = None
         self._loaded: State | None = None
         self._loaded_in = 0
+
+    def __len__(self) -> int:
+        return len(self._deal) * self._crops
 
     def begin(self) -> Pass:
         """Begin the next epoch, or the rest of the one that was loaded.
@@ -114,7 +131,8 @@ class Passes:
                     expected=_STATEFUL,
                 )
         epoch = self._count.begin(loaded.epoch if loaded else None)
-        self._last = Pass(self._deal, place, epoch, entropy, loaded.given if loaded else 0)
+        given = loaded.given if loaded else 0
+        self._last = Pass(self._deal, self._crops, place, epoch, entropy, given)
         if loaded:
             self._last.list_sha256 = loaded.list_sha256
         return self._last

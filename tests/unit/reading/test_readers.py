@@ -349,45 +349,6 @@ def test_manifest_totals(converted: Converted) -> None:
     assert manifest["average_sample_size_mb"] == pytest.approx(size / 2**20 / 8, abs=1e-3)
 
 
-# --- Other readers, where they are installed --------------------------------------------------
-
-
-@pytest.fixture
-def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Hugging Face's loader, without network and with a cache of its own."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip(
-        "datasets", reason="Hugging Face datasets cannot be imported", exc_type=ImportError
-    )
-
-    def load(*words: Any, **more: Any) -> Any:
-        return datasets.load_dataset(*words, split="train", cache_dir=str(tmp_path / "hf"), **more)
-
-    return load
-
-
-def test_hugging_face(make_ctrate: Make, tmp_path: Path, load_dataset: Callable[..., Any]) -> None:
-    """A bare load_dataset(OUT) finds all samples of several shards."""
-    made = make_ctrate(8, kinds=("volume", "data", "arr"))
-    converted = convert_here(made, tmp_path / "out", samples_per_shard=3)
-    loaded = load_dataset(str(converted.out))
-    assert {sample["__key__"] for sample in loaded} == set(made.keys)
-    for sample in loaded:
-        volume = np.array(sample["volume.npy"], np.int16)
-        assert same_voxels(volume, converted.originals[sample["__key__"]])
-        assert len(sample["json"]["metadata"]) == 44
-
-
-def test_hugging_face_with_a_single_shard(
-    make_ctrate: Make, tmp_path: Path, load_dataset: Callable[..., Any]
-) -> None:
-    """A single shard beside the manifest is found too, through the dataset card."""
-    made = make_ctrate(4, kinds=("volume",))
-    out = convert_here(made, tmp_path / "out").out
-    loaded = load_dataset(str(out))
-    assert {sample["__key__"] for sample in loaded} == set(made.keys)
-
-
 def test_own_dataset_card(converted: Converted) -> None:
     """A dataset card that a user wrote is left as it is."""
     card = converted.out / "README.md"
@@ -395,20 +356,3 @@ def test_own_dataset_card(converted: Converted) -> None:
     card.write_text("mine")
     assert run_here("merge", converted.out).code == ExitCode.DONE
     assert card.read_text() == "mine"
-
-
-def test_wids(converted: Converted, tmp_path: Path) -> None:
-    """The indexed reader opens every sample, given the shards and counts that the manifest has."""
-    pytest.importorskip("PIL", reason="wids needs Pillow")
-    why = "wids came with webdataset below 1.0, and needs torch"
-    wids = pytest.importorskip("wids", reason=why, exc_type=ImportError)
-    manifest = json.loads((converted.out / "manifest.json").read_text())
-    shards = [
-        {"url": str(converted.out / shard["name"]), "nsamples": shard["samples"]}
-        for shard in manifest["shards"]
-    ]
-    loaded = wids.ShardListDataset(shards, cache_dir=str(tmp_path / "wids"), keep=True)
-    assert len(loaded) == 8
-    for sample in loaded:
-        original = converted.originals[sample["__key__"]]
-        assert np.array_equal(sample[".volume.npy"], original.astype(sample[".volume.npy"].dtype))

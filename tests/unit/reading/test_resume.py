@@ -106,6 +106,22 @@ def test_nothing_is_lost_and_nothing_comes_twice(
             assert sorted(epoch) == sorted(way.originals)
 
 
+@pytest.mark.parametrize("given", [1, 2, 3, 4, 7])
+def test_it_goes_on_between_two_crops_of_a_volume(given: int, way: Converted) -> None:
+    """Each crop is a sample: those that were given do not come again, the others do."""
+    arguments: dict[str, Any] = {"crop": CROP, "crops_per_volume": 3, "shuffle": True, "seed": 4}
+    whole = told(open_dataset(way.out, **arguments))
+    begun = open_dataset(way.out, **arguments)
+    assert len(begun) == len(whole) == 3 * len(way.originals)
+    first = list(taken(begun, given))
+    resumed = open_dataset(way.out, **arguments)
+    resumed.load_state_dict(through_json(begun.state_dict()))
+    assert first + told(resumed) == whole
+    other = open_dataset(way.out, **{**arguments, "crops_per_volume": 2})
+    with pytest.raises(SettingsError, match="crops_per_volume"):
+        other.load_state_dict(begun.state_dict())
+
+
 def test_a_state_of_a_whole_epoch_has_nothing_left(way: Converted) -> None:
     """Then comes the next epoch; and a state before the first sample is the whole epoch's."""
     dataset = open_dataset(way.out, shuffle=True, seed=1)

@@ -1,0 +1,1 @@
+"""Give other readers the index that they ask for, from the recorded offsets."""
