@@ -74,8 +74,8 @@ def refuse_other_format(
         raise RefusedError(
             "this dataset was begun with another recipe",
             where=dataset.out,
-            seen=f"--view {mine.name}" if mine else "no --view",
-            expected=f"the recipe {theirs.name} of its plan" if theirs else "no --view",
+            seen=f"--view {mine.title}" if mine else "no --view",
+            expected=f"the recipe {theirs.title} of its plan" if theirs else "no --view",
             next_command="choose another --output_dir",
         )
 

@@ -116,7 +116,7 @@ class Asked:
             DamageError: the shard does not hold what its record says.
             EnvironmentProblem: it cannot be read.
         """
-        scaling = self._to_units(array)
+        scaling = (1.0, 0.0) if self.units == "stored" else self._to_units(array)
         order = self.order(array)
         stored_boxes = [_as_stored(box, order) for box in boxes]
         if self.units == "stored" and order == _AS_STORED:
@@ -125,20 +125,7 @@ class Asked:
         stored = [np.empty(shape_of(box), array.dtype) for box in stored_boxes]
         read_crops(file, array, stored_boxes, stored)
         for values, found in zip(stored, into, strict=True):
-            self._convert(values.transpose(order), found, scaling)
-
-    def _convert(
-        self, stored: NDArray[Any], into: NDArray[Any], scaling: tuple[float, float]
-    ) -> None:
-        slope, intercept = scaling
-        if self.units == "stored" or scaling == (1.0, 0.0):
-            into[...] = stored
-            return
-        # In double precision: steps of 0.001 then give back the float32 values that they were made
-        # from.
-        np.multiply(stored, slope, out=into, dtype=np.float64, casting="same_kind")
-        if intercept:
-            into += np.float32(intercept)
+            put_in_unit(values.transpose(order), found, scaling)
 
     def is_body(self, array: ArrayMember) -> Callable[[float], bool]:
         """Return a function that tells if a value is body, above `BODY_HU`, and not air or lung.
@@ -173,6 +160,19 @@ class Asked:
                 expected="units='source' or 'stored'",
             )
         return array.hu_slope, array.hu_intercept
+
+
+def put_in_unit(elements: NDArray[Any], into: NDArray[Any], scaling: tuple[float, float]) -> None:
+    """Write elements times a slope plus an intercept into an array of the same shape."""
+    slope, intercept = scaling
+    if scaling == (1.0, 0.0):
+        into[...] = elements
+        return
+    # In double precision: steps of 0.001 then give back the float32 values that they were made
+    # from.
+    np.multiply(elements, slope, out=into, dtype=np.float64, casting="same_kind")
+    if intercept:
+        into += np.float32(intercept)
 
 
 def _as_stored(box: Sequence[slice], order: Sequence[int]) -> Box:

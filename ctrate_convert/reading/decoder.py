@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError, SampleError
 from ctrate_convert.formats.codecs import CODECS
-from ctrate_convert.store.records.plan import Encoding
-
-MAX_ARRAY_BYTES = 2**31
-"""The default limit. The largest volume of CT-RATE takes 0.8 GiB at two bytes a voxel."""
+from ctrate_convert.store.records.base import MAX_ARRAY_BYTES, Encoding
 
 _HANDLED: dict[Encoding, str] = {"b2nd": "Blosc2 array", "npy.gz": "gzipped npy array"}
 """The encodings that `decoder` handles, and what they are called in errors."""

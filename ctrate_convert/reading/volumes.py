@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ctrate_convert.errors import DamageError
 from ctrate_convert.formats.affines import Affine, permuted, rows_of
-from ctrate_convert.reading.asked import Asked, Units
+from ctrate_convert.reading.asked import Asked, Units, put_in_unit
 from ctrate_convert.reading.boxes import CropAt, Shape, parse_index, whole
 from ctrate_convert.reading.cache import make_cache_folder, open_shard
 from ctrate_convert.reading.images import to_metatensor, to_nibabel, to_sitk
@@ -163,9 +163,10 @@ class Sample:
         """
         reader = self._reader
         if isinstance(reader, Viewed):
-            slope, intercept = reader.view.elements.to_hu
-            values = np.asarray(StoredArray(self._stored, reader)).astype(np.float32)
-            return (values * np.float32(slope) + np.float32(intercept)).astype(np.float32)
+            elements = np.asarray(StoredArray(self._stored, reader))
+            values = np.empty(elements.shape, np.float32)
+            put_in_unit(elements, values, reader.view.elements.to_hu)
+            return values
         asked = replace(self._asked, units="hu")
         return np.asarray(StoredArray(self._stored, asked))
 

@@ -23,7 +23,8 @@ class Elements:
 
     A stored element times ``slope`` plus ``intercept`` is in Hounsfield units, clipped to
     ``before`` if there are such limits. After resampling it is clipped to ``after``. Times
-    ``scale`` plus ``offset`` it is an element of ``dtype``, rounded to even if that is an integer.
+    ``scale`` plus ``offset`` it is an element of ``dtype``, rounded to even if that is an integer,
+    and never beyond what ``dtype`` holds.
     """
 
     slope: float
@@ -71,6 +72,9 @@ class Elements:
             np.add(values, np.float32(self.offset), out=values)
         if self.dtype.kind in "iu":
             np.rint(values, out=values)
+        if self.scale != 1.0 or self.offset:
+            # The window's end may come out a rounding error above 255, which is 0 to the cast.
+            _clip(values, _limits(self.dtype))
         np.copyto(into, values, casting="unsafe")
 
 
@@ -82,14 +86,18 @@ def elements_of(recipe: Recipe, slope: float, intercept: float) -> Elements:
     # What was clipped before lies within the window after linear interpolation too.
     after = window if recipe.clip == "after" else None
     if window is None:
-        limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
-        after = (float(limits.min), float(limits.max))
+        after = _limits(dtype)
     elif recipe.output != "int16":
         low, high = window
         first, last = (0.0, _UINT8_STEPS) if recipe.output == "uint8" else recipe.values or window
         scale = (last - first) / (high - low)
         offset = first - low * scale
     return Elements(slope, intercept, before, after, scale, offset, dtype)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return float(limits.min), float(limits.max)
 
 
 def _clip(values: NDArray[np.float32], limits: tuple[float, float]) -> None:

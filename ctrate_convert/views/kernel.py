@@ -129,10 +129,11 @@ class _Output:
         self._staged: NDArray[Any] | None = None
         self._block = -1
         if into.strides[0] == into.itemsize:
-            _, rows, columns = into.shape
+            planes, rows, columns = into.shape
             spread = _UNALIGNED_BYTES // into.itemsize
-            flat = np.empty((_STAGED, rows * columns + spread), into.dtype)
-            self._staged = flat[:, : rows * columns].reshape(_STAGED, columns, rows)
+            staged = min(_STAGED, planes)
+            flat = np.empty((staged, rows * columns + spread), into.dtype)
+            self._staged = flat[:, : rows * columns].reshape(staged, columns, rows)
 
     def write(self, place: int, values: Float32) -> None:
         """Write plane ``place`` of the output; the places come in ascending or descending order."""

@@ -18,6 +18,7 @@ from ctrate_convert.errors import SampleError
 from ctrate_convert.formats.affines import Affine, rows_of
 from ctrate_convert.formats.geometry import table_sizes, table_spacing_mm
 from ctrate_convert.formats.tiling import Box, Shape, box_shape
+from ctrate_convert.store.records.base import MAX_ARRAY_BYTES
 from ctrate_convert.store.records.geometry import ArrayAxes, Axes
 from ctrate_convert.store.records.recipe import Recipe
 from ctrate_convert.views.elements import Elements, NotFinite, elements_of
@@ -30,6 +31,9 @@ _SAME = 1e-6
 A NIfTI holds single precision, 0.8 as 0.800000012, and 300 slices of 0.8 mm would become another
 number of slices than training code computes from the table.
 """
+
+_SPACING_MM = (0.001, 1000.0)
+"""A spacing beyond these is no scanner's, and the arithmetic would overflow."""
 
 _ORDERS: tuple[ArrayAxes, ...] = get_args(ArrayAxes)
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
@@ -80,7 +84,8 @@ def facts_of(fields: Mapping[str, Any], name: str, shape: Shape, assume_axes: Ax
     if assumed and table and not spacing and fields.get("grid") == "native":
         # The shard gives the table's spacing to no axis if it does not know which is which.
         spacing = tuple(table[axis] for axis in assumed)
-    if len(spacing) != 3 or not all(math.isfinite(one) and one > 0 for one in spacing):
+    least, most = _SPACING_MM
+    if len(spacing) != 3 or not all(least <= one <= most for one in spacing):
         raise _refused("it is not known what this volume's spacing is", name)
     if fields.get("grid") == "resampled":
         raise _refused("this volume's grid was resampled before it was converted", name)
@@ -137,7 +142,8 @@ class View:
 
     Raises:
         SampleError: the recipe asks for an orientation that the volume does not tell; or nothing
-            is left of the volume when it is resampled.
+            is left of the volume when it is resampled; or the view takes more than
+            `MAX_ARRAY_BYTES`.
     """
 
     def __init__(self, recipe: Recipe, facts: Facts) -> None:
@@ -157,6 +163,13 @@ class View:
         self.native_start = _three_numbers(axis.to_source[1] for axis in own)
         self.elements: Elements = elements_of(recipe, facts.slope, facts.intercept)
         self.padding: float = 0.0 if recipe.pad_hu is None else self.elements.of_hu(recipe.pad_hu)
+        size_bytes = math.prod(self.shape) * self.elements.dtype.itemsize
+        if size_bytes > MAX_ARRAY_BYTES:
+            raise SampleError(
+                "this view is too large", where=facts.name,
+                seen=f"{size_bytes} bytes, {'×'.join(map(str, self.shape))}",
+                expected=f"≤ {MAX_ARRAY_BYTES} bytes: a recipe with a coarser spacing_mm or a size",
+            )  # fmt: skip
 
     @property
     def affine(self) -> Affine:

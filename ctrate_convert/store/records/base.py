@@ -21,6 +21,12 @@ Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
 Encoding = Literal["npy", "npy.gz", "b2nd"]
 """How an array is stored in its member of the tar."""
 
+MAX_ARRAY_BYTES = 2**31
+"""The most bytes that an array may take which a few bytes ask for: a recipe, or a packed member.
+
+The largest volume of CT-RATE takes 0.8 GiB at two bytes a voxel.
+"""
+
 SizeBytes = Annotated[int, Field(ge=0, lt=2**63)]
 """A size or an offset in bytes that a file can have."""
 

@@ -7,13 +7,15 @@ it serves shards whatever the order of their axes is.
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from ctrate_convert.errors import SettingsError
-from ctrate_convert.store.records.base import Encoding, Record, sha256_hex
+from ctrate_convert.store.records.base import MAX_ARRAY_BYTES, Encoding, Record, sha256_hex
 
 KERNEL_VERSION = 1
 """Raised whenever the kernel gives another bit for the same recipe and volume."""
@@ -43,10 +45,19 @@ ViewAxes = Literal["xyz", "xzy", "yxz", "yzx", "zxy", "zyx"]
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}\Z")]
 _Orientation = Annotated[str, StringConstraints(pattern=r"^([LR][PA][IS])?\Z")]
-_Mm = Annotated[float, Field(gt=0, le=1000)]
+_Mm = Annotated[float, Field(ge=0.01, le=1000)]
 _Voxels = Annotated[int, Field(ge=1, le=2**16)]
 
+OUTPUT_BYTES: dict[Output, int] = {"int16": 2, "uint8": 1, "float16": 2}
+"""The bytes of an element of each output."""
+
 _INT16 = (-(2.0**15), 2.0**15 - 1)
+_LEAST_WINDOW_HU = 1.0
+_FLOAT16 = 65504.0
+_LEAST_DIFFERENCE = 0.001
+_NO_TOML = re.compile("[\x7f-\x9f]")
+"""What `json` writes as it is, TOML forbids or a terminal may obey: DEL and the controls of C1."""
+
 _NOT_OF_THE_ID = {"name", "about", "sources"}
 
 
@@ -64,6 +75,11 @@ class Size(Record):
     x: _Voxels
     y: _Voxels
     z: _Voxels
+
+    @property
+    def voxels(self) -> int:
+        """The number of all voxels."""
+        return math.prod((self.x, self.y, self.z))
 
 
 class CodeSource(Record):
@@ -88,10 +104,12 @@ class Recipe(Record):
 
     - ``orientation``: the directions in which x, y and z shall grow, such as ``RAS``; empty leaves
       each axis as the shard has it.
-    - ``values``: what training code makes of the window's ends, such as (-1, 1).
-    - ``size``: without one, a view is as large as its volume. ``size_is``: ``exact`` cuts and pads
-      to the size; ``least`` only pads, so that views are that large or larger. ``odd_voxel``: on
-      which side the odd one is cut or padded.
+    - ``window_hu``: at least 1 HU wide, within the limits of int16.
+    - ``values``: what training code makes of the window's ends, such as (-1, 1); float16 holds
+      them, and they differ by at least 0.001.
+    - ``size``: of at most 2 GiB. Without one, a view is as large as its volume. ``size_is``:
+      ``exact`` cuts and pads to the size; ``least`` only pads, so that views are that large or
+      larger. ``odd_voxel``: on which side the odd one is cut or padded.
     - ``pad_hu``: the Hounsfield units of the padding.
     - ``encoding``: in which a view is meant to be stored.
     """
@@ -123,8 +141,15 @@ class Recipe(Record):
                 raise ValueError("uint8 and values need a window_hu")
         elif not window[0] < window[1]:
             raise ValueError("window_hu is (low, high) with low < high")
-        if self.values is not None and self.values[0] == self.values[1]:
-            raise ValueError("values are two different numbers")
+        elif window[1] - window[0] < _LEAST_WINDOW_HU:
+            raise ValueError("window_hu is narrower than 1 HU")
+        elif not _INT16[0] <= window[0] < window[1] <= _INT16[1]:
+            raise ValueError("window_hu does not fit int16: -32768 to 32767")
+        if self.values is not None:
+            if max(map(abs, self.values)) > _FLOAT16:
+                raise ValueError("values do not fit float16: -65504 to 65504")
+            if abs(self.values[1] - self.values[0]) < _LEAST_DIFFERENCE:
+                raise ValueError("values are two different numbers, at least 0.001 apart")
         if (self.size is None) != (self.pad_hu is None):
             raise ValueError("size and pad_hu go together")
         if self.size is None and self.size_is != "exact":
@@ -132,8 +157,8 @@ class Recipe(Record):
         low, high = window or _INT16
         if self.pad_hu is not None and not low <= self.pad_hu <= high:
             raise ValueError("pad_hu lies outside window_hu")
-        if self.output == "int16" and not (_INT16[0] <= low and high <= _INT16[1]):
-            raise ValueError("window_hu does not fit int16")
+        if self.size and self.size.voxels * OUTPUT_BYTES[self.output] > MAX_ARRAY_BYTES:
+            raise ValueError(f"a view of this size is larger than {MAX_ARRAY_BYTES} bytes (2 GiB)")
         return self
 
     @property
@@ -166,8 +191,9 @@ def recipe_of(fields: dict[str, Any], where: object) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the recipe as a whole"
+        why = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"not a recipe: {first['msg']}", where=f"{where}, at {place}",
+            f"not a recipe: {why}", where=f"{where}, at {place}",
             next_command="ctrate-convert recipes ctclip shows one",
         ) from error  # fmt: skip
 
@@ -180,7 +206,7 @@ def recipe_in_toml(text: str, where: object) -> Recipe:
     """
     try:
         fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also for an integer of thousands of digits
         raise SettingsError(f"not a TOML file: {error}", where=where) from error
     return recipe_of(fields, where)
 
@@ -198,5 +224,6 @@ def as_toml(recipe: Recipe) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
-    # A JSON string, number or list of numbers is the same in TOML.
-    return json.dumps(value, ensure_ascii=False)
+    # A JSON string, number or list of numbers is the same in TOML, but for a few controls.
+    text = json.dumps(value, ensure_ascii=False)
+    return _NO_TOML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
