@@ -290,6 +290,7 @@ def _sum_up(
                 damaged=damaged,
                 unreadable=len(evidence.remarks) - damaged,
                 by_record=work.share < 1,
+                views_of=next((p.settings.data_folder for p in plans if p.settings.view), ""),
                 when=when_read(read_from, read_until),
             ),
             compared,

@@ -21,7 +21,12 @@ from ctrate_convert.errors import (
 )
 from ctrate_convert.planning.draft import draft_of
 from ctrate_convert.planning.make import LOCK_PATIENCE_S, DryRun, PlanReport, prepared
-from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign, refuse_other_format
+from ctrate_convert.planning.refusals import (
+    numbers_in_use,
+    refuse_data_folder,
+    refuse_foreign,
+    refuse_other_format,
+)
 from ctrate_convert.planning.samples.lines import Lines
 from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import TEST_MODE_SAMPLES
@@ -69,6 +74,7 @@ def plan_views(
     """
     native = Dataset(Path(settings.data_folder))
     _refuse_one_in_the_other(native.out, dataset.out)
+    refuse_data_folder(native, dataset.out)
     try:
         offer = offer_of(native, settings, progress)
         reports = []
@@ -153,8 +159,10 @@ def _no_view(settings: PlanSettings, offer: Offer) -> SettingsError:
     return SettingsError(
         "there is no view of any sample", where=settings.data_folder,
         seen="; ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common()),
-        expected="known axes, spacing and Hounsfield units",
-        next_command="--assume_axes tells the axes where the shards do not",
+        expected="known axes, spacing and Hounsfield units, and voxels left in each axis",
+        next_command="--assume_axes tells the axes where the shards do not"
+        if any(reason.endswith("what this volume's axes are") for reason in reasons)
+        else "ctrate-convert recipes; another recipe, or --from another dataset",
     )  # fmt: skip
 
 
