@@ -202,13 +202,20 @@ def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
 
 def _refuse_a_dataset(trash: Path) -> None:
     own = Dataset(trash)
-    is_one = os.path.lexists(own.run) or os.path.lexists(own.manifest)
-    above = [folder for folder in trash.parents if os.path.isdir(Dataset(folder).plans)]
-    if is_one or above:
-        raise SettingsError(
-            "the trash is a dataset directory"
-            if is_one
-            else "the trash lies in a dataset directory",
-            where=trash if is_one else above[0],
-            expected="a folder for sources alone, on the same file system",
-        )
+    above = [folder for folder in trash.parents if _is_folder(Dataset(folder).plans)]
+    if os.path.lexists(own.run) or os.path.lexists(own.manifest):
+        what, where = "the trash is a dataset directory", trash
+    elif above:
+        what, where = "the trash lies in a dataset directory", above[0]
+    else:
+        return
+    expected = "a folder for sources alone, on the same file system"
+    raise SettingsError(what, where=where, expected=expected)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return True if it is a folder; False too if nobody may look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
