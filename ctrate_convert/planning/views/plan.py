@@ -159,7 +159,7 @@ def _no_view(settings: PlanSettings, offer: Offer) -> SettingsError:
     return SettingsError(
         "there is no view of any sample", where=settings.data_folder,
         seen="; ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common()),
-        expected="known axes, spacing and Hounsfield units, and voxels left in each axis",
+        expected="known axes, spacing and Hounsfield units; voxels in each axis",
         next_command="--assume_axes tells the axes where the shards do not"
         if any(reason.endswith("what this volume's axes are") for reason in reasons)
         else "ctrate-convert recipes; another recipe, or --from another dataset",
