@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrate_convert.errors import CtrateError, SampleError, SettingsError
+from ctrate_convert.errors import CtrateError, RefusedError, SampleError, SettingsError
 from ctrate_convert.looking.look import Look
 from ctrate_convert.reading.index import Index, StoredSample
 from ctrate_convert.reading.look import look_at
@@ -106,8 +106,17 @@ def looks_of(
     """Yield the look of each sample, beside its source where that is there, or what prevents it.
 
     With a ``recipe`` it is the look of the view, which stands alone.
+
+    Raises:
+        RefusedError: there is a recipe, and the dataset holds views itself.
     """
-    ledger = Ledger(dataset, require_plans(dataset))
+    plans = require_plans(dataset)
+    if recipe is not None and any(plan.settings.view for plan in plans):
+        raise RefusedError(
+            "this dataset holds views; a view of a view would be resampled twice",
+            where=dataset.out, next_command=f"ctrate-convert preview {dataset.out}",
+        )  # fmt: skip
+    ledger = Ledger(dataset, plans)
     wanted = {sample.key for sample in chosen}
     sources = {
         one.key: (Path(shard.plan.settings.data_folder) / one.source.source, one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from ctrate_convert.cli.language import translated, word
 from ctrate_convert.cli.on_cluster import Jobs, delete_by_jobs
 from ctrate_convert.cli.progress import RunProgress
 from ctrate_convert.cli.stopping import print_stopped, stoppable
+from ctrate_convert.deleting.copies import shards_without_copy
 from ctrate_convert.deleting.proposal import propose
 from ctrate_convert.deleting.source_states import (
     Source,
@@ -30,6 +31,7 @@ from ctrate_convert.running.delete import (
     deletable_work,
     delete_sources_of,
     require_deletable,
+    require_places,
     with_interrupted,
 )
 from ctrate_convert.running.result import RunResult
@@ -105,16 +107,21 @@ def command(
     refuse_views(dataset, plans)
     sources = list(survey(dataset, plans))
     work = deletable_work(plans, sources)
+    trash = str(options.trash_folder(trash) or "")
+    copies = tuple(str(Path(folder).expanduser().resolve()) for folder in copies)
     if dry_run or not work:
+        if dry_run:
+            require_places(dataset, plans, trash, copies)
         damage = find_damage(Ledger(dataset, plans))
         kept = 0 if dry_run else sum(source.state == "kept" for source in sources)
-        _show(dataset, sources, damage, kept=kept, as_json=as_json)
+        lacking = shards_without_copy(dataset, (shard.name for _, shard in work), copies)
+        _show(dataset, sources, damage, lacking, kept=kept, as_json=as_json)
         return with_damage(ExitCode.REFUSED if kept else ExitCode.DONE, damage)
     proposal = propose(
         candidates(sources, plans, pending=False),
         discard_members=discard_members,
-        trash=str(options.trash_folder(trash) or ""),
-        copies=[str(Path(folder).expanduser().resolve()) for folder in copies],
+        trash=trash,
+        copies=copies,
     )
     refuse_without_terminal("delete", yes=yes)
     whole = with_interrupted(proposal, work)
@@ -150,20 +157,27 @@ def _show(
     dataset: Dataset,
     sources: Sequence[Source],
     damage: Sequence[Damage],
+    lacking: Mapping[str, str],
     *,
     kept: int,
     as_json: bool,
 ) -> None:
     if as_json:
-        show.as_json({**_facts(sources, None), "damage": damage})
+        show.as_json({**_facts(sources, None), "without_copy": lacking, "damage": damage})
         return
     print_not_deleted(kept)
     print_sources(sources)
+    show.some(folded("no second copy", lacking.items(), "shard"))
     print_damage(damage)
-    if any(source.state == "deletable" for source in sources):
-        show.say(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
-    else:
+    if all(source.state != "deletable" for source in sources):
         show.say("Nothing to delete.")
+    elif options.given("copies"):
+        show.say("The copies were not read: a deletion reads each one before its sources go.")
+        show.say("Nothing was deleted. Next: the same command without --dry_run")
+    elif options.given("trash", "discard_members"):
+        show.say("Nothing was deleted. Next: the same command without --dry_run")
+    else:
+        show.say(f"Nothing was deleted. Next: ctrate-convert delete {dataset.out}")
 
 
 def _facts(sources: Sequence[Source], result: RunResult | None) -> dict[str, object]:

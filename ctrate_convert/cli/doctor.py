@@ -54,20 +54,20 @@ def command(out: Path, cluster: Path | None, patience_min: float, as_json: bool)
     if as_json:
         show.as_json(found)
         return found.exit_code
-    show.line(f"{found.folder} on {found.mount}, {show.size(found.free_bytes)} free")
+    show.wrapped(f"{found.folder} on {found.mount}, {show.size(found.free_bytes)} free")
     show.table(
         ("tried", "verdict", "seen", "what follows"),
         [(f.what, f.verdict, f.seen, f.consequence) for f in found.findings],
     )
     speeds = found.speeds
-    show.line(
+    show.wrapped(
         f"One process writes {show.speed(speeds.write_bytes_per_s)} (fsync included), reads "
         f"{show.speed(speeds.read_bytes_per_s)} from storage; a small fsync takes "
         f"{speeds.small_fsync_s * 1e3:.1f} ms."
     )
     for finding in found.findings:
         if finding.what == DELETION:
-            show.line(f"Deletion: {finding.seen}.")
+            show.wrapped(f"Deletion: {finding.seen}.")
     verdicts = {finding.verdict for finding in found.findings}
     if "not tested" in verdicts:
         show.line("Not everything could be tried: the same command again once the job can run.")

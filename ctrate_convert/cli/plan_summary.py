@@ -163,7 +163,8 @@ def _fits(dataset: Dataset, plan: Plan, num_workers: int, *, deleting: bool) -> 
     if peak <= free:
         return word("yes: ") + words
     wait = word(". `run` waits for space with --min_free_gb, else it does not begin")
-    advice = "" if deleting else word("; --delete_source_files frees space along the way")
+    kept = deleting or plan.settings.view is not None
+    advice = "" if kept else word("; --delete_source_files frees space along the way")
     return word("NO: ") + words + wait + advice
 
 

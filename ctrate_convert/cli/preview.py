@@ -77,10 +77,10 @@ def command(
         chosen = choose(what, keys, number, Chosen.OUTLIERS if outliers else Chosen.SPREAD)
         looks = looks_of(Dataset(what), chosen, recipe, assume_axes or "")
     shown: list[Look] = []
-    errors = 0
+    errors: list[CtrateError] = []
     for one in looks:
         if isinstance(one, CtrateError):
-            errors += 1
+            errors.append(one)
             show.note("\n".join(one.lines()))
         elif to is None:
             _print(one)
@@ -91,7 +91,13 @@ def command(
         _write(to, shown)
     if not shown and not errors:
         show.line("Nothing to show.")
-    return ExitCode.DAMAGE if errors and not failed else ExitCode.DONE
+    return _code(errors) if errors and not failed else ExitCode.DONE
+
+
+def _code(errors: Sequence[CtrateError]) -> ExitCode:
+    """Return the exit code of the worst: damage, else the storage, else a sample that fails."""
+    codes = {one.exit_code for one in errors}
+    return ExitCode.DAMAGE if ExitCode.DAMAGE in codes else max(codes)
 
 
 def _print(look: Look) -> None:

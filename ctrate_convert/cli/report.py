@@ -92,7 +92,8 @@ def print_report(found: Report) -> None:
     show.line(f"Voxels are: {_counts(found.intensities)}.")
     if found.predicted_intensities:
         show.line(f"Of those probed: {_counts(found.predicted_intensities)}.")
-    show.some((f"  failed, source kept: {key}: {why}" for key, why in found.failed), _NAMED)
+    failed = "failed" if found.view else "failed, source kept"
+    show.some((f"  {failed}: {key}: {why}" for key, why in found.failed), _NAMED)
     freed = show.size(found.freed_bytes)
     show.line(f"Deleted {show.count(found.deleted_files, 'source file')}, {freed} freed.")
     attempts = found.attempts

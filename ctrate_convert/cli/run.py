@@ -162,11 +162,13 @@ def convert_pending(
             must_fit=not min_free_gb,
             warn=progress.warn,
         )
-    damage = find_damage(Ledger.load(dataset))
+    ledger = Ledger.load(dataset)
+    damage = find_damage(ledger)
     if as_json:
         show.as_json({**run_facts(result, manifest), "damage": damage})
     else:
-        print_run(dataset, result, manifest)
+        of_views = any(plan.settings.view for plan in ledger.plans)
+        print_run(dataset, result, manifest, of_views=of_views)
         print_aside(dataset)
         print_damage(damage)
     return with_damage(result.exit_code, damage)
@@ -194,7 +196,7 @@ def run_facts(result: RunResult, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
+def print_run(dataset: Dataset, result: RunResult, manifest: Manifest, *, of_views: bool) -> None:
     """Print what happened, what is left, and the next command."""
     seconds = max(result.elapsed_s, 1e-6)
     if result.shards_total:
@@ -207,7 +209,8 @@ def print_run(dataset: Dataset, result: RunResult, manifest: Manifest) -> None:
         show.line("Nothing was pending.")
     if result.failed_before > 0:
         show.line(f"{show.count(result.failed_before, 'sample')} failed in an earlier run.")
-    show.some(folded("failed, source kept", result.failed_samples, "sample"))
+    failed = "failed" if of_views else "failed, source kept"
+    show.some(folded(failed, result.failed_samples, "sample"))
     print_shard_errors([(index, one.error) for index, one in result.failed_shards.items()])
     if result.busy_shards:
         show.line(f"{show.count(len(result.busy_shards), 'shard')} left to another process.")

@@ -236,8 +236,12 @@ def _print_failed_samples(out: Path, status: Status) -> None:
     failed = status.view.failed_samples
     if not failed:
         return
-    show.say(f"{show.count(len(failed), 'volume')} failed; the sources stay:")
-    show.some((f"  {one.source}: {one.reason}" for one in failed.values()), most=_NAMED)
+    of_views = any(plan.settings.view for plan in status.view.plans)
+    noun = "view" if of_views else "volume"
+    show.say(f"{show.count(len(failed), noun)} failed; the sources stay:")
+    # The views of a shard have one source: the key tells them apart.
+    names = ((one.key if of_views else one.source, one.reason) for one in failed.values())
+    show.some((f"  {name}: {reason}" for name, reason in names), most=_NAMED)
     show.say(f"  Mend them, then: ctrate-convert relaunch {out} --failed_samples")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.trusted import why_in_memory
 from ctrate_convert.errors import CtrateError, SettingsError
 from ctrate_convert.store.durable import open_regular
-from ctrate_convert.store.fresh import fresh_status, fresh_status_of
+from ctrate_convert.store.fresh import FreshStatus, fresh_status, fresh_status_of
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.storage_reader import StorageReader
 
@@ -25,6 +26,28 @@ def require_copies(dataset: Dataset, copies: Sequence[str]) -> None:
             raise SettingsError("--copies names no folder", where=folder)
         if folder.samefile(dataset.out):
             raise SettingsError("--copies names the dataset directory itself", where=folder)
+
+
+def shards_without_copy(
+    dataset: Dataset, names: Iterable[str], copies: Sequence[str]
+) -> dict[str, str]:
+    """Return which of the shards ``names`` have no second copy in all of ``copies``, and why.
+
+    Nothing is read: a copy that is there, and as long as its shard, may still differ.
+    """
+    found = {}
+    for name, folder in itertools.product(names, copies):
+        copy = Path(folder) / name
+        try:
+            one, other = fresh_status(copy), fresh_status(dataset.out / name)
+        except OSError as error:
+            found[name] = f"{copy} cannot be read: {error.strerror}"
+            continue
+        if _is_one_file(one, other):
+            found[name] = f"{copy} is the same file, not a copy"
+        elif one.st_size != other.st_size:
+            found[name] = f"{copy} has {one.st_size:,} bytes, the shard {other.st_size:,}"
+    return found
 
 
 def why_no_copy(shard: Path, sha256: str, copies: Sequence[str]) -> str | None:
@@ -58,7 +81,10 @@ def _is_same_file(copy: int, shard: Path) -> bool:
     Through two mounts the device differs. A real copy has another change time, which nobody can
     set.
     """
-    one, other = fresh_status_of(copy), fresh_status(shard)
+    return _is_one_file(fresh_status_of(copy), fresh_status(shard))
+
+
+def _is_one_file(one: FreshStatus, other: FreshStatus) -> bool:
     times = [(at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for at in (one, other)]
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) or times[0] == times[1]
 

@@ -22,6 +22,7 @@ from ctrate_convert.store.durable import (
     open_beneath,
 )
 from ctrate_convert.store.fresh import FreshStatus, fresh_status
+from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.records.journal import JournalLine
 from ctrate_convert.store.records.plan import Plan
 from ctrate_convert.store.records.record import SourceFingerprint
@@ -176,7 +177,8 @@ def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
     """Refuse a folder that cannot serve; make nothing, since nobody may have been asked yet.
 
     Raises:
-        SettingsError: it lies in the data folder or in ``out``, or on another file system.
+        SettingsError: it lies in the data folder or in ``out``, or on another file system; or it is
+            a dataset directory, or lies in one.
     """
     trash, data_folder, out = trash.resolve(), data_folder.resolve(), out.resolve()
     for inside, what in ((data_folder, "the data folder"), (out, "the dataset directory")):
@@ -186,6 +188,7 @@ def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
                 where=trash,
                 expected=f"a folder outside {inside}, on the same file system",
             )
+    _refuse_a_dataset(trash)
     there = next(folder for folder in (trash, *trash.parents) if folder.exists())
     # This finds most cases before anybody is asked. Where a rename fails all the same, the gate
     # keeps the source.
@@ -195,3 +198,24 @@ def require_trash(trash: Path, data_folder: Path, out: Path) -> None:
             where=trash,
             expected=f"a folder on the file system of {data_folder}",
         )
+
+
+def _refuse_a_dataset(trash: Path) -> None:
+    own = Dataset(trash)
+    above = [folder for folder in trash.parents if _is_folder(Dataset(folder).plans)]
+    if os.path.lexists(own.run) or os.path.lexists(own.manifest):
+        what, where = "the trash is a dataset directory", trash
+    elif above:
+        what, where = "the trash lies in a dataset directory", above[0]
+    else:
+        return
+    expected = "a folder for sources alone, on the same file system"
+    raise SettingsError(what, where=where, expected=expected)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return True if it is a folder; False too if nobody may look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -196,10 +196,10 @@ def make_plan(
 @contextlib.contextmanager
 def prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
     """Make the folders; remove them again if the block fails and there is no plan yet."""
-    existed = dataset.out.exists()
+    made = dataset.missing_folders()
     dataset.prepare(allowed)
     with contextlib.ExitStack() as after_a_failure:
-        after_a_failure.callback(dataset.remove_unused, keep_out=existed)
+        after_a_failure.callback(dataset.remove_unused, made)
         yield
         after_a_failure.pop_all()
 

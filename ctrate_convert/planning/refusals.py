@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctrate_convert.deleting.source_states import candidates, survey
-from ctrate_convert.errors import RefusedError
+from ctrate_convert.errors import RefusedError, SettingsError
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.plans import next_numbers
+from ctrate_convert.store.plans import load_plans, next_numbers
 from ctrate_convert.store.records.plan import Plan, PlanSettings
 
 _SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.(?:tar|json)", re.ASCII)
@@ -45,6 +45,26 @@ def refuse_foreign(
             expected="an empty directory, or one with its plans" if not earlier else "none",
             next_command="choose another --output_dir; shards are never overwritten",
         )
+
+
+def refuse_data_folder(native: Dataset, out: Path) -> None:
+    """Refuse to mix views with the volumes that their dataset was converted from.
+
+    Raises:
+        SettingsError: ``out`` is the data folder, or lies around it; or it lies in it, where the
+            dataset itself does not.
+    """
+    out, shards = out.resolve(), native.out.resolve()
+    for folder in {Path(plan.settings.data_folder) for plan in load_plans(native)}:
+        inside = folder in out.parents and folder not in shards.parents
+        if out == folder or out in folder.parents or inside:
+            raise SettingsError(
+                "the output directory is the data folder"
+                if out == folder
+                else "the output directory and the data folder lie in one another",
+                where=folder,
+                next_command="choose an output directory of its own",
+            )
 
 
 def refuse_other_format(

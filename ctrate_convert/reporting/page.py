@@ -225,8 +225,9 @@ def _left_out(facts: Facts) -> str:
     number = facts.failed_why.total()
     if number:
         shown = [(one.key, one.source, one.reason) for one in facts.failed]
+        kept = "" if facts.report.view else ", source kept"
         parts += [
-            counted(f"{count(number, 'failed volume')}, source kept", "why", facts.failed_why),
+            counted(f"{count(number, 'failed volume')}{kept}", "why", facts.failed_why),
             table(f"Failed{first(number)}", ("volume", "source", "why"), shown),
         ]
     else:

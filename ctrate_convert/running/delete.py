@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ctrate_convert.deleting.copies import require_copies
@@ -40,10 +40,21 @@ def require_deletable(dataset: Dataset, proposal: Proposal) -> None:
         SettingsError: the trash or the copies cannot serve.
     """
     require_trusted(dataset)
-    require_copies(dataset, proposal.copies)
-    if proposal.trash:
-        for folder in sorted({plan.settings.data_folder for plan in proposal.plans}):
-            require_trash(Path(proposal.trash), Path(folder), dataset.out)
+    require_places(dataset, proposal.plans, proposal.trash, proposal.copies)
+
+
+def require_places(
+    dataset: Dataset, plans: Iterable[Plan], trash: str, copies: Sequence[str]
+) -> None:
+    """Refuse a trash or copies that cannot serve; make nothing, and read no copy.
+
+    Raises:
+        SettingsError: one cannot serve.
+    """
+    require_copies(dataset, copies)
+    if trash:
+        for folder in sorted({plan.settings.data_folder for plan in plans}):
+            require_trash(Path(trash), Path(folder), dataset.out)
 
 
 def with_interrupted(proposal: Proposal | None, work: Sequence[Planned]) -> Proposal:

@@ -156,8 +156,7 @@ def _convert_samples(
 ) -> tuple[list[ConvertedSample | FailedSample], int]:
     tar = TarWriter(partial)
     outcomes: list[ConvertedSample | FailedSample] = []
-    # By name, since all views of a shard have the same source.
-    source_bytes: dict[str, int] = {}
+    source_bytes = 0
     for sample, following in itertools.zip_longest(samples, samples[1:]):
         start = tar.position
         if following and following.source != sample.source:
@@ -168,7 +167,9 @@ def _convert_samples(
                 sample, plan.settings, tar, scratch, lambda size: on_progress(size, 0)
             )
             outcomes.append(done)
-            source_bytes[done.source.source] = done.source.size_bytes
+            # Of a shard that views are made from, what it holds of this sample.
+            of_view = plan.settings.view is not None
+            source_bytes += sample.source_size_bytes if of_view else done.source.size_bytes
         # Trouble with a source is a SampleError: an OSError comes from the output and hits every
         # sample.
         except (OSError, Interrupted):
@@ -178,7 +179,7 @@ def _convert_samples(
             outcomes.append(_failed(sample, plan, error))
         on_progress(0, 1)
     tar.finish()
-    return outcomes, sum(source_bytes.values())
+    return outcomes, source_bytes
 
 
 def _failed(sample: PlannedSample, plan: Plan, error: Exception) -> FailedSample:

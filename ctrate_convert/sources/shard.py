@@ -55,6 +55,7 @@ class ShardSource(Source):
 
     header_name = ""
     header_is_plain = True
+    missing = "the shard that this view is made from is missing"
 
     def __init__(
         self,

@@ -60,6 +60,8 @@ class Source(abc.ABC):
     """The name of `raw_header` among the parts that a shard may not hold."""
     header_is_plain: bool
     """True if `raw_header` says no more than `header` does."""
+    missing = "source is missing"
+    """What is said of a file that is not there."""
     _header: ArrayHeader
 
     def __init__(
@@ -71,7 +73,7 @@ class Source(abc.ABC):
             # sources read at explicit offsets.
             self._descriptor = open_source_file(path) if descriptor is None else os.dup(descriptor)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable(path, error, self.missing) from error
         with contextlib.ExitStack() as after_a_failure:
             after_a_failure.callback(self.close)
             try:
@@ -89,7 +91,7 @@ class Source(abc.ABC):
                         expected=f"≤ {MAX_VOXELS} voxels",
                     )
             except OSError as error:
-                raise unreadable(path, error) from error
+                raise unreadable(path, error, self.missing) from error
             after_a_failure.pop_all()
 
     @abc.abstractmethod
@@ -231,8 +233,8 @@ def fetch(descriptor: int, offset: int) -> int:
     return offset + AHEAD_BYTES
 
 
-def unreadable(path: Path, error: OSError) -> SampleError:
+def unreadable(path: Path, error: OSError, missing: str = Source.missing) -> SampleError:
     """Return the error for a source that the storage does not give."""
     if error.errno == errno.ENOENT:
-        return SampleError("source is missing", where=path)
+        return SampleError(missing, where=path)
     return UnreadableSource(f"source cannot be read: {error.strerror or error}", where=path)

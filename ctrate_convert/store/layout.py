@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,13 +138,20 @@ class Dataset:
             privacy.narrow(self, allowed)
         fsync_directory(self.plans)
 
-    def remove_unused(self, *, keep_out: bool) -> None:
-        """Remove the folders that `prepare` made if nothing was planned or written."""
+    def missing_folders(self) -> tuple[Path, ...]:
+        """Return those of ``out`` and the folders above it that are not there, ``out`` first."""
+        out = self.out.absolute()
+        return tuple(folder for folder in (out, *out.parents) if not os.path.lexists(folder))
+
+    def remove_unused(self, made: Sequence[Path]) -> None:
+        """Remove the folders that `prepare` made if nothing was planned or written.
+
+        ``made`` are the `missing_folders` of before.
+        """
         if not self.plans.is_dir() or any(self.plans.iterdir()):
             return
         for lock in (self.run / "locks").glob("*.lock"):
             lock.unlink(missing_ok=True)
-        mine = (*self._folders[2:], self.run, *(() if keep_out else (self.out,)))
-        for folder in mine:
+        for folder in (*self._folders[2:], self.run, *made):
             with contextlib.suppress(OSError):  # a folder that is not empty stays
                 folder.rmdir()

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 
 BY_NAME = re.compile(
     r"(.*\.)?(excluded|totals|intensities|predicted_intensities|unrecorded_lists|reports|ended"
-    r"|failed_shards|labels|plans|repairs|table_sha256|folder_inodes|scheduler)"
+    r"|failed_shards|labels|plans|repairs|table_sha256|folder_inodes|scheduler|without_copy)"
 )
 """Objects whose keys are data: states, reasons, names of files."""
 
@@ -72,7 +72,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     give("status", folder / "nowhere")
     give(str(planned[0]), *planned[1:])
     give("run", out, "--keep_source_files", "--num_workers", 1)
-    give("delete", out, "--dry_run")
+    give("delete", out, "--dry_run", "--copies", folder / "in")
     give("delete", out, "--yes", "--trash", trash)
     for command in ("status", "history", "report", "merge", "audit"):
         give(command, out)

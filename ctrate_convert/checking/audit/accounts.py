@@ -31,7 +31,7 @@ from ctrate_convert.checking.audit.gathered import Evidence, as_text, gather
 from ctrate_convert.checking.audit.gone import Gone, GoneSource, find_gone
 from ctrate_convert.checking.audit.page import page, verdict, verdict_on_gone, when_read
 from ctrate_convert.checking.shard_check import ShardCheck, check_shard
-from ctrate_convert.errors import ExitCode, environment_problem
+from ctrate_convert.errors import ExitCode, SettingsError, environment_problem
 from ctrate_convert.store.attempts import now_text
 from ctrate_convert.store.durable import make_directories, publish_directory
 from ctrate_convert.store.layout import Dataset
@@ -88,7 +88,7 @@ def audit(
     changed, except that the audit's files are added.
 
     Raises:
-        SettingsError: there is no plan.
+        SettingsError: there is no plan; or views are to be compared with sources.
         DamageError: a plan was changed.
         EnvironmentProblem: the files cannot be written.
         WorkerDied: a process was killed.
@@ -133,7 +133,18 @@ class AuditWork:
         return {shard: frozenset(chosen) for shard, chosen in keys.items()}
 
     def to_compare(self) -> list[ShardToCompare]:
-        """Return the shards with sources that are there and that were chosen."""
+        """Return the shards with sources that are there and that were chosen.
+
+        Raises:
+            SettingsError: they are views, which have no sources.
+        """
+        if any(plan.settings.view for plan in self.plans):
+            raise SettingsError(
+                "a view was made from a shard and has no source file of its own",
+                where=self.dataset.out,
+                seen="--against_sources",
+                next_command=f"ctrate-convert verify {self.dataset.out} --full",
+            )
         return shards_to_compare(self.dataset, self.evidence, self.share, self.seed)
 
 
@@ -290,6 +301,7 @@ def _sum_up(
                 damaged=damaged,
                 unreadable=len(evidence.remarks) - damaged,
                 by_record=work.share < 1,
+                views_of=next((p.settings.data_folder for p in plans if p.settings.view), ""),
                 when=when_read(read_from, read_until),
             ),
             compared,

@@ -68,10 +68,11 @@ def compare_shards(
 
 
 def sources_there(evidence: Evidence) -> list[tuple[int, str]]:
-    """Return shard and key of every converted sample whose source is there."""
+    """Return shard and key of every converted sample whose source is there; views have none."""
     return [
         (index, sample.key)
         for index, recorded in evidence.recorded.items()
+        if recorded.plan.settings.view is None
         for sample in recorded.record.converted
         if sample.key not in recorded.superseded
         and evidence.presence(recorded.plan.settings.data_folder, sample.source.source)

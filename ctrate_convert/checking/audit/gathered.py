@@ -72,6 +72,8 @@ def gather(dataset: Dataset, plans: Sequence[Plan]) -> Evidence:
     found = Evidence(planned_shards(plans))
     for index, (plan, shard) in found.shards.items():
         found.planned[index] = _planned(dataset, plan, shard, found)
+        if plan.settings.view is not None:
+            continue  # shards of another dataset, which nothing here lets go
         for place in found.planned[index].values():
             found.presence(plan.settings.data_folder, place.source)
     for index in found.shards:

@@ -59,11 +59,13 @@ def find_gone(plans: Sequence[Plan], evidence: Evidence) -> Gone:
     """Return every source that is not there any more; remark on what cannot be looked at.
 
     A source that is there is left out, whatever the journal says. Excluded volumes are left out
-    too, since they were never converted.
+    too, since they were never converted; and views, which have no source file of their own.
     """
     found = Gone()
     retried = {key: plan.generation for plan in plans for key in plan.retries}
     for index, (plan, _) in evidence.shards.items():
+        if plan.settings.view is not None:
+            continue
         done = {k: ln for k, ln in last_lines(evidence.journals[index]).items() if is_done(ln)}
         told = {**done, **open_intents(evidence.journals[index])}
         recorded = evidence.recorded.get(index)

@@ -196,13 +196,15 @@ def verdict_on_gone(
     damaged: int,
     unreadable: int,
     by_record: bool,
+    views_of: str = "",
     when: str = "now",
 ) -> str:
     """Return the part of the verdict that is about the sources that are gone.
 
     ``damaged`` counts the places in plans, records and shards that cannot be relied on,
     ``unreadable`` the lines of journals, consents and sources that cannot be relied on.
-    ``by_record`` is True if only a share was to be read.
+    ``by_record`` is True if only a share was to be read. ``views_of`` is the dataset that views
+    were made from; other datasets have none.
     """
     doubts = []
     if damaged:
@@ -218,6 +220,8 @@ def verdict_on_gone(
     read = f"{checked:,} of {gone:,} read and checked {when}, and sound"
     if not gone:
         read = "no source is gone, as far as can be seen" if doubts else "no source is gone"
+        if views_of:
+            read = f"no source could go: made from shards of {views_of}, which are never deleted"
     if damaged:
         return "; ".join(("DAMAGE, so not all is accounted for", *doubts, read))
     if not gone:

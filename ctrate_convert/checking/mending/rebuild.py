@@ -68,7 +68,7 @@ def rebuild_record(
         started=started.isoformat(timespec="seconds"),
         elapsed_s=round(time.monotonic() - clock, 3),
         cpu_s=round(time.process_time() - cpu_clock, 3),
-        source_bytes=sum({one.source.source: one.source.size_bytes for one in converted}.values()),
+        source_bytes=sum(line.source_size_bytes for line in planned if line.key in scanned.samples),
     ).as_stored()
 
 

@@ -7,32 +7,39 @@ repairs, those whose volume has changed since.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from ctrate_convert.errors import (
     EnvironmentProblem,
-    RefusedError,
-    SettingsError,
     environment_problem,
 )
 from ctrate_convert.planning.draft import draft_of
 from ctrate_convert.planning.make import LOCK_PATIENCE_S, DryRun, PlanReport, prepared
-from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign, refuse_other_format
+from ctrate_convert.planning.refusals import (
+    numbers_in_use,
+    refuse_data_folder,
+    refuse_foreign,
+    refuse_other_format,
+)
 from ctrate_convert.planning.samples.lines import Lines
 from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import TEST_MODE_SAMPLES
 from ctrate_convert.planning.views.offer import Offer, offer_of
 from ctrate_convert.planning.views.probe import elements_bytes, probe_views
+from ctrate_convert.planning.views.refusals import (
+    no_view,
+    refuse_another_dataset,
+    refuse_one_in_the_other,
+)
 from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.leavings import remove_stale_partials
 from ctrate_convert.store.ledger import Ledger
 from ctrate_convert.store.locks import locked
-from ctrate_convert.store.plans import load_plans, load_samples, planned_before
+from ctrate_convert.store.plans import load_plans, planned_before
 from ctrate_convert.store.privacy import granted
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
@@ -70,7 +77,8 @@ def plan_views(
         EnvironmentProblem: no space or permission.
     """
     native = Dataset(Path(settings.data_folder))
-    _refuse_one_in_the_other(native.out, dataset.out)
+    refuse_one_in_the_other(native.out, dataset.out)
+    refuse_data_folder(native, dataset.out)
     try:
         offer = offer_of(native, settings, progress)
         reports = []
@@ -92,15 +100,6 @@ def plan_views(
     if not reports:
         reports.append(_report(offer, None, _Chosen((), load_plans(dataset), _planned(dataset))))
     return (_with_warnings(reports[0], dataset, offer), *reports[1:])
-
-
-def _refuse_one_in_the_other(native: Path, out: Path) -> None:
-    one, other = native.resolve(), out.resolve()
-    if one == other or one in other.parents or other in one.parents:
-        raise RefusedError(
-            "a dataset of views needs a folder of its own", where=out,
-            expected=f"a folder neither in {native} nor around it",
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,35 +129,8 @@ def _earlier(dataset: Dataset, settings: PlanSettings, offer: Offer) -> tuple[Pl
     earlier = load_plans(dataset)
     refuse_foreign(dataset, earlier, numbers)
     refuse_other_format(dataset, earlier, settings)
-    _refuse_another_dataset(dataset, earlier, settings, offer)
+    refuse_another_dataset(dataset, earlier, settings, offer)
     return earlier
-
-
-def _refuse_another_dataset(
-    dataset: Dataset, earlier: Sequence[Plan], settings: PlanSettings, offer: Offer
-) -> None:
-    """Refuse views of another dataset, which may have volumes of the same names.
-
-    A dataset that was moved still has records that the earlier views were planned from.
-    """
-    here = _records(offer.samples.values())
-    for plan in earlier:
-        if plan.settings.data_folder == settings.data_folder:
-            continue
-        for shard in plan.shards:
-            if here & _records(load_samples(dataset, plan, shard)):
-                return
-        raise RefusedError(
-            "these are views of another dataset", where=dataset.out,
-            seen=settings.data_folder, expected=plan.settings.data_folder,
-            next_command="give that one as --from, or choose another --output_dir",
-        )  # fmt: skip
-
-
-def _records(samples: Iterable[PlannedSample]) -> set[str]:
-    """Return the SHA-256 of the records that these views are planned from."""
-    views = (sample.header.view for sample in samples if sample.header)
-    return {view.native.record_sha256 for view in views if view and view.native}
 
 
 def _new(
@@ -177,7 +149,7 @@ def _new(
     if retry_failed is None:
         new = [key for key in offer.samples if key not in before.keys][: _most(settings)]
     if not (earlier or offer.samples):
-        raise _no_view(settings, offer)
+        raise no_view(settings, offer)
     wanted = {*new, *again}
     keys = [key for key in offer.samples if key in wanted]
     retries = [key for key in keys if key in before.failed]
@@ -188,16 +160,6 @@ def _may_not_fail_again(failed: FailedSample, shard: str, offer: Offer) -> bool:
     # A repair has put the volume into another shard, or a person has mended this one.
     then = (failed.source_mtime_ns, failed.source_ctime_ns)
     return failed.unreadable or shard != failed.source or offer.times[shard] != then
-
-
-def _no_view(settings: PlanSettings, offer: Offer) -> SettingsError:
-    reasons = Counter(one.detail for one in offer.excluded)
-    return SettingsError(
-        "there is no view of any sample", where=settings.data_folder,
-        seen="; ".join(f"{reason}: {number:,}" for reason, number in reasons.most_common()),
-        expected="known axes, spacing and Hounsfield units",
-        next_command="--assume_axes tells the axes where the shards do not",
-    )  # fmt: skip
 
 
 def _changed(

@@ -160,6 +160,8 @@ class PlanSettings(Record):
                 seen=f"--encoding {self.encoding}",
                 expected="--encoding npy, or --layout webdataset",
             )
+        if self.view is not None:
+            _refuse_beside_a_view(self)
         if self.trash and not self.delete_source_files:
             raise SettingsError(
                 "--trash tells where sources go that are deleted, and none is to be",
@@ -171,8 +173,6 @@ class PlanSettings(Record):
                 seen=f"--source nifti --array_key {self.array_key}",
                 expected="--source nifti alone",
             )
-        if self.view is not None:
-            _refuse_beside_a_view(self)
         if self.step and self.dtype != "int16":
             raise SettingsError("--step goes with --dtype int16", seen=f"--dtype {self.dtype}")
         return self
@@ -199,10 +199,10 @@ def _refuse_beside_a_view(settings: PlanSettings) -> None:
     ]
     if other and not (other == ["dtype"] and settings.layout == "ctclip"):
         raise SettingsError(
-            "a view takes its samples, tables and shards from the dataset that it is made from",
+            "a view takes its samples, tables and shards from its dataset",
             seen=", ".join(f"--{name}" for name in other),
-            expected="--view and --from with "
-            + ", ".join(f"--{name}" for name in _OF_VIEWS if name not in ("view", "data_folder")),
+            expected="none of that beside --view, nor in --config",
+            next_command="ctrate-convert plan --help",
         )
     fits = recipe is None or (recipe.output, recipe.axes) == ("float16", "xyz")
     if settings.layout == "ctclip" and not fits:

@@ -91,7 +91,7 @@ def test_preview_shows_a_view_while_reading(
     assert one.known.to_hu == other.known.to_hu
     assert one.known.spacing_mm == other.known.spacing_mm
     shown = run_here("preview", native.out, "--key", native.made.without_spacing, "--view", recipe)
-    assert shown.code == ExitCode.DAMAGE
+    assert shown.code == ExitCode.SAMPLES_FAILED
     assert "spacing is" in shown.stderr
     assert run_here("preview", native.out, "--failed", "--view", recipe).code == ExitCode.USAGE
 
