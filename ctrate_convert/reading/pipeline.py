@@ -225,6 +225,7 @@ class VolumeDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[mi
         samples that were read: what a further stage holds back, such as the buffer of ``shuffle``,
         is lost.
         Taken after an epoch's last sample, it resumes with nothing, and then the next epoch.
+        All pipelines that stages made of one dataset have its place in common.
 
         Raises:
             SettingsError: the samples were given by torch's workers and not here, or in a number

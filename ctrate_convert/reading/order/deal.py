@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from webdataset.utils import pytorch_worker_info
 
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.index import Index, StoredSample
+from ctrate_convert.reading.order.epochs import is_worker
 from ctrate_convert.reading.order.patients import choose_one_of_each, group_by_scan, set_apart
 from ctrate_convert.store.records.base import sha256_hex
 from ctrate_convert.store.records.manifest import ManifestShard
@@ -31,9 +32,16 @@ class Place:
     workers: int
 
     @classmethod
-    def here(cls) -> Place:
-        """Return this process's place, as ``webdataset`` finds it."""
-        return cls(*pytorch_worker_info())
+    def here(cls, sender: Place | None = None) -> Place:
+        """Return this process's place, as ``webdataset`` finds it.
+
+        A worker that torch spawned knows nothing of the nodes, unless RANK tells: then they are
+        those of ``sender``, the process that sent the dataset to it.
+        """
+        found = cls(*pytorch_worker_info())
+        if sender and found.nodes == 1 and is_worker():
+            return replace(found, node=sender.node, nodes=sender.nodes)
+        return found
 
     def __str__(self) -> str:
         return f"worker {self.worker} of {self.workers} on node {self.node} of {self.nodes}"

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from ctrate_convert.errors import SettingsError
 from ctrate_convert.reading.index import StoredSample
 from ctrate_convert.reading.order.deal import Deal, Place, list_sha256, reading_rng
-from ctrate_convert.reading.order.epochs import EpochCount
+from ctrate_convert.reading.order.epochs import MAX_EPOCH, EpochCount
 from ctrate_convert.store.records.base import Record
 
 _STATEFUL = "torchdata's StatefulDataLoader, which keeps and loads the state of each worker"
@@ -34,7 +34,7 @@ class State(Record):
     nodes: int
     worker: int
     workers: int
-    epoch: int = Field(ge=0)
+    epoch: int = Field(ge=0, le=MAX_EPOCH)
     entropy: int | None = Field(ge=0)
     given: int = Field(ge=0)
     list_sha256: str
@@ -79,6 +79,11 @@ class Pass:
                 "the order cannot be made again: numpy or this program may be of another version",
                 where=self.place,
             )
+        if self.given > len(samples) * self._crops:
+            raise SettingsError(
+                "the state has given more samples than there are", where=self.place,
+                seen=self.given, expected=f"at most {len(samples) * self._crops}",
+            )  # fmt: skip
         self.list_sha256 = found
         first, given = divmod(self.given, self._crops)
         for position in range(first, len(samples)):
@@ -106,9 +111,17 @@ class Passes:
         self._last: Pass | None = None
         self._loaded: State | None = None
         self._loaded_in = 0
+        self._sender: Place | None = None
 
     def __len__(self) -> int:
         return len(self._deal) * self._crops
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that torch spawns cannot see the process group of the one that sends this.
+        return {**self.__dict__, "_sender": self._place()}
+
+    def _place(self) -> Place:
+        return Place.here(self._sender)
 
     def begin(self) -> Pass:
         """Begin the next epoch, or the rest of the one that was loaded.
@@ -121,7 +134,7 @@ class Passes:
         entropy = loaded.entropy if loaded else None
         if entropy is None:
             entropy = secrets.randbits(63) if self._seed is None else self._seed
-        place = Place.here()
+        place = self._place()
         if loaded:
             _check_place(loaded, place)
             if self._loaded_in != os.getpid():
@@ -141,10 +154,8 @@ class Passes:
         """Set the epoch of the next pass; a state of that epoch stays loaded.
 
         Raises:
-            SettingsError: it is negative.
+            SettingsError: there is no such epoch.
         """
-        if epoch < 0:
-            raise SettingsError("no such epoch", seen=epoch, expected="0 or more")
         if self._loaded is None or self._loaded.epoch != epoch:
             self._loaded = self._last = None
             self._count.set(epoch)
@@ -163,7 +174,7 @@ class Passes:
                 expected=_STATEFUL,
             )
         last = self._last
-        place = last.place if last else Place.here()
+        place = last.place if last else self._place()
         return State(
             order=self._facts,
             node=place.node,
@@ -184,7 +195,12 @@ class Passes:
         """
         try:
             state = State.model_validate(dict(fields))
-        except ValidationError as error:
+        except (TypeError, ValueError) as error:
+            if not isinstance(error, ValidationError):
+                what = "no state that can be resumed"
+                raise SettingsError(
+                    what, seen=type(fields).__name__, expected="a dictionary"
+                ) from error
             first = error.errors(include_url=False)[0]
             raise SettingsError(
                 f"no state that can be resumed: {first['msg']}",
@@ -200,7 +216,7 @@ class Passes:
                     seen=seen,
                     expected=expected,
                 )
-        _check_place(state, Place.here())
+        _check_place(state, self._place())
         self._loaded, self._loaded_in = state, os.getpid()
 
 
