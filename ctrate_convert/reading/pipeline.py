@@ -150,6 +150,12 @@ def open_dataset(
         equal_steps=equal_steps,
         apart=operator.index(apart),
     )
+    if ordering.apart > 1 and cut.crops_per_volume > 1:
+        raise SettingsError(
+            "apart= sets volumes apart, and crops_per_volume= gives several samples of one",
+            seen=f"apart={apart!r} and crops_per_volume={crops_per_volume!r}",
+            expected="one of the two",
+        )
     deal = Deal(index, None if keys is None else _check_keys(keys, index), ordering)
     passes = Passes(deal, ordering.seed, crops_per_volume)
     return VolumeDataset(passes, _Reader(ItemReader(asked, cut, room)), len(passes))

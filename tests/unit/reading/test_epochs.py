@@ -253,6 +253,15 @@ def test_unusable_arguments_are_refused_at_once(
         open_dataset(uneven.out, **arguments)
 
 
+def test_crops_of_a_volume_cannot_be_set_apart(uneven: Converted) -> None:
+    """They come one after the other, and are of one patient."""
+    more: dict[str, Any] = {"crop": (2, 2, 2), "apart": 2}
+    with pytest.raises(SettingsError, match="apart= sets volumes apart") as refused:
+        open_dataset(uneven.out, crops_per_volume=2, **more)
+    assert refused.value.expected == "one of the two"
+    open_dataset(uneven.out, crops_per_volume=1, **more)
+
+
 # --- Counting epochs ----------------------------------------------------------------------------
 
 
