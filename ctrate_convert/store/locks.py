@@ -30,8 +30,10 @@ def locked(path: Path, *, timeout_s: float = -1, mode: int | None = None) -> Ite
     On a file system without flock, yield `Hold.NO_SERVICE`, which is true like `Hold.HELD`.
     ``mode`` is that of a new lock file; by default the umask decides.
     """
-    more = {} if mode is None else {"mode": mode}
-    lock = filelock.FileLock(path, timeout=timeout_s, **more)
+    if mode is None:
+        lock = filelock.FileLock(path, timeout=timeout_s)
+    else:
+        lock = filelock.FileLock(path, timeout=timeout_s, mode=mode)
     try:
         lock.acquire()
     except filelock.Timeout:

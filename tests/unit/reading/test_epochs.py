@@ -183,6 +183,14 @@ def test_weights_that_cannot_be_used_are_refused(uneven: Converted) -> None:
         open_dataset(uneven.out, shuffle=True, weights={keys[0]: 1})
     with pytest.raises(SettingsError, match="shuffle=True"):
         open_dataset(uneven.out, weights=weights)
+    for wrong in ("1", None, 1j, 10**400):
+        with pytest.raises(SettingsError, match="1 samples have no usable weight"):
+            open_dataset(uneven.out, shuffle=True, weights={**weights, keys[3]: wrong})
+    listed: Any = list(weights.values())
+    with pytest.raises(SettingsError, match="no mapping"):
+        open_dataset(uneven.out, shuffle=True, weights=listed)
+    with pytest.raises(SettingsError, match="too large to be added"):
+        open_dataset(uneven.out, shuffle=True, weights=dict.fromkeys(keys, 1e308))
     open_dataset(uneven.out, shuffle=True, weights=weights, keys=keys[:3])
 
 
@@ -245,7 +253,7 @@ def test_patients_are_set_apart_wherever_that_is_possible() -> None:
         assert are_apart([keys[place] for place in order], apart)
 
 
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"apart": 0}])
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 1.5}, {"apart": 0}, {"apart": 1.5}])
 def test_unusable_arguments_are_refused_at_once(
     arguments: dict[str, Any], uneven: Converted
 ) -> None:
