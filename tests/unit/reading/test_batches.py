@@ -104,10 +104,10 @@ def test_a_pad_that_the_arrays_cannot_hold_is_named(way: Converted, pad: float) 
         list(open_dataset(way.out, size=(60, 60, 60), pad=pad, keys=integers))
 
 
-@pytest.mark.parametrize("pad", [1e39, -1e39, float("inf"), 10**400])
+@pytest.mark.parametrize("pad", [1e39, -1e39, float("inf"), 10**50])
 def test_a_pad_that_floats_cannot_hold_is_named(way: Converted, pad: float) -> None:
     """It would become infinite."""
-    with pytest.raises(SettingsError, match="does not fit the arrays: seen .*float32"):
+    with pytest.raises(SettingsError, match=r"does not fit the arrays .* float32"):
         list(open_dataset(way.out, size=(60, 60, 60), pad=pad, units="source"))
     floats = [key for key, one in Volumes(way.out).items() if one.array.dtype == np.float16]
     with pytest.raises(SettingsError, match="float16"):
