@@ -183,9 +183,10 @@ def test_weights_that_cannot_be_used_are_refused(uneven: Converted) -> None:
         open_dataset(uneven.out, shuffle=True, weights={keys[0]: 1})
     with pytest.raises(SettingsError, match="shuffle=True"):
         open_dataset(uneven.out, weights=weights)
-    for wrong in ("1", None, 1j, 10**400):
+    others: list[Any] = ["1", None, 1j, 10**400]
+    for other in others:
         with pytest.raises(SettingsError, match="1 samples have no usable weight"):
-            open_dataset(uneven.out, shuffle=True, weights={**weights, keys[3]: wrong})
+            open_dataset(uneven.out, shuffle=True, weights={**weights, keys[3]: other})
     listed: Any = list(weights.values())
     with pytest.raises(SettingsError, match="no mapping"):
         open_dataset(uneven.out, shuffle=True, weights=listed)
