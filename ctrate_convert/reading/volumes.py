@@ -334,8 +334,8 @@ class Volumes(Mapping[str, Sample]):
 
     def get(self, key: Any, default: Any = None, /) -> Any:
         """Return the sample of this key or number, or ``default`` if there is none."""
-        if isinstance(key, int):
-            return self[key] if -len(self) <= key < len(self) else default
+        if isinstance(key, (int, np.integer)):
+            return self[int(key)] if -len(self) <= key < len(self) else default
         return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:

@@ -133,7 +133,7 @@ def test_a_number_gives_the_sample_at_once(way: Converted) -> None:
             volumes[outside]
         assert volumes.get(outside) is None and volumes.get(outside, 5) == 5
     assert volumes.get(0)["__key__"] == volumes.get(next(iter(volumes))).key
-    assert volumes.get("nobody") is None
+    assert volumes.get(np.int64(len(volumes))) is None and volumes.get("nobody") is None
 
 
 def test_the_mapping_still_is_one_of_keys(way: Converted) -> None:
