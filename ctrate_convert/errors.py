@@ -40,7 +40,9 @@ class ExitCode(enum.IntEnum):
 class CtrateError(Exception):
     """An error with its place, the value seen, the value expected and the next command.
 
-    The facts survive pickling, so that a worker process can send its error to the parent.
+    The facts survive pickling, so that a worker process can send its error to the parent. The next
+    command is also a note of the exception: so a traceback ends with it, and with that the text
+    from which torch makes the error of a ``DataLoader`` worker anew.
     """
 
     exit_code: ExitCode = ExitCode.USAGE
@@ -60,9 +62,12 @@ class CtrateError(Exception):
         self.expected = None if expected is None else str(expected)
         self.next_command = next_command
         super().__init__(self.one_line())
+        if next_command:
+            self.add_note(f"Next: {next_command}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), dict(vars(self))))
+        facts = {name: getattr(self, name) for name in _FACTS}
+        return (_rebuild, (type(self), facts))
 
     def one_line(self) -> str:
         """Return the facts in one line, for records and tables."""
@@ -88,6 +93,9 @@ class CtrateError(Exception):
     def lines(self) -> list[str]:
         """Return the facts for a terminal, one on each line."""
         return [self.what, *(f"  {name + ':':<10}{value}" for name, value in self.facts())]
+
+
+_FACTS = ("what", "where", "seen", "expected", "next_command")
 
 
 def _rebuild(kind: type[CtrateError], facts: dict[str, str | None]) -> CtrateError:

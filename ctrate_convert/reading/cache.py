@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctrate_convert.errors import DamageError, SettingsError
-from ctrate_convert.reading.index import Shard
+from ctrate_convert.reading.index import Shard, scheme_of
 from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.store.durable import PARTIAL_SUFFIX, write_all
+from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.locks import Hold, locked
 from ctrate_convert.store.privacy import doubt_about
 
@@ -33,9 +34,20 @@ def make_cache_folder(folder: str | os.PathLike[str]) -> str:
     """Return the absolute path of the folder, created with mode 0700 if it is missing.
 
     Raises:
-        SettingsError: it cannot be created, or somebody else could put a shard there.
+        SettingsError: it cannot be created, or somebody else could put a shard there; or it is
+            empty, a URL or a dataset directory.
     """
+    scheme = scheme_of(folder)
     path = Path(folder).absolute()
+    wrong = "no name" if not os.fspath(folder) else f"{scheme}://" if scheme else ""
+    dataset = Dataset(path)
+    if os.path.lexists(dataset.run) or os.path.lexists(dataset.manifest):
+        wrong = "a dataset directory, which readers take for data"
+    if wrong:
+        raise SettingsError(
+            "the cache folder must be one of its own on a disk of this machine",
+            where=folder or None, seen=wrong, expected="a new folder, such as /scratch/me/ct-rate",
+        )  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(_FOLDER_MODE, exist_ok=True)
@@ -83,7 +95,7 @@ def _copy_of(shard: Shard) -> Path | None:
     try:
         Path(shard.cache).mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
         # Without a lock service two workers may copy the same shard: that costs only time.
-        with locked(copy.with_name(f".{copy.stem}.lock")) as hold:
+        with locked(copy.with_name(f".{copy.stem}.lock"), mode=_FILE_MODE) as hold:
             if not _is_sound(copy, shard):
                 if hold is Hold.HELD:
                     _remove_partial(copy)

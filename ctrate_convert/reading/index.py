@@ -90,7 +90,8 @@ class Index:
     reason, and `DamagedShardWarning` names it once. ``cache`` is the folder for copies of shards.
 
     Raises:
-        SettingsError: there is no manifest in ``out``, or none that names a shard; or it is a URL.
+        SettingsError: there is no manifest in ``out``, or none that names a shard; or it is a URL
+            or a file.
     """
 
     def __init__(self, out: str | os.PathLike[str], cache: str = "") -> None:
@@ -217,15 +218,23 @@ class Index:
         )
 
 
+def scheme_of(place: str | os.PathLike[str]) -> str:
+    """Return the scheme if the place is a URL, such as ``s3``, and no path of this machine."""
+    scheme = _URL.match(str(place))
+    return scheme[1] if scheme and not Path(place).exists() else ""
+
+
 def _folder(out: str | os.PathLike[str]) -> Path:
-    scheme = _URL.match(str(out))
-    if scheme and not Path(out).exists():
+    scheme = scheme_of(out)
+    if scheme:
         raise SettingsError(
-            f"{scheme[1]}:// is not read: samples are read at their places in files", where=out,
+            f"{scheme}:// is not read: samples are read at their places in files", where=out,
             expected="a folder: mount the bucket, or copy the dataset to a disk; to stream whole "
             "shards from there, give their URLs to webdataset with "
             ".decode(ctrate_convert.decoder())",
         )  # fmt: skip
+    if Path(out).exists() and not Path(out).is_dir():
+        raise SettingsError("not a dataset directory", where=out, seen="a file")
     return Path(out)
 
 

@@ -20,7 +20,7 @@ from ctrate_convert.reading.asked import Asked, Units
 from ctrate_convert.reading.boxes import CropAt
 from ctrate_convert.reading.cache import make_cache_folder
 from ctrate_convert.reading.index import Index
-from ctrate_convert.reading.items.cut import cut_of
+from ctrate_convert.reading.items.cut import cut_of, whole_number
 from ctrate_convert.reading.items.item import ItemReader
 from ctrate_convert.reading.items.tensors import Arrays, Tensors
 from ctrate_convert.reading.order.deal import Deal, Ordering
@@ -144,14 +144,20 @@ def open_dataset(
     index.sound_shards()
     ordering = Ordering(
         shuffle=shuffle,
-        seed=None if seed is None else operator.index(seed),
+        seed=None if seed is None else whole_number("seed", seed),
         per_scan=per_scan,
         weights=weights,
         equal_steps=equal_steps,
-        apart=operator.index(apart),
+        apart=whole_number("apart", apart, least=1),
     )
+    if ordering.apart > 1 and cut.crops_per_volume > 1:
+        raise SettingsError(
+            "apart= sets volumes apart, and crops_per_volume= gives several samples of one",
+            seen=f"apart={apart!r} and crops_per_volume={crops_per_volume!r}",
+            expected="one of the two",
+        )
     deal = Deal(index, None if keys is None else _check_keys(keys, index), ordering)
-    passes = Passes(deal, ordering.seed, crops_per_volume)
+    passes = Passes(deal, ordering.seed, cut.crops_per_volume)
     return VolumeDataset(passes, _Reader(ItemReader(asked, cut, room)), len(passes))
 
 

@@ -291,8 +291,8 @@ class Volumes(Mapping[str, Sample]):
 
     Raises:
         SettingsError: there is no manifest in ``out``, or no shard; or no such units, axes or view;
-            or ``out`` is a URL; or the cache folder cannot be used.
-        DamageError: two shards hold the same sample.
+            or ``out`` is a URL or a file; or the cache folder cannot be used.
+        DamageError: two shards hold the same sample, or no shard has a sound record.
     """
 
     def __init__(
@@ -319,6 +319,7 @@ class Volumes(Mapping[str, Sample]):
                     next_command=sample.shard.next_command,
                 )
             self._samples[sample.key] = sample
+        index.sound_shards()
 
     @overload
     def __getitem__(self, key: str) -> Sample: ...
@@ -330,6 +331,12 @@ class Volumes(Mapping[str, Sample]):
         if isinstance(key, str):
             return Sample(self._samples[key], self._asked)
         return self._numbered[key]
+
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        """Return the sample of this key or number, or ``default`` if there is none."""
+        if isinstance(key, (int, np.integer)):
+            return self[int(key)] if -len(self) <= key < len(self) else default
+        return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._samples

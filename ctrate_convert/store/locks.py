@@ -24,12 +24,16 @@ class Hold(enum.Enum):
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout_s: float = -1) -> Iterator[Hold]:
+def locked(path: Path, *, timeout_s: float = -1, mode: int | None = None) -> Iterator[Hold]:
     """Hold the lock file ``path``; yield `Hold.BUSY` if another process keeps it for ``timeout_s``.
 
     On a file system without flock, yield `Hold.NO_SERVICE`, which is true like `Hold.HELD`.
+    ``mode`` is that of a new lock file; by default the umask decides.
     """
-    lock = filelock.FileLock(path, timeout=timeout_s)
+    if mode is None:
+        lock = filelock.FileLock(path, timeout=timeout_s)
+    else:
+        lock = filelock.FileLock(path, timeout=timeout_s, mode=mode)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,9 @@ Array = NDArray[Any]
 _SLAB = 16
 _KINDS = "biuf"
 
+_EXACT = 2**24
+"""float32 holds all integers up to this one."""
+
 
 def unview(
     prediction: ArrayLike, fields: Mapping[str, Any], *, linear: bool = False, fill: float = 0
@@ -31,14 +36,15 @@ def unview(
     ``fields`` is ``sample.json["view"]``. What comes back has the shape and the axes of the stored
     volume, in C order, and the type of ``prediction``. Each of its voxels takes the value of the
     nearest voxel of the view: a label stays a label. ``linear=True`` is for probabilities and
-    Hounsfield units: it interpolates in float32, and rounds where the type is an integer one.
+    Hounsfield units: it interpolates in float32, and rounds where the type is an integer one;
+    integers beyond ±2^24, which float32 does not hold, are refused.
     Voxels of the volume that the view cut off are ``fill``; what was predicted for the view's
     padding is left out. Memory: the result and a few planes.
 
     Raises:
         SettingsError: ``fields`` is no view, or ``prediction`` does not have its shape, or is not
-            of numbers or of True and False; ``fill`` does not fit its type; or ``linear`` of True
-            and False, or of a number that is not finite.
+            of numbers or of True and False; ``fill`` is no number or does not fit its type; or
+            ``linear`` of True and False, of a number that is not finite, or of a large integer.
     """
     facts = _facts(fields)
     array = np.asarray(prediction)
@@ -52,6 +58,8 @@ def unview(
             "this type cannot be put back", seen=array.dtype,
             expected="integers or floats" if linear else "integers, floats or booleans",
         )  # fmt: skip
+    if linear and array.dtype.kind in "iu" and array.dtype.itemsize > 2:
+        _check_exact(array)
     found = np.full(facts.native_shape, _fitting(fill, array.dtype), array.dtype)
     order = tuple(facts.axes.index(axis) for axis in facts.native_axes)
     lines = [_line(facts, place, n) for place, n in zip(order, facts.native_shape, strict=True)]
@@ -79,18 +87,35 @@ class _Line:
 def _facts(fields: Mapping[str, Any]) -> ViewFacts:
     try:
         # By JSON, because only there a list may stand for a tuple.
-        return ViewFacts.model_validate_json(json.dumps(dict(fields)))
+        facts = ViewFacts.model_validate_json(json.dumps(dict(fields)))
+        if not (facts.axes and facts.native_axes and all(facts.native_step)):
+            raise ValueError("an axis or a step is missing")
+        return facts
     except (ValidationError, TypeError, ValueError) as error:
         raise SettingsError(
             "these fields describe no view", expected='sample.json["view"] of a sample of a view'
         ) from error
 
 
+def _check_exact(array: Array) -> None:
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if low < -_EXACT or high > _EXACT:
+        raise SettingsError(
+            "integers too large to interpolate in float32", seen=f"{low} to {high}",
+            expected=f"±{_EXACT}, or linear=False, which copies them",
+        )  # fmt: skip
+
+
 def _fitting(fill: float, dtype: np.dtype[Any]) -> float:
+    if not isinstance(fill, (numbers.Real, np.bool_)):
+        raise SettingsError("fill is no number", seen=repr(fill), expected=dtype)
     if dtype.kind == "f":
-        return fill
-    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if not (float(fill).is_integer() and limits[0] <= fill <= limits[1]):
+        # NaN and infinity are numbers of these types; a number must not become infinite.
+        fits = abs(fill) == math.inf or not abs(fill) > float(np.finfo(dtype).max)
+    else:
+        limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        fits = limits[0] <= fill <= limits[1] and float(fill).is_integer()
+    if not fits:
         raise SettingsError("fill does not fit the prediction's type", seen=fill, expected=dtype)
     return fill
 

@@ -121,6 +121,11 @@ def _pad(cut: Cut, asked: ArrayReader, array: ArrayMember) -> float:
                 "pad= does not fit the arrays", where=array.name, seen=cut.pad,
                 expected=f"an integer of {dtype}: {limits.min} to {limits.max}",
             )  # fmt: skip
+    elif abs(cut.pad) > float(np.finfo(dtype).max):
+        raise SettingsError(
+            "pad= does not fit the arrays", where=array.name, seen=cut.pad,
+            expected=f"a number of {dtype}: ±{np.finfo(dtype).max}",
+        )  # fmt: skip
     return cut.pad
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -217,13 +219,25 @@ def _repeated(mine: list[StoredSample], number: int, place: Place) -> list[Store
 
 
 def _check_weights(keys: Sequence[str], weights: Mapping[str, float]) -> None:
-    wrong = [key for key in keys if not 0 < weights.get(key, 0) < math.inf]
+    if not isinstance(weights, Mapping):
+        raise SettingsError(
+            "weights= is no mapping", seen=type(weights).__name__, expected="a weight for each key"
+        )
+    found = {key: weights.get(key) for key in keys}
+    wrong = [
+        key
+        for key, weight in found.items()
+        if not (isinstance(weight, numbers.Real) and 0 < weight <= sys.float_info.max)
+    ]
     if wrong:
         raise SettingsError(
             f"{len(wrong)} samples have no usable weight",
             seen=", ".join(f"{key}: {weights.get(key)}" for key in wrong[:3]),
             expected="a positive number for every key; keys= leaves samples out",
         )
+    total = sum(float(weights[key]) for key in keys)
+    if not math.isfinite(total):
+        raise SettingsError("the weights are too large to be added", seen=f"a sum of {total}")
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -22,7 +22,8 @@ Encoding = Literal["npy", "npy.gz", "b2nd"]
 """How an array is stored in its member of the tar."""
 
 MAX_ARRAY_BYTES = 2**31
-"""The most bytes that an array may take which a few bytes ask for: a recipe, or a packed member.
+"""The most bytes that an array may take which a few bytes ask for: a recipe, a crop, or a packed
+member.
 
 The largest volume of CT-RATE takes 0.8 GiB at two bytes a voxel.
 """

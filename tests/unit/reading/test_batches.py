@@ -84,6 +84,7 @@ def test_a_view_is_padded_with_what_was_asked_for(tmp_path: Path) -> None:
         ({"size": SIZE, "crop": SIZE}, "crop="),
         ({"size": (1, 2)}, "size is not a shape"),
         ({"pad": 0}, "needs a shape"),
+        ({"size": SIZE, "pad": "0"}, "pad is no number"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(
@@ -103,6 +104,16 @@ def test_a_pad_that_the_arrays_cannot_hold_is_named(way: Converted, pad: float) 
         list(open_dataset(way.out, size=(60, 60, 60), pad=pad, keys=integers))
 
 
+@pytest.mark.parametrize("pad", [1e39, -1e39, float("inf"), 10**50])
+def test_a_pad_that_floats_cannot_hold_is_named(way: Converted, pad: float) -> None:
+    """It would become infinite."""
+    with pytest.raises(SettingsError, match=r"does not fit the arrays .* float32"):
+        list(open_dataset(way.out, size=(60, 60, 60), pad=pad, units="source"))
+    floats = [key for key, one in Volumes(way.out).items() if one.array.dtype == np.float16]
+    with pytest.raises(SettingsError, match="float16"):
+        list(open_dataset(way.out, size=(60, 60, 60), pad=70_000, keys=floats))
+
+
 # --- By number ----------------------------------------------------------------------------------
 
 
@@ -118,8 +129,11 @@ def test_a_number_gives_the_sample_at_once(way: Converted) -> None:
             assert found["origin"].tolist() == [0, 0, 0]
             assert set(found) == {"__key__", "array", "origin", "labels", "report"}
     for outside in (len(volumes), -len(volumes) - 1):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=f"no sample {outside}: {len(volumes)} samples"):
             volumes[outside]
+        assert volumes.get(outside) is None and volumes.get(outside, 5) == 5
+    assert volumes.get(0)["__key__"] == volumes.get(next(iter(volumes))).key
+    assert volumes.get(np.int64(len(volumes))) is None and volumes.get("nobody") is None
 
 
 def test_the_mapping_still_is_one_of_keys(way: Converted) -> None:
@@ -143,5 +157,11 @@ def test_a_seeded_dataset_depends_on_number_and_epoch_alone(way: Converted) -> N
     assert len({tuple(origin) for origin in forwards}) > 1
     dataset.set_epoch(1)
     assert forwards != [dataset[n]["origin"].tolist() for n in range(len(dataset))]
+    wrong: Any
+    for wrong in (-1, 1.5):
+        with pytest.raises(SettingsError, match="epoch"):
+            dataset.set_epoch(wrong)
+        with pytest.raises(SettingsError, match="seed"):
+            Volumes(way.out).dataset(seed=wrong)
     fresh = Volumes(way.out).dataset(crop=(3, 4, 5))
     assert len({tuple(fresh[0]["origin"]) for _ in range(20)}) > 1

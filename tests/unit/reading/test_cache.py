@@ -90,7 +90,8 @@ def test_copies_are_private(converted: Converted, folder: Path) -> None:
         shard.chmod(0o644)
     arrays(converted.out, cache=folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in copies(folder)} == {0o600}
+    assert list(folder.glob(".*.lock"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert not list(folder.glob(f".*{PARTIAL_SUFFIX}"))
 
 
@@ -286,6 +287,24 @@ def test_a_folder_of_others_is_refused(converted: Converted, tmp_path: Path) -> 
             with pytest.raises(SettingsError, match="the cache folder"):
                 opened(converted.out, cache=place)
     open_dataset(converted.out, cache=shared / "mine")
+
+
+@pytest.mark.parametrize("opened", [open_dataset, Volumes])
+def test_what_is_no_folder_for_copies_is_refused(
+    opened: Any, converted: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies in a dataset directory would be taken for its shards."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    (plan_only := tmp_path / "planned" / ".run").mkdir(parents=True)
+    for place, seen in (
+        (converted.out, "a dataset directory"), (plan_only.parent, "a dataset directory"),
+        ("", "no name"), ("s3://bucket/cache", "s3://"), ("https://host/cache", "https://"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match="the cache folder") as refused:
+            opened(converted.out, cache=place)
+        assert str(refused.value.seen).startswith(seen)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, plan_only.parent, plan_only])
 
 
 def test_whoever_writes_is_not_read_from_a_cache(

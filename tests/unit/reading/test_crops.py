@@ -305,7 +305,11 @@ def test_unknown_hounsfield_units_are_named(converted: Converted) -> None:
         ({"crops_per_volume": 2}, "random crops"),
         ({"crop": CROP, "crop_at": "center", "crops_per_volume": 2}, "random crops"),
         ({"size": CROP, "foreground": 0.5}, "random crops"),
+        ({"crop": CROP, "crops_per_volume": True}, "crops_per_volume"),
         ({"crop": CROP, "foreground": 1.5}, "no share"),
+        ({"crop": CROP, "foreground": "half"}, "no share"),
+        ({"crop": (2**10, 2**10, 2**10 + 1)}, "crop is too large"),
+        ({"size": (2**40, 2**40, 2**40)}, "size is too large"),
         ({"crop": CROP, "foreground": float("nan")}, "no share"),
     ],
 )
@@ -314,6 +318,11 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=match):
         open_dataset(way.out, **more)
+
+
+def test_numbers_of_numpy_are_numbers(way: Converted) -> None:
+    numbers: Any = {"crops_per_volume": np.int64(2), "seed": np.int32(1), "pad": np.float32(1)}
+    assert len(open_dataset(way.out, crop=np.array(CROP).tolist(), **numbers)) == 8
 
 
 def test_boxes_without_overlap_cover_the_same_voxels_once() -> None:

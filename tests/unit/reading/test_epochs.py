@@ -183,6 +183,15 @@ def test_weights_that_cannot_be_used_are_refused(uneven: Converted) -> None:
         open_dataset(uneven.out, shuffle=True, weights={keys[0]: 1})
     with pytest.raises(SettingsError, match="shuffle=True"):
         open_dataset(uneven.out, weights=weights)
+    others: list[Any] = ["1", None, 1j, 10**400]
+    for other in others:
+        with pytest.raises(SettingsError, match="1 samples have no usable weight"):
+            open_dataset(uneven.out, shuffle=True, weights={**weights, keys[3]: other})
+    listed: Any = list(weights.values())
+    with pytest.raises(SettingsError, match="no mapping"):
+        open_dataset(uneven.out, shuffle=True, weights=listed)
+    with pytest.raises(SettingsError, match="too large to be added"):
+        open_dataset(uneven.out, shuffle=True, weights=dict.fromkeys(keys, 1e308))
     open_dataset(uneven.out, shuffle=True, weights=weights, keys=keys[:3])
 
 
@@ -245,12 +254,21 @@ def test_patients_are_set_apart_wherever_that_is_possible() -> None:
         assert are_apart([keys[place] for place in order], apart)
 
 
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"apart": 0}])
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 1.5}, {"apart": 0}, {"apart": 1.5}])
 def test_unusable_arguments_are_refused_at_once(
     arguments: dict[str, Any], uneven: Converted
 ) -> None:
     with pytest.raises(SettingsError):
         open_dataset(uneven.out, **arguments)
+
+
+def test_crops_of_a_volume_cannot_be_set_apart(uneven: Converted) -> None:
+    """They come one after the other, and are of one patient."""
+    more: dict[str, Any] = {"crop": (2, 2, 2), "apart": 2}
+    with pytest.raises(SettingsError, match="apart= sets volumes apart") as refused:
+        open_dataset(uneven.out, crops_per_volume=2, **more)
+    assert refused.value.expected == "one of the two"
+    open_dataset(uneven.out, crops_per_volume=1, **more)
 
 
 # --- Counting epochs ----------------------------------------------------------------------------

@@ -625,8 +625,19 @@ def test_a_record_that_is_not_the_manifests_is_damage(converted: Converted) -> N
     with pytest.warns(DamagedShardWarning, match="missing"):
         assert set(Volumes(converted.out)) == others
     converted.dataset.record(1).unlink()
-    with pytest.warns(DamagedShardWarning), pytest.raises(DamageError, match="no shard has"):
-        open_dataset(converted.out)
+    for opened in (open_dataset, Volumes):
+        none: Any = pytest.raises(DamageError, match="no shard has")
+        with pytest.warns(DamagedShardWarning) as told, none:
+            opened(converted.out)
+        assert len(told) == 2
+
+
+def test_a_file_is_no_dataset(tmp_path: Path) -> None:
+    file = tmp_path / "shard-000000.tar"
+    file.touch()
+    for opened in (open_dataset, Volumes):
+        with pytest.raises(SettingsError, match="not a dataset directory"):
+            opened(file)
 
 
 def test_a_missing_manifest_is_told(converted: Converted) -> None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from ctrate_convert import SampleError, SettingsError, Volumes, open_dataset
+from ctrate_convert import DamageError, SampleError, SettingsError, Volumes, open_dataset
 from ctrate_convert.reading.items.tensors import Tensors
 from ctrate_convert.store.records.plan import Encoding
 from ctrate_convert.store.records.recipe import Size
@@ -173,6 +173,18 @@ def test_an_error_in_a_worker_is_the_readers(plain: Converted, torch: Any) -> No
     )  # fmt: skip
     with pytest.raises(SampleError, match="spacing"):
         list(loader)
+
+
+def test_an_error_in_a_worker_tells_the_next_command(converted: Converted, torch: Any) -> None:
+    """torch makes it anew from its text, so the text has to hold the command."""
+    dataset = open_dataset(converted.out)
+    for shard in converted.out.glob("*.tar"):
+        shard.chmod(0o644)
+        os.truncate(shard, 512)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1)
+    with pytest.raises(DamageError) as caught:
+        list(loader)
+    assert f"Next: ctrate-convert verify {converted.out} --full" in str(caught.value)
 
 
 def test_without_torch_tensors_are_refused_at_once(plain: Converted) -> None:

@@ -182,11 +182,23 @@ def test_what_is_no_prediction_is_refused() -> None:
         (good.astype(np.uint8), {"fill": -1}, "fill does not fit"),
         (good.astype(np.int16), {"fill": 0.5}, "fill does not fit"),
         (good.astype(np.int16), {"fill": np.nan}, "fill does not fit"),
+        (good.astype(np.int16), {"fill": 10**400}, "fill does not fit"),
+        (good.astype(np.float16), {"fill": 70_000}, "fill does not fit"),
+        (good, {"fill": -1e39}, "fill does not fit"),
+        (good, {"fill": "0"}, "fill is no number"),
+        (good, {"fill": None}, "fill is no number"),
+        (good.astype(np.int64) + 2**24 + 1, {"linear": True}, "too large to interpolate"),
+        (good.astype(np.uint64) + 2**63, {"linear": True}, "too large to interpolate"),
     ):
         with pytest.raises(SettingsError, match=why):
             unview(prediction, one.fields, **more)
     assert np.isnan(unview(holed, one.fields)).any()
-    for fields in ({}, {"view": one.fields}, {**one.fields, "native_step": None}):
+    assert np.isneginf(unview(good, one.fields, fill=-np.inf)).any()
+    for fields in (
+        {}, {"view": one.fields}, {**one.fields, "native_step": None},
+        {**one.fields, "native_step": [0, 1, 1]}, {**one.fields, "native_axes": ""},
+        {**one.fields, "axes": ""},
+    ):  # fmt: skip
         with pytest.raises(SettingsError, match="describe no view"):
             unview(good, fields)
 
