@@ -90,9 +90,9 @@ def test_whole_seconds(make_ctrate: Make, tmp_path: Path) -> None:
     script = image("ext4", tmp_path, folder, "-q", "-F", "-I", "128")
     now = delete_in(script, converted, folder)
     skip_without_mount(now)
-    if now.code == ExitCode.REFUSED:  # unless it took more than two seconds to come to that
-        assert "this file system knows whole seconds only" in now.text
-        assert len(left(converted)) == 2
+    if now.code == ExitCode.REFUSED:  # unless it took more than two seconds to come to either
+        told = now.text.count("this file system knows whole seconds only")
+        assert told and len(left(converted)) >= 1
     wait = f"cp -r '{tmp_path / 'aside'}'/. '{folder}'\ntouch -d @1000000000 '{folder}'/*/*.npz"
     later = in_namespace(
         f"{script}\n{wait}\n",
