@@ -70,7 +70,7 @@ def _kernel(yxz: Array, rounds: int) -> Table:
         _STEP: functools.partial(original_step, yxz, _XY_MM, _Z_MM),
         **{name: functools.partial(_view, name, zyx) for name in presets()},
     }
-    costs = _in_turns(work, rounds)
+    costs = costs_in_turns(work, rounds)
     megabytes = zyx.nbytes / 1e6
     rows = [
         [
@@ -110,7 +110,7 @@ def _reading(sources: list[Path], folder: Path, size: Size) -> Table:
         work[f"{encoding} shards, view ctclip"] = functools.partial(read_all, volumes)
     spacing = spacing_of(folder / "npy")
     work = {_LAYOUT: functools.partial(original, folder / "original.tar", spacing), **work}
-    costs = _in_turns(work, size.rounds)
+    costs = costs_in_turns(work, size.rounds)
     shutil.rmtree(folder)
     rows = [
         [
@@ -140,7 +140,8 @@ def spacing_of(native: Path) -> tuple[float, float]:
     return in_plane, through
 
 
-def _in_turns(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
+def costs_in_turns(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
+    """Return what each work cost in each round, by its name."""
     costs = in_turns([functools.partial(cost_of, one) for one in work.values()], rounds)
     return dict(zip(work, costs, strict=True))
 

@@ -140,8 +140,7 @@ def _reading(folder: Path, native: Path, size: Size) -> Table:
             stored_bytes[way] = _bytes_of(out) / len(volumes)
             work[way] = functools.partial(views.read_all, volumes)
     all_work: dict[str, Callable[[], object]] = {_ORIGINAL: _original(folder, native), **work}
-    turns = [functools.partial(cost_of, one) for one in all_work.values()]
-    costs = dict(zip(all_work, in_turns(turns, size.rounds), strict=True))
+    costs = views.costs_in_turns(all_work, size.rounds)
     samples = len(views.volumes(size.shape))
     rows = [
         [

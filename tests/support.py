@@ -340,3 +340,15 @@ def partials(out: Path) -> list[Path]:
 
 def text_of(lines: Iterable[object]) -> str:
     return "\n".join(map(str, lines))
+
+
+def repair_without_a_source(converted: Converted) -> None:
+    """Damage the first shard, and have all its samples made again but one without a source."""
+    victim, *_, last = converted.record().converted
+    shard = converted.dataset.shard(0)
+    data = bytearray(shard.read_bytes())
+    data[victim.array.offset + victim.array.size_bytes - 3] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(data)
+    converted.made.sources[last.key].unlink()
+    run_here("verify", converted.out, "--full", "--repair")

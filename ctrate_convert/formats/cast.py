@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Int16Overflow(SampleError):
     """An error for an integer volume with values that int16 cannot hold."""
 
 
+@lru_cache
 def output_dtype(source_dtype: str, setting: str) -> str:
     """Return the array type in the shard, ``int16`` or ``float16``, for ``--dtype setting``.
 

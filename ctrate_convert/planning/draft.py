@@ -1,11 +1,12 @@
-"""Build a generation of the plan: lines, shards, tasks, estimate, hashes."""
+"""Build a generation of the plan, and what every planner needs for it: folders, report, dry run."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,6 +16,7 @@ from ctrate_convert.planning.estimate import peak_extra_bytes, sample_cost, tar_
 from ctrate_convert.planning.samples.staged import StagedLines
 from ctrate_convert.planning.split import shard_ranges
 from ctrate_convert.store.durable import PartialFile
+from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.plan_copies import PLAN_COPY_FILE, PLAN_FILE
 from ctrate_convert.store.plans import EXCLUDED_FILE, SAMPLES_FILE, next_numbers
 from ctrate_convert.store.records.base import sha256_hex
@@ -27,6 +29,8 @@ from ctrate_convert.store.records.plan import (
     Probe,
 )
 from ctrate_convert.store.records.volume_list import VolumeList
+
+LOCK_PATIENCE_S = 600.0
 
 # A placeholder: the id is the hash of the plan's content, and so is known last.
 _NO_ID = "0" * 64
@@ -146,3 +150,41 @@ def _shards(
             )
         )
     return tuple(shards), digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """The result of planning. ``plan`` is None if nothing was new and nothing was written.
+
+    ``rows`` counts keys by the setting that names their table. ``already_planned`` counts the
+    samples of earlier generations, ``left_for_later`` those that test mode did not take. ``lists``
+    are the lists of volumes that were read.
+    """
+
+    plan: Plan | None
+    excluded: tuple[ExcludedSample, ...]
+    warnings: tuple[str, ...]
+    volumes_found: int
+    rows: Mapping[str, int]
+    already_planned: int
+    left_for_later: int
+    lists: tuple[VolumeList, ...]
+
+
+class DryRun(Exception):
+    """Leaves planning with the report, so that all that was made for it is removed again."""
+
+    def __init__(self, report: PlanReport) -> None:
+        super().__init__()
+        self.report = report
+
+
+@contextlib.contextmanager
+def prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
+    """Make the folders; remove them again if the block fails and there is no plan yet."""
+    made = dataset.missing_folders()
+    dataset.prepare(allowed)
+    with contextlib.ExitStack() as after_a_failure:
+        after_a_failure.callback(dataset.remove_unused, made)
+        yield
+        after_a_failure.pop_all()

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.cast import output_dtype
+from ctrate_convert.formats.cast import stored_dtype
 from ctrate_convert.formats.members import LAYOUTS, AboutSource, small_members
 from ctrate_convert.formats.npy_header import header_bytes
 from ctrate_convert.store.records.geometry import Geometry
@@ -149,13 +149,8 @@ def peak_extra_bytes(shards: Sequence[PlannedShard], *, deleting: bool, workers:
 
 
 def _target(header: ArrayHeader, setting: DType) -> np.dtype[np.generic] | None:
-    return np.dtype(header.dtype) if header.view else _cast_to(header.dtype, setting)
-
-
-@lru_cache
-def _cast_to(dtype: str, setting: DType) -> np.dtype[np.generic] | None:
     try:
-        return np.dtype(output_dtype(dtype, setting))
+        return np.dtype(stored_dtype(header, setting))
     except SampleError:
         return None
 

@@ -10,14 +10,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctrate_convert.deleting.trash import require_trash
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
 from ctrate_convert.planning.discover import Discovery
-from ctrate_convert.planning.draft import Predict, draft_of
+from ctrate_convert.planning.draft import (
+    LOCK_PATIENCE_S,
+    DryRun,
+    PlanReport,
+    Predict,
+    draft_of,
+    prepared,
+)
 from ctrate_convert.planning.join import join
 from ctrate_convert.planning.probe.choice import Volume, with_stored_peeked
 from ctrate_convert.planning.probe.trials import Findings, probe
@@ -50,31 +57,8 @@ from ctrate_convert.store.plans import (
 )
 from ctrate_convert.store.privacy import granted
 from ctrate_convert.store.records.plan import ExcludedSample, Plan, PlanSettings
-from ctrate_convert.store.records.volume_list import VolumeList
 
 __all__ = ["PlanReport", "load_excluded", "load_plans", "load_samples", "make_plan"]
-
-LOCK_PATIENCE_S = 600.0
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """The result of planning. ``plan`` is None if nothing was new and nothing was written.
-
-    ``rows`` counts keys by the setting that names their table. ``already_planned`` counts the
-    samples of earlier generations, ``left_for_later`` those that test mode did not take. ``lists``
-    are the lists of volumes that were read.
-    """
-
-    plan: Plan | None
-    excluded: tuple[ExcludedSample, ...]
-    warnings: tuple[str, ...]
-    volumes_found: int
-    rows: Mapping[str, int]
-    already_planned: int
-    left_for_later: int
-    lists: tuple[VolumeList, ...]
-
 
 _log = logging.getLogger(__name__)
 
@@ -93,14 +77,6 @@ class _How:
     spread: Spread
     approve: Approve | None
     dry_run: bool
-
-
-class DryRun(Exception):
-    """Leaves planning with the report, so that all that was made for it is removed again."""
-
-    def __init__(self, report: PlanReport) -> None:
-        super().__init__()
-        self.report = report
 
 
 @dataclass(frozen=True)
@@ -191,17 +167,6 @@ def make_plan(
         where=dataset.plans,
         next_command="give the same command again",
     )
-
-
-@contextlib.contextmanager
-def prepared(dataset: Dataset, allowed: int) -> Iterator[None]:
-    """Make the folders; remove them again if the block fails and there is no plan yet."""
-    made = dataset.missing_folders()
-    dataset.prepare(allowed)
-    with contextlib.ExitStack() as after_a_failure:
-        after_a_failure.callback(dataset.remove_unused, made)
-        yield
-        after_a_failure.pop_all()
 
 
 def _who_may_read(dataset: Dataset, settings: PlanSettings, survey: Survey) -> int:

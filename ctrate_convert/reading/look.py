@@ -44,10 +44,11 @@ def look_at(stored: StoredSample, recipe: Recipe | None = None, assume_axes: Axe
             view = reader.view
             array = reader.read(file, stored.array, whole(view.shape))
             cuts = cut(view.shape, [array])
-            place, unit = geometry_of(view), unit_of(view_facts(view))
-            fields = {**fields, **place.model_dump(), "view": view_facts(view).as_json()}
-            fields |= {"intensity": unit[1], "hu_from": unit[0].evidence}
-            slope, intercept = unit[0].slope, unit[0].intercept
+            facts = view_facts(view)
+            unit, intensity = unit_of(facts)
+            fields = {**fields, **geometry_of(view).model_dump(), "view": facts.as_json()}
+            fields |= {"intensity": intensity, "hu_from": unit.evidence}
+            slope, intercept = unit.slope, unit.intercept
             dtype = array.dtype.name
         else:
             cuts = _cuts(file, stored)

@@ -29,9 +29,8 @@ from ctrate_convert.reading.shard_file import ShardFile
 from ctrate_convert.reading.viewed import Viewed
 from ctrate_convert.sources.left_out import LeftOut
 from ctrate_convert.sources.source import Source, SourceArray
-from ctrate_convert.store.durable import read_regular
 from ctrate_convert.store.layout import Dataset
-from ctrate_convert.store.records.base import parse, sha256_hex
+from ctrate_convert.store.records.base import read
 from ctrate_convert.store.records.geometry import Axes
 from ctrate_convert.store.records.plan import Layout, shard_number
 from ctrate_convert.store.records.recipe import Recipe
@@ -191,8 +190,8 @@ def _record_of(path: Path) -> tuple[ShardRecord, str]:
 
 @lru_cache(maxsize=2)
 def _parsed(path: Path, _inode: int, _mtime_ns: int) -> tuple[ShardRecord, str]:
-    data = read_regular(path)
-    return parse(ShardRecord, data, path), sha256_hex(data)
+    record = read(ShardRecord, path)
+    return record, record.stored_sha256()
 
 
 def _find(path: Path, record: ShardRecord, key: str) -> tuple[ConvertedSample, StoredSample]:

@@ -22,6 +22,14 @@ class Given:
     report: str
     json: Mapping[str, Any]
 
+    @classmethod
+    def by_members(cls, one: Mapping[str, Any], encoding: str) -> Given:
+        """As readers give it whose samples have their members' names."""
+        return cls(
+            one["__key__"], one[f"volume.{encoding}"], one["labels.npy"], one["report.txt"],
+            one["json"],
+        )  # fmt: skip
+
 
 def assert_all_there(converted: Converted, given: Iterable[Given], *, dtype: Any = None) -> None:
     """Every sample once: its voxels bit for bit (cast to ``dtype``), labels, report and JSON."""

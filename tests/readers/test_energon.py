@@ -18,7 +18,7 @@ from ctrate_convert.errors import ExitCode
 from tests.readers.conftest import ENCODINGS, Convert
 from tests.readers.documented import run_lines
 from tests.readers.originals import Given, assert_all_there
-from tests.support import Converted, run_here
+from tests.support import repair_without_a_source, run_here
 from tests.unit.reading.test_readers import table_rows
 
 energon = pytest.importorskip(
@@ -105,20 +105,9 @@ def test_a_sample_by_its_key(convert: Convert) -> None:
 def test_superseded_copies_are_left_out(convert: Convert) -> None:
     """After a repair every sample still comes once, and sound."""
     converted = convert(index="energon")
-    spoil_and_repair(converted)
+    repair_without_a_source(converted)
+    assert converted.dataset.shard(3).exists()
     done = run_here("export", converted.out, "for-energon", "--index", "energon")
     assert done.code == ExitCode.DONE, done.text
     found = all_given(run_lines("Megatron-Energon", importable=True))
     assert sorted(one.key for one in found) == sorted(converted.originals)
-
-
-def spoil_and_repair(converted: Converted) -> None:
-    victim, *_, last = converted.record().converted
-    shard = converted.dataset.shard(0)
-    data = bytearray(shard.read_bytes())
-    data[victim.array.offset + victim.array.size_bytes - 3] ^= 1
-    shard.chmod(0o644)
-    shard.write_bytes(data)
-    converted.made.sources[last.key].unlink()
-    run_here("verify", converted.out, "--full", "--repair")
-    assert converted.dataset.shard(3).exists()

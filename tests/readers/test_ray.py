@@ -27,16 +27,7 @@ def cluster() -> Iterator[None]:
 def test_every_sample(convert: Convert, encoding: str) -> None:
     converted = convert(encoding, INTEGERS)
     rows: list[dict[str, Any]] = run_lines("Ray Data")["dataset"].take_all()
-    assert_all_there(
-        converted,
-        (
-            Given(
-                one["__key__"], one[f"volume.{encoding}"], one["labels.npy"], one["report.txt"],
-                one["json"],
-            )
-            for one in rows
-        ),
-    )  # fmt: skip
+    assert_all_there(converted, (Given.by_members(one, encoding) for one in rows))
 
 
 def test_two_types_become_float32(convert: Convert) -> None:

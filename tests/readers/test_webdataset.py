@@ -19,16 +19,7 @@ def test_with_the_decoder(convert: Convert, encoding: str) -> None:
     samples = webdataset.WebDataset(names["shards"], shardshuffle=False).decode(
         names["ctrate_convert"].decoder()
     )
-    assert_all_there(
-        converted,
-        (
-            Given(
-                one["__key__"], one[f"volume.{encoding}"], one["labels.npy"], one["report.txt"],
-                one["json"],
-            )
-            for one in samples
-        ),
-    )  # fmt: skip
+    assert_all_there(converted, (Given.by_members(one, encoding) for one in samples))
 
 
 @pytest.mark.parametrize("encoding", ["npy", "npy.gz"])
@@ -36,16 +27,7 @@ def test_without_the_decoder(convert: Convert, encoding: str) -> None:
     converted = convert(encoding)
     shards = [str(path) for path in sorted(converted.out.glob("*.tar"))]
     samples = webdataset.WebDataset(shards, shardshuffle=False).decode()
-    assert_all_there(
-        converted,
-        (
-            Given(
-                one["__key__"], one[f"volume.{encoding}"], one["labels.npy"], one["report.txt"],
-                one["json"],
-            )
-            for one in samples
-        ),
-    )  # fmt: skip
+    assert_all_there(converted, (Given.by_members(one, encoding) for one in samples))
 
 
 def test_b2nd_without_the_decoder_is_bytes(convert: Convert) -> None:

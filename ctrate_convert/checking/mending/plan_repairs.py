@@ -10,11 +10,9 @@ from collections.abc import Collection
 
 from ctrate_convert.checking.mending.again import Again
 from ctrate_convert.errors import EnvironmentProblem, environment_problem
-from ctrate_convert.planning.draft import draft_of
-from ctrate_convert.planning.make import LOCK_PATIENCE_S
+from ctrate_convert.planning.draft import LOCK_PATIENCE_S, draft_of
 from ctrate_convert.planning.refusals import numbers_in_use, refuse_foreign
-from ctrate_convert.planning.samples.lines import Lines
-from ctrate_convert.planning.samples.staged import StagedLines
+from ctrate_convert.planning.samples.staged import staged
 from ctrate_convert.store.durable import PartialFile, publish_directory
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, recorded_numbers
@@ -56,13 +54,8 @@ def _publish(dataset: Dataset, original: Plan, damaged: Collection[int]) -> None
     # The place for sources that go belongs to the proposal.
     settings = original.settings.model_copy(update={"delete_source_files": False, "trash": None})
     with PartialFile(dataset.plans / "samples") as file:
-        lines = StagedLines(file)
-        for sample, _ in found.values():
-            line = Lines()
-            line.add(sample, settings)
-            lines.add(line)
         draft = draft_of(
-            lines,
+            staged((sample for sample, _ in found.values()), settings, file),
             settings,
             table_sha256=original.table_sha256,
             lists=original.lists,

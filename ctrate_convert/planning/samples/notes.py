@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from ctrate_convert.errors import SampleError
-from ctrate_convert.formats.cast import output_dtype
+from ctrate_convert.formats.cast import stored_dtype
 from ctrate_convert.store.records.geometry import Geometry
-from ctrate_convert.store.records.plan import ArrayHeader, DType, PlanSettings
+from ctrate_convert.store.records.plan import ArrayHeader, PlanSettings
 
 _NAMED = 5
 
@@ -43,11 +43,11 @@ class Named:
 
 
 @lru_cache
-def _becomes(dtype: str, setting: DType) -> tuple[str, bool]:
-    """Return the array's type in the shard, and if the source's integers are wider than it."""
-    target, source = output_dtype(dtype, setting), np.dtype(dtype)
+def _is_wider(dtype: str, target: str) -> bool:
+    """Return True if integers of this type may not fit the array's type in the shard."""
+    source = np.dtype(dtype)
     is_integer = target == "int16" and source.kind in "iu"
-    return target, is_integer and not np.can_cast(source, np.int16)
+    return is_integer and not np.can_cast(source, np.int16)
 
 
 @dataclass
@@ -76,11 +76,7 @@ class HeaderNotes:
         try:
             if isinstance(header, SampleError):
                 raise header
-            target, is_wide = (
-                (np.dtype(header.dtype).name, False)
-                if header.view
-                else _becomes(header.dtype, settings.dtype)
-            )
+            target = stored_dtype(header, settings.dtype)
         except SampleError as error:
             self.failing.add(f"{key}: {error.what}")
             return
@@ -90,7 +86,7 @@ class HeaderNotes:
             for name in header.left_out:
                 names.add(name)
             self.left_out.add(f"{key} ({names})")
-        if is_wide:
+        if _is_wider(header.dtype, target):
             self.wide.add(key)
 
     def add_geometry(self, key: str, geometry: Geometry) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctrate_convert.planning.samples.lines import Form, Lines
 from ctrate_convert.planning.samples.notes import HeaderNotes
 from ctrate_convert.store.durable import PartialFile
 from ctrate_convert.store.records.base import parse
-from ctrate_convert.store.records.plan import PlannedSample
+from ctrate_convert.store.records.plan import PlannedSample, PlanSettings
 
 
 class StagedLines:
@@ -71,3 +72,15 @@ class StagedLines:
         """Return one sample."""
         line = self.data(range(index, index + 1))
         return parse(PlannedSample, line, Path(self.file.path))
+
+
+def staged(
+    samples: Iterable[PlannedSample], settings: PlanSettings, file: PartialFile
+) -> StagedLines:
+    """Return the lines of samples that were planned before, or have been described already."""
+    found = StagedLines(file)
+    for sample in samples:
+        lines = Lines()
+        lines.add(sample, settings)
+        found.add(lines)
+    return found

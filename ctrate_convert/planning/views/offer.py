@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ctrate_convert.errors import DamageError, RefusedError, SampleError, SettingsError
-from ctrate_convert.store.durable import read_regular
 from ctrate_convert.store.layout import Dataset
 from ctrate_convert.store.ledger import Ledger, Recorded, Unreadable
 from ctrate_convert.store.plans import load_samples
 from ctrate_convert.store.privacy import Permission
-from ctrate_convert.store.records.base import sha256_hex
 from ctrate_convert.store.records.plan import (
     ArrayHeader,
     ExcludedSample,
@@ -81,9 +79,9 @@ def _add_shard(offer: Offer, ledger: Ledger, one: Recorded, settings: PlanSettin
         return
     native = ledger.dataset
     lines = {line.key: line for line in load_samples(native, one.plan, one.shard)}
-    record_sha256 = sha256_hex(read_regular(native.record(one.shard.index)))
+    record_sha256 = one.record.stored_sha256()
     merged = ledger.merged.get(one.shard.name)
-    if merged and merged.record_sha256 not in (record_sha256, one.record.stored_sha256()):
+    if merged and merged.record_sha256 != record_sha256:
         raise DamageError("its record is not the one that the manifest knows")
     status = native.shard(one.shard.index).stat()
     offer.permissions.add(Permission.of(status))

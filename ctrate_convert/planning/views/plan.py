@@ -16,16 +16,14 @@ from ctrate_convert.errors import (
     EnvironmentProblem,
     environment_problem,
 )
-from ctrate_convert.planning.draft import draft_of
-from ctrate_convert.planning.make import LOCK_PATIENCE_S, DryRun, PlanReport, prepared
+from ctrate_convert.planning.draft import LOCK_PATIENCE_S, DryRun, PlanReport, draft_of, prepared
 from ctrate_convert.planning.refusals import (
     numbers_in_use,
     refuse_data_folder,
     refuse_foreign,
     refuse_other_format,
 )
-from ctrate_convert.planning.samples.lines import Lines
-from ctrate_convert.planning.samples.staged import StagedLines
+from ctrate_convert.planning.samples.staged import staged
 from ctrate_convert.planning.split import TEST_MODE_SAMPLES
 from ctrate_convert.planning.views.offer import Offer, offer_of
 from ctrate_convert.planning.views.probe import elements_bytes, probe_views
@@ -88,18 +86,21 @@ def plan_views(
                 prepared(dataset, allowed),
                 locked(dataset.lock("plan"), timeout_s=LOCK_PATIENCE_S),
             ):
-                for choose in (_new, _changed):
-                    chosen = choose(dataset, settings, offer, retry_failed)
-                    if chosen.keys:
-                        how = _How(on_probe, dry_run)
-                        reports.append(_publish(dataset, settings, offer, chosen, how))
+                earlier = _earlier(dataset, settings, offer)
+                before = _compared(Ledger(dataset, earlier), offer)
+                chosen = _new(dataset, settings, offer, earlier, retry_failed)
+                how = _How(on_probe, dry_run)
+                if chosen.keys:
+                    reports.append(_publish(dataset, settings, offer, chosen, how))
+                if before.outdated and retry_failed is None:
+                    chosen = _changed(before.outdated, offer, chosen, reports)
+                    reports.append(_publish(dataset, settings, offer, chosen, how))
         except DryRun as done:
             reports.append(done.report)
     except OSError as error:
         raise environment_problem(error, "planning views") from error
-    if not reports:
-        reports.append(_report(offer, None, _Chosen((), load_plans(dataset), _planned(dataset))))
-    return (_with_warnings(reports[0], dataset, offer), *reports[1:])
+    reports = reports or [_report(offer, None, chosen)]
+    return (replace(reports[0], warnings=_warnings(offer, before)), *reports[1:])
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,6 @@ class _How:
     dry_run: bool
 
 
-def _planned(dataset: Dataset) -> frozenset[str]:
-    return planned_before(dataset, load_plans(dataset)).keys
-
-
 def _earlier(dataset: Dataset, settings: PlanSettings, offer: Offer) -> tuple[Plan, ...]:
     """Return the plans of ``dataset``; refuse one of another making, format, recipe or dataset."""
     numbers = numbers_in_use(dataset)
@@ -134,10 +131,13 @@ def _earlier(dataset: Dataset, settings: PlanSettings, offer: Offer) -> tuple[Pl
 
 
 def _new(
-    dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
+    dataset: Dataset,
+    settings: PlanSettings,
+    offer: Offer,
+    earlier: tuple[Plan, ...],
+    retry_failed: frozenset[str] | None,
 ) -> _Chosen:
     """Choose the samples without a view, and those whose view may not fail again."""
-    earlier = _earlier(dataset, settings, offer)
     before = planned_before(dataset, earlier)
     again = {
         key
@@ -163,16 +163,16 @@ def _may_not_fail_again(failed: FailedSample, shard: str, offer: Offer) -> bool:
 
 
 def _changed(
-    dataset: Dataset, settings: PlanSettings, offer: Offer, retry_failed: frozenset[str] | None
+    outdated: Mapping[str, int], offer: Offer, new: _Chosen, published: Sequence[PlanReport]
 ) -> _Chosen:
-    """Choose the samples whose view would be another one now."""
-    earlier = _earlier(dataset, settings, offer)
-    planned = planned_before(dataset, earlier).keys
-    if retry_failed is not None or not earlier:
-        return _Chosen((), earlier, planned)
-    repairs = _outdated(Ledger(dataset, earlier), offer)
-    keys = [key for key in offer.samples if key in repairs]
-    return _Chosen(keys, earlier, planned, repairs=repairs)
+    """Choose the samples whose view would be another one now; ``new`` were chosen before."""
+    plans = [report.plan for report in published if report.plan]
+    return _Chosen(
+        keys=[key for key in offer.samples if key in outdated],
+        earlier=(*new.earlier, *plans),
+        planned=new.planned | set(new.keys),
+        repairs=outdated,
+    )
 
 
 def _publish(
@@ -187,13 +187,8 @@ def _publish(
         return probed.array_bytes(elements_bytes(samples[index])) if probed else None
 
     with PartialFile(dataset.plans / "samples") as file:
-        lines = StagedLines(file)
-        for sample in samples:
-            line = Lines()
-            line.add(sample, settings)
-            lines.add(line)
         draft = draft_of(
-            lines,
+            staged(samples, settings, file),
             settings,
             table_sha256={},
             lists=(),
@@ -231,14 +226,29 @@ def _by_shard(samples: Sequence[PlannedSample]) -> Iterator[range]:
         start = stop
 
 
-def _outdated(ledger: Ledger, offer: Offer) -> dict[str, int]:
-    """Return the samples whose view would be another one now, each with the shard of its view."""
-    found = {}
+@dataclass(frozen=True)
+class _Before:
+    """The views that were made before and would not be the same now.
+
+    ``outdated`` would be others: each key with the shard of its view. Of ``without`` there would be
+    none: their keys.
+    """
+
+    outdated: dict[str, int] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)
+
+
+def _compared(ledger: Ledger, offer: Offer) -> _Before:
+    """Compare the views that were made before with those that are offered now."""
+    found = _Before()
+    excluded = {one.key for one in offer.excluded}
     for one in ledger.readable():
         for sample in one.live:
+            if sample.key in excluded:
+                found.without.append(sample.key)
             now = offer.samples.get(sample.key)
             if now and now.header and _made_of(now.header) != _made_of(sample.source_header):
-                found[sample.key] = one.shard.index
+                found.outdated[sample.key] = one.shard.index
     return found
 
 
@@ -268,24 +278,19 @@ def _report(offer: Offer, plan: Plan | None, chosen: _Chosen) -> PlanReport:
     )
 
 
-def _with_warnings(report: PlanReport, dataset: Dataset, offer: Offer) -> PlanReport:
-    """Return the report with what a person has to know of this dataset and of the other one."""
+def _warnings(offer: Offer, before: _Before) -> tuple[str, ...]:
+    """Return what a person has to know of this dataset, and of the one with the volumes."""
     warnings = []
     if offer.damaged:
         warnings.append(
             f"{len(offer.damaged)} shards cannot be relied on, and there is no view of their "
             f"samples: {', '.join(offer.damaged[:3])}"
         )
-    reasons = {one.key: one.detail for one in offer.excluded}
-    stay = [
-        f"{sample.key} ({reasons[sample.key]})"
-        for one in (Ledger.load(dataset).readable() if reasons and load_plans(dataset) else ())
-        for sample in one.live
-        if sample.key in reasons
-    ]
-    if stay:
+    if before.without:
+        reasons = {one.key: one.detail for one in offer.excluded}
+        first = ", ".join(f"{key} ({reasons[key]})" for key in before.without[:3])
         warnings.append(
-            f"{len(stay)} views were made before and stay, although there is no view of their "
-            f"volume as it is now: {', '.join(stay[:3])}"
+            f"{len(before.without)} views were made before and stay, although there is no view of "
+            f"their volume as it is now: {first}"
         )
-    return replace(report, warnings=tuple(warnings))
+    return tuple(warnings)

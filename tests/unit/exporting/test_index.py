@@ -21,7 +21,15 @@ import pytest
 
 from ctrate_convert.errors import ExitCode
 from ctrate_convert.synthetic import SyntheticCtRate, write_synthetic_ctrate
-from tests.support import Converted, Finished, command, convert_here, run_cli, run_here
+from tests.support import (
+    Converted,
+    Finished,
+    command,
+    convert_here,
+    repair_without_a_source,
+    run_cli,
+    run_here,
+)
 
 Make = Callable[..., SyntheticCtRate]
 KINDS = ("wids", "dali", "energon")
@@ -172,14 +180,7 @@ def test_energon_database(converted: Converted, tmp_path: Path) -> None:
 @pytest.fixture
 def repaired(converted: Converted) -> Converted:
     """A damaged shard of which a repair made all samples again, but for one without a source."""
-    victim, *_, last = converted.record().converted
-    shard = converted.dataset.shard(0)
-    data = bytearray(shard.read_bytes())
-    data[victim.array.offset + victim.array.size_bytes - 3] ^= 1
-    shard.chmod(0o644)
-    shard.write_bytes(data)
-    converted.made.sources[last.key].unlink()
-    run_here("verify", converted.out, "--full", "--repair")
+    repair_without_a_source(converted)
     assert converted.dataset.shard(2).exists()
     return converted
 
