@@ -58,8 +58,8 @@ def resample(
         if number in wanted:
             # Only neighbours are blended, so two buffers do.
             free += [planes.pop(old) for old in list(planes) if old < number - 1]
-            planes[number] = free.pop() if free else np.empty(stored.shape, np.float32)
-            elements.enter(stored, planes[number])
+            planes[number] = free.pop() if free else _plane(stored.shape)
+            elements.enter(stored, planes[number][:, : stored.shape[1]])
         while done < len(order) and last[order[done]] == number:
             place = order[done]
             work = work or _Plane(stored.shape, rows, columns)
@@ -80,6 +80,15 @@ def _planes(slabs: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         del slab
 
 
+def _plane(shape: tuple[int, ...]) -> Float32:
+    """Return a plane of zeros whose rows have `_UNALIGNED_BYTES` more at their end.
+
+    These are computed with, and never given: so each operation runs over one piece of memory.
+    """
+    rows, width = shape
+    return np.zeros((rows, width + _UNALIGNED_BYTES // 4), np.float32)
+
+
 class _Plane:
     """Blends two planes, and resamples the result along both of its axes, in the same buffers.
 
@@ -88,41 +97,47 @@ class _Plane:
     """
 
     def __init__(self, shape: tuple[int, ...], rows: Taps, columns: Taps) -> None:
-        width = shape[1]
-        self._rows, self._columns = rows, columns
-        self._blended = np.empty(shape, np.float32)
-        self._one = np.empty((len(rows), width), np.float32)
-        self._other = np.empty_like(self._one)
-        spread = _UNALIGNED_BYTES // self._one.itemsize
-        self._spread = np.empty((len(rows), width + spread), np.float32)[:, :width]
-        self._turned = np.empty((width, len(rows)), np.float32)
-        self._turned_one = np.empty((len(columns), len(rows)), np.float32)
-        self._turned_other = np.empty_like(self._turned_one)
+        self._width = shape[1]
+        self._blended = _plane(shape)
+        self._rows = _Rows(rows, self._blended.shape[1])
+        self._turned = np.empty((self._width, len(rows)), np.float32)
+        self._columns = _Rows(columns, len(rows))
 
     def resample(self, one: Float32, other: Float32, weight: np.float32) -> Float32:
         """Return the new plane, (columns, rows); it is valid until the next call."""
         np.subtract(other, one, out=self._blended)
         np.multiply(self._blended, weight, out=self._blended)
         np.add(self._blended, one, out=self._blended)
-        _blend_rows(self._blended, self._rows, self._one, self._other, self._spread)
-        np.copyto(self._turned, self._spread.T)
-        found = self._turned_other
-        _blend_rows(self._turned, self._columns, self._turned_one, found, found)
-        return found
+        np.copyto(self._turned, self._rows.blend(self._blended)[:, : self._width].T)
+        return self._columns.blend(self._turned)
 
 
-def _blend_rows(plane: Float32, taps: Taps, one: Float32, other: Float32, into: Float32) -> None:
-    """Write the blended rows of ``plane`` into ``into``; ``one`` and ``other`` are overwritten."""
-    # Into an array that is not contiguous, `numpy.take` would copy twice.
-    np.take(plane, taps.one, axis=0, out=one, mode="clip")
-    np.take(plane, taps.other, axis=0, out=other, mode="clip")
-    np.subtract(other, one, out=other)
-    np.multiply(other, taps.weight[:, None], out=other)
-    np.add(other, one, out=into)
+class _Rows:
+    """Blends rows of a plane that are ``width`` long, in the same buffers."""
+
+    def __init__(self, taps: Taps, width: int) -> None:
+        self._taps = taps
+        self._one = np.empty((len(taps), width), np.float32)
+        self._other = np.empty_like(self._one)
+        # A weight for each voxel: with one for each row, each row would be an operation.
+        self._weight = np.empty_like(self._one)
+        self._weight[...] = taps.weight[:, None]
+
+    def blend(self, plane: Float32) -> Float32:
+        """Return the blended rows of ``plane``; they are valid until the next call."""
+        np.take(plane, self._taps.one, axis=0, out=self._one, mode="clip")
+        np.take(plane, self._taps.other, axis=0, out=self._other, mode="clip")
+        np.subtract(self._other, self._one, out=self._other)
+        np.multiply(self._other, self._weight, out=self._other)
+        np.add(self._other, self._one, out=self._other)
+        return self._other
 
 
 class _Output:
-    """Writes planes into the output; some at once where its fastest axis lies across them."""
+    """Writes planes into the output; some at once where its fastest axis lies across them.
+
+    So many as fill eight bytes are staged side by side there, and copied as one number.
+    """
 
     def __init__(self, into: NDArray[Any], elements: Elements) -> None:
         self._into, self._elements = into, elements
@@ -130,10 +145,12 @@ class _Output:
         self._block = -1
         if into.strides[0] == into.itemsize:
             planes, rows, columns = into.shape
+            self._beside = 8 // into.itemsize
+            groups = -(-min(_STAGED, planes) // self._beside)
             spread = _UNALIGNED_BYTES // into.itemsize
-            staged = min(_STAGED, planes)
-            flat = np.empty((staged, rows * columns + spread), into.dtype)
-            self._staged = flat[:, : rows * columns].reshape(staged, columns, rows)
+            flat = np.empty((groups, columns * rows * self._beside + spread), into.dtype)
+            self._staged = flat[:, :-spread].reshape(groups, columns, rows, self._beside)
+            self._values = np.empty((columns, rows), into.dtype)
 
     def write(self, place: int, values: Float32) -> None:
         """Write plane ``place`` of the output; the places come in ascending or descending order."""
@@ -144,11 +161,18 @@ class _Output:
         if block != self._block:
             self.close()
             self._block = block
-        self._elements.leave(values, self._staged[within])
+        group, beside = divmod(within, self._beside)
+        self._elements.leave(values, self._values)
+        np.copyto(self._staged[group, :, :, beside], self._values)
 
     def close(self) -> None:
         """Write what is staged."""
         if self._staged is None or self._block < 0:
             return
-        target = self._into[self._block * _STAGED : (self._block + 1) * _STAGED]
-        np.copyto(target, self._staged[: len(target)].transpose(0, 2, 1))
+        target = self._into[self._block * _STAGED : (self._block + 1) * _STAGED].transpose(2, 1, 0)
+        groups, rest = divmod(target.shape[-1], self._beside)
+        if groups:
+            numbers = target[:, :, : groups * self._beside].view(np.uint64)
+            np.copyto(numbers, self._staged[:groups].view(np.uint64)[..., 0].transpose(1, 2, 0))
+        if rest:
+            np.copyto(target[:, :, -rest:], self._staged[groups, :, :, :rest])

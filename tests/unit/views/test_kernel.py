@@ -21,13 +21,14 @@ GRID = Grid((61, 47, 39), 0.7, 1.0, (48, 50, 24))
 _AXES = ("zyx", "xyz", "yxz")
 
 
-def test_a_box_is_a_part_of_the_whole() -> None:
-    """Bit for bit, wherever it lies, also where it is only padding."""
+@pytest.mark.parametrize("output", ["int16", "uint8", "float16"])
+def test_a_box_is_a_part_of_the_whole(output: str) -> None:
+    """Bit for bit, wherever it lies, also where it is only padding, for elements of any size."""
     rng = np.random.default_rng(3)
     for number, grid in enumerate(grids(12)):
         axes = _AXES[number % 3]
         stored = stored_as(noise(grid.shape, number), axes)
-        view = View(sized("ctclip-modern", grid.size), facts(stored, axes, grid))
+        view = View(sized("ctclip-modern", grid.size, output=output), facts(stored, axes, grid))
         whole = read(view, stored)
         for _ in range(8):
             edges = [np.sort(rng.integers(0, size + 1, 2)) for size in view.shape]
