@@ -58,7 +58,7 @@ def resample(
         if number in wanted:
             # Only neighbours are blended, so two buffers do.
             free += [planes.pop(old) for old in list(planes) if old < number - 1]
-            planes[number] = free.pop() if free else _plane(stored.shape)
+            planes[number] = free.pop() if free else _padded(stored.shape)
             elements.enter(stored, planes[number][:, : stored.shape[1]])
         while done < len(order) and last[order[done]] == number:
             place = order[done]
@@ -80,13 +80,14 @@ def _planes(slabs: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         del slab
 
 
-def _plane(shape: tuple[int, ...]) -> Float32:
-    """Return a plane of zeros whose rows have `_UNALIGNED_BYTES` more at their end.
+def _padded(shape: tuple[int, ...]) -> Float32:
+    """Return a plane of zeros whose rows are `_UNALIGNED_BYTES` longer than ``shape`` says.
 
-    These are computed with, and never given: so each operation runs over one piece of memory.
+    The arithmetic includes this padding, so that it runs over contiguous memory; no padding gets
+    into the output.
     """
     rows, width = shape
-    return np.zeros((rows, width + _UNALIGNED_BYTES // 4), np.float32)
+    return np.zeros((rows, width + _UNALIGNED_BYTES // np.dtype(np.float32).itemsize), np.float32)
 
 
 class _Plane:
@@ -98,7 +99,7 @@ class _Plane:
 
     def __init__(self, shape: tuple[int, ...], rows: Taps, columns: Taps) -> None:
         self._width = shape[1]
-        self._blended = _plane(shape)
+        self._blended = _padded(shape)
         self._rows = _Rows(rows, self._blended.shape[1])
         self._turned = np.empty((self._width, len(rows)), np.float32)
         self._columns = _Rows(columns, len(rows))
@@ -119,7 +120,7 @@ class _Rows:
         self._taps = taps
         self._one = np.empty((len(taps), width), np.float32)
         self._other = np.empty_like(self._one)
-        # A weight for each voxel: with one for each row, each row would be an operation.
+        # One weight per voxel, since numpy would loop over single rows to broadcast one per row.
         self._weight = np.empty_like(self._one)
         self._weight[...] = taps.weight[:, None]
 
@@ -136,7 +137,8 @@ class _Rows:
 class _Output:
     """Writes planes into the output; some at once where its fastest axis lies across them.
 
-    So many as fill eight bytes are staged side by side there, and copied as one number.
+    Then the planes are staged in groups. The elements of a group that are neighbours in the output
+    fill eight bytes, and are copied there as one integer.
     """
 
     def __init__(self, into: NDArray[Any], elements: Elements) -> None:
@@ -145,11 +147,12 @@ class _Output:
         self._block = -1
         if into.strides[0] == into.itemsize:
             planes, rows, columns = into.shape
-            self._beside = 8 // into.itemsize
-            groups = -(-min(_STAGED, planes) // self._beside)
+            self._group_size = 8 // into.itemsize
+            groups = -(-min(_STAGED, planes) // self._group_size)
             spread = _UNALIGNED_BYTES // into.itemsize
-            flat = np.empty((groups, columns * rows * self._beside + spread), into.dtype)
-            self._staged = flat[:, :-spread].reshape(groups, columns, rows, self._beside)
+            flat = np.empty((groups, columns * rows * self._group_size + spread), into.dtype)
+            self._staged = flat[:, :-spread].reshape(groups, columns, rows, self._group_size)
+            # Planes are cast to this first: to cast into elements that lie apart is slower.
             self._values = np.empty((columns, rows), into.dtype)
 
     def write(self, place: int, values: Float32) -> None:
@@ -161,18 +164,18 @@ class _Output:
         if block != self._block:
             self.close()
             self._block = block
-        group, beside = divmod(within, self._beside)
+        group, place_in_group = divmod(within, self._group_size)
         self._elements.leave(values, self._values)
-        np.copyto(self._staged[group, :, :, beside], self._values)
+        np.copyto(self._staged[group, :, :, place_in_group], self._values)
 
     def close(self) -> None:
         """Write what is staged."""
         if self._staged is None or self._block < 0:
             return
         target = self._into[self._block * _STAGED : (self._block + 1) * _STAGED].transpose(2, 1, 0)
-        groups, rest = divmod(target.shape[-1], self._beside)
+        groups, rest = divmod(target.shape[-1], self._group_size)
         if groups:
-            numbers = target[:, :, : groups * self._beside].view(np.uint64)
-            np.copyto(numbers, self._staged[:groups].view(np.uint64)[..., 0].transpose(1, 2, 0))
+            whole = target[:, :, : groups * self._group_size].view(np.uint64)
+            np.copyto(whole, self._staged[:groups].view(np.uint64)[..., 0].transpose(1, 2, 0))
         if rest:
             np.copyto(target[:, :, -rest:], self._staged[groups, :, :, :rest])
